@@ -1,0 +1,75 @@
+# make course    sets up, runs notebooks 01 to 07, says where the results are
+# make test      sets up, runs all checks and tests
+# Variables: PROFILE=cpu IMAGES=phantom FROM=04 TO=06 FORCE=1 PYTHON=python3.12
+
+PROFILE ?= cpu
+IMAGES ?=
+FROM ?= 01
+TO ?= 07
+FORCE ?=
+PYTHON ?=
+
+VENV := .venv
+READY := $(VENV)/.ready
+IN := $(VENV)/bin/python
+
+# Waiting threads sleep: threads that spin make two busy cores slower than one.
+export OMP_WAIT_POLICY ?= PASSIVE
+# The clone's own packages, whatever the user has at home.
+export PYTHONNOUSERSITE := 1
+
+COURSE = $(IN) -m llamaxr_utils course --profile $(PROFILE) \
+	$(if $(IMAGES),--images $(IMAGES)) $(if $(FORCE),--force)
+
+.PHONY: setup course study test check lab tidy bench
+.DEFAULT_GOAL := course
+
+setup: $(READY)
+
+# Versions stand in constraints.txt. The stamp is written last, so a broken
+# installation is taken up again by the next call.
+$(READY): constraints.txt pyproject.toml
+	@for p in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	    $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	        2>/dev/null && python=$$p && break; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "  What: No Python for the course was found."; \
+	    echo "  Why:  It needs 3.11 (3.12 and 3.13: resolved, not run)."; \
+	    echo "  Do:   Install one, or name it: make setup PYTHON=python3.11"; \
+	    exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$($$python --version), a few minutes ..."; \
+	$$python -m venv $(VENV) || { \
+	    echo "  What: The virtual environment was not made."; \
+	    echo "  Why:  On Debian and Ubuntu, venv is a package of its own."; \
+	    echo "  Do:   apt-get install python3-venv, then the same command."; \
+	    exit 1; \
+	}
+	$(IN) -m pip install --quiet -c constraints.txt -e '.[course,dev]'
+	@$(IN) -m pip install --quiet --no-deps -c constraints.txt \
+	    unsloth unsloth-zoo \
+	    || echo "Without unsloth: training uses transformers and peft alone."
+	@touch $@
+
+course: $(READY)
+	@$(COURSE) --from $(FROM) --to $(TO)
+
+study: $(READY)
+	@$(COURSE) --from 08 --to 11
+
+check: $(READY)
+	@$(IN) -m ruff check --quiet .
+	@$(IN) -m mypy --no-error-summary
+
+test: check
+	@$(IN) -m pytest
+
+bench: $(READY)
+	@$(IN) -m pytest -s -o python_files='bench_*.py' tests/bench
+
+lab: $(READY)
+	@$(IN) -m jupyterlab notebooks
+
+tidy: $(READY)
+	@$(IN) -m llamaxr_utils tidy

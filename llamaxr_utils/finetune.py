@@ -1,0 +1,408 @@
+"""Load a base in 4 bit, wrap it with LoRA, train it, reload the adapter.
+
+One path for every size: the five-million-parameter Llama on a laptop and
+Llama 3.1 8B on an A100 go through the same functions, with plain
+transformers + peft + bitsandbytes or with unsloth. The training loop is
+trl's `SFTTrainer`; nothing of it is written again here.
+
+Sources: QLoRA (arXiv 2305.14314); paper, sections 3.2 and 3.5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from . import run as kit
+from .artifacts import write_json
+from .errors import CourseError
+from .models import download_error, load_tokenizer
+
+#: The seven linear layers of a Llama block (paper: 41,943,040 trainable
+#: parameters, which is rank 16 on all seven of Llama 3.1 8B).
+LORA_TARGETS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+MAX_LENGTH = 1024
+
+
+def keep_weights_packed_once(model: Any) -> int:
+    """Switch off bitsandbytes' in-place repacking on AVX512-BF16 CPUs.
+
+    Without this, an evaluation or a generation *before* training repacks the
+    4-bit weights, and later gradients are silently wrong.
+
+    Returns
+    -------
+    int
+        Number of modules that had the switch.
+    """
+    modules = [
+        module
+        for module in model.modules()
+        if hasattr(module, "support_avx512bf16_for_cpu")
+    ]
+    for module in modules:
+        module.support_avx512bf16_for_cpu = False
+    return len(modules)
+
+
+def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
+    """A base model in NF4 with double quantisation, and its tokenizer.
+
+    Parameters
+    ----------
+    source : str
+        A folder or a hub id (`models.locate`).
+    backend : {"peft", "unsloth"}
+        unsloth must be imported before trl, transformers and peft.
+
+    Returns
+    -------
+    model, tokenizer
+
+    Raises
+    ------
+    CourseError
+        Unknown backend; unsloth that does not import; no such model.
+    """
+    if backend == "unsloth":
+        FastLanguageModel = _unsloth()
+        try:
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                source, max_seq_length=MAX_LENGTH, load_in_4bit=True
+            )
+        except OSError as error:
+            raise download_error(source, error) from error
+        keep_weights_packed_once(model)
+        return model, load_tokenizer(source)
+    if backend != "peft":
+        raise CourseError(
+            f"BACKEND = {backend!r} is not known.",
+            "There are peft (plain transformers + peft) and unsloth.",
+            'Set BACKEND to "peft" or "unsloth".',
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    device, dtype, _ = kit.pick_device()
+    compute = getattr(torch, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            quantization_config=BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=compute,
+            ),
+            dtype=compute,
+            device_map={"": device},
+        )
+    except (OSError, ValueError) as error:
+        raise download_error(source, error) from error
+    keep_weights_packed_once(model)
+    return model, load_tokenizer(source)
+
+
+def _unsloth() -> Any:
+    try:
+        from unsloth import FastLanguageModel
+    except Exception as error:
+        raise CourseError(
+            "unsloth could not be imported.",
+            f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            'Set BACKEND = "peft": the same settings without unsloth.',
+        ) from error
+    return FastLanguageModel
+
+
+def add_lora(
+    model: Any,
+    rank: int = 16,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    backend: str = "peft",
+    seed: int = 3407,
+) -> Any:
+    """Wrap the frozen 4-bit base with trainable low-rank matrices.
+
+    ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA).
+    B starts at zero, so the wrapped model starts as the base.
+
+    Returns
+    -------
+    peft.PeftModel
+    """
+    shape: dict[str, Any] = dict(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(LORA_TARGETS),
+        bias="none",
+    )
+    if backend == "unsloth":
+        return _unsloth().get_peft_model(
+            model,
+            **shape,
+            random_state=seed,
+            use_gradient_checkpointing="unsloth",
+        )
+    from peft import LoraConfig, get_peft_model
+    from peft import prepare_model_for_kbit_training as prepare
+
+    kit.seed_everything(seed)
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    model = prepare(model, use_gradient_checkpointing=on_gpu)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **shape))
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """(trainable, all) parameters; a 4-bit weight counts as its originals."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        shape = getattr(parameter, "quant_state", None)
+        count = math.prod(shape.shape) if shape else parameter.numel()
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return trainable, total
+
+
+def load_adapter(source: str, adapter: Path, backend: str = "peft") -> Any:
+    """Base in 4 bit with a saved adapter on it, ready to generate.
+
+    Returns
+    -------
+    model, tokenizer
+    """
+    model, tokenizer = load_in_4bit(source, backend)
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(model, str(adapter))
+    keep_weights_packed_once(model)
+    return model.eval(), tokenizer
+
+
+# --- training ---------------------------------------------------------------
+
+
+class Training(NamedTuple):
+    """What `train` gives back; the model itself is trained in place."""
+
+    log: pd.DataFrame  #: artifact ``training_log``
+    facts: dict[str, Any]  #: what really ran: optimizer, steps, minutes
+
+
+def check_lengths(pairs: pd.DataFrame, tokenizer: Any, limit: int) -> None:
+    """Refuse to train when a completion would be cut.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        ``prompt``, ``completion``.
+    limit : int
+        ``max_length`` in tokens, end-of-sequence included.
+    """
+    texts = list(pairs["prompt"] + pairs["completion"])
+    lengths = pd.Series(map(len, tokenizer(texts)["input_ids"])) + 1
+    if (lengths > limit).any():
+        raise CourseError(
+            f"{int((lengths > limit).sum())} of {len(pairs)} reports would "
+            "be cut.",
+            f"The longest prompt and report have {lengths.max()} tokens, "
+            f"max_length is {limit}.",
+            f"Set MAX_LENGTH to at least {lengths.max()}, or choose a "
+            "shorter SCORE_FORMAT in 03_build_prompts.",
+        )
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    pairs: pd.DataFrame,
+    folder: Path,
+    settings: Mapping[str, Any],
+    loss_on: str = "completion",
+    patience: int | None = None,
+) -> Training:
+    """Supervised fine-tuning with trl, resumed where a killed run stopped.
+
+    Parameters
+    ----------
+    model, tokenizer
+        From `load_in_4bit` and `add_lora`, or a plain model (pre-training).
+    pairs : DataFrame
+        ``split`` (train, val), ``prompt``, ``completion``.
+    folder : Path
+        For checkpoints; emptied when the training is complete.
+    settings : mapping
+        Arguments of ``trl.SFTConfig``. With `patience`, evaluation and
+        checkpoints come once an epoch unless the settings say otherwise.
+    loss_on : {"completion", "all"}
+        Which tokens the loss is taken on.
+    patience : int, optional
+        Early stopping: evaluations without a better validation loss before
+        training stops. The best checkpoint is restored at the end.
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    CourseError
+        No training pairs; a completion that would be cut.
+    """
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback
+    from trl import SFTConfig, SFTTrainer
+
+    parts = {
+        split: pairs.loc[pairs["split"] == split, ["prompt", "completion"]]
+        for split in ("train", "val")
+    }
+    if parts["train"].empty:
+        raise CourseError(
+            "There is nothing to train on.",
+            "No row of the prompts has split = train.",
+            "Look at the split in 03_build_prompts.",
+        )
+    check_lengths(pairs, tokenizer, settings.get("max_length", MAX_LENGTH))
+    watch = patience is not None and not parts["val"].empty
+    config: dict[str, Any] = {
+        "max_length": MAX_LENGTH,
+        "completion_only_loss": loss_on == "completion",
+        "eval_strategy": "epoch" if watch else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": watch,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": kit.pick_device()[0] == "cpu",
+        "dataloader_pin_memory": kit.pick_device()[0] == "cuda",
+        **settings,
+    }
+    _keep_if_same(folder, pairs, {**config, "loss_on": loss_on})
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(output_dir=str(folder), **config),
+        processing_class=tokenizer,
+        train_dataset=_dataset(Dataset, parts["train"]),
+        eval_dataset=_dataset(Dataset, parts["val"]) if watch else None,
+        callbacks=[_progress()]
+        + ([EarlyStoppingCallback(patience)] if watch else []),
+    )
+    began = time.perf_counter()
+    last = last_checkpoint(folder)
+    if last:
+        print(f"Resuming from {last.name} (an earlier run was interrupted).")
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    log = _log(trainer.state.log_history)
+    optimizer = trainer.optimizer
+    facts = {
+        "optimizer": type(getattr(optimizer, "optimizer", optimizer)).__name__,
+        "steps": trainer.state.global_step,
+        "best_checkpoint": Path(
+            trainer.state.best_model_checkpoint or "last"
+        ).name,
+        "best_val_loss": trainer.state.best_metric,
+        "resumed": bool(last),
+        "minutes": round((time.perf_counter() - began) / 60, 2),
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    return Training(log, facts)
+
+
+def _dataset(kind: Any, rows: pd.DataFrame) -> Any:
+    return kind.from_dict({c: list(rows[c]) for c in rows.columns})
+
+
+def _keep_if_same(folder: Path, pairs: pd.DataFrame, config: dict) -> None:
+    """Throw away checkpoints that belong to other data or settings."""
+    text = json.dumps(config, sort_keys=True, default=str) + pairs.to_csv()
+    mark = {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+    file = folder / "fingerprint.json"
+    if not (file.is_file() and json.loads(file.read_text()) == mark):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(file, mark)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole.
+
+    The Trainer writes ``trainer_state.json`` last; one that does not parse
+    means that the process died while writing.
+    """
+    found = sorted(
+        folder.glob("checkpoint-*"),
+        key=lambda path: int(path.name.rsplit("-", 1)[1]),
+        reverse=True,
+    )
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+            return checkpoint
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def _progress() -> Any:
+    """A line at every log: step, loss, time left. Light on the notebook."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.began, self.first = time.perf_counter(), state.global_step
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            logs = logs or {}
+            value = logs.get("loss", logs.get("eval_loss"))
+            if value is None:
+                return
+            done = max(state.global_step - self.first, 1)
+            spent = time.perf_counter() - self.began
+            left = spent / done * (state.max_steps - state.global_step)
+            kind = "train" if "loss" in logs else "val  "
+            print(
+                f"step {state.global_step:5d}/{state.max_steps} · {kind} "
+                f"loss {float(value):.3f} · {spent:4.0f} s, about "
+                f"{left:.0f} s left",
+                flush=True,
+            )
+
+    return Progress()
+
+
+def _log(history: list[dict]) -> pd.DataFrame:
+    """The Trainer's history as the artifact ``training_log``."""
+    rows = [
+        {
+            "step": entry["step"],
+            "epoch": round(entry["epoch"], 3),
+            "split": "train" if "loss" in entry else "val",
+            "loss": float(entry.get("loss", entry.get("eval_loss"))),
+            "learning_rate": entry.get("learning_rate"),
+            "seconds": entry.get("eval_runtime"),
+        }
+        for entry in history
+        if "loss" in entry or "eval_loss" in entry
+    ]
+    columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,294 @@
+"""METEOR's two helpers from outside Python: synonyms and the 1.5 jar.
+
+nltk's METEOR needs WordNet, the published code line needs METEOR 1.5 in
+Java. This module finds both offline and talks to them safely. It does not
+decide which METEOR belongs to which protocol: that is `metrics`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import threading
+import zipfile
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: WordNet's endings (morphy, https://wordnet.princeton.edu/documentation),
+#: all parts of speech together, for the jar's table does not tell them apart.
+_ENDINGS = (
+    *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
+    *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
+    *(("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e")),
+    *(("ing", ""), ("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
+)
+#: METEOR 1.5, English, task "rank" (Denkowski and Lavie, WMT 2014,
+#: https://aclanthology.org/W14-3348, table 2): parameters, and weights of
+#: the exact, stem, synonym and paraphrase matches.
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+#: Seconds after which the Java process is ended.
+TIMEOUT = 600
+#: The jar sees no more of a text: its search runs out of memory on a few
+#: thousand repeated words. The longest IU X-ray report has 169.
+MAX_WORDS = 1000
+
+
+def jar_path() -> Path | None:
+    """The METEOR 1.5 jar inside pycocoevalcap, or None."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        jar = Path(folder) / "meteor" / "meteor-1.5.jar"
+        if jar.exists():
+            return jar
+    return None
+
+
+class _Lemma(str):
+    """A synonym that answers as nltk's ``Lemma`` does."""
+
+    def name(self) -> str:
+        return str(self)
+
+
+class _Synset(tuple):
+    """Synonyms that answer as nltk's ``Synset`` does."""
+
+    def lemmas(self) -> _Synset:
+        return self
+
+
+class JarWordNet:
+    """The WordNet 3.0 table of the METEOR jar, in nltk's clothes.
+
+    It has the one method that ``nltk.translate.meteor_score`` calls. The
+    table has no parts of speech, so a word may get a synonym too many:
+    against the full WordNet, 4 of 10,000 random pairs of reports score
+    differently, and their mean by 0.00001.
+
+    Parameters
+    ----------
+    jar : Path or None
+        The METEOR 1.5 jar; None knows no synonyms at all.
+    """
+
+    def __init__(self, jar: Path | None):
+        self._offsets: dict[str, list[str]] = {}
+        self._lemmas: dict[str, list[str]] = defaultdict(list)
+        self._bases: dict[str, list[str]] = defaultdict(list)
+        self._known: dict[str, list[_Synset]] = {}
+        if jar is None:
+            return
+        with zipfile.ZipFile(jar) as archive:
+            self._offsets = _table(archive, "synonym/english.synsets")
+            exceptions = _table(archive, "synonym/english.exceptions")
+        for word, offsets in self._offsets.items():
+            if "_" not in word:  # as nltk: single words only
+                for offset in offsets:
+                    self._lemmas[offset].append(word)
+        for base, forms in exceptions.items():
+            for form in forms:
+                self._bases[form].append(base)
+
+    def synsets(self, word: str) -> list[_Synset]:
+        """Synonyms of a word (or of a Porter stem: nltk asks for both)."""
+        word = word.lower()
+        if word not in self._known:
+            self._known[word] = [
+                _Synset(_Lemma(lemma) for lemma in self._lemmas[offset])
+                for form in self._forms(word)
+                for offset in self._offsets.get(form, ())
+            ]
+        return self._known[word]
+
+    def _forms(self, word: str) -> set[str]:
+        """The word and its base forms: irregular ones, else by ending."""
+        if word in self._bases:
+            return {word, *self._bases[word]}
+        return {word} | {
+            word[: -len(old)] + new
+            for old, new in _ENDINGS
+            if word.endswith(old)
+        }
+
+
+def _table(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:
+    """A file of line pairs (key, values) -> dict."""
+    lines = archive.read(name).decode("utf-8").splitlines()
+    keys, values = lines[0::2], lines[1::2]
+    return {k: v.split() for k, v in zip(keys, values, strict=True)}
+
+
+@lru_cache(maxsize=1)
+def wordnet() -> tuple[Any, str]:
+    """The best WordNet at hand, and its name for the record.
+
+    Returns
+    -------
+    reader, source : tuple
+        nltk's corpus if it is installed, else the table in the METEOR jar,
+        else a reader without synonyms.
+    """
+    from nltk.corpus import wordnet as corpus
+
+    try:
+        corpus.ensure_loaded()
+        return corpus, f"nltk's corpus, WordNet {corpus.get_version()}"
+    except (LookupError, OSError, zipfile.BadZipFile):
+        jar = jar_path()
+    if jar is None:
+        return JarWordNet(None), "none"
+    return JarWordNet(jar), "WordNet 3.0 table of the METEOR 1.5 jar"
+
+
+def java_version() -> str | None:
+    """Version of the Java on the path, e.g. "17.0.15"; None without one."""
+    java = shutil.which("java")
+    if java is None:
+        return None
+    try:
+        done = subprocess.run(
+            [java, "-version"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "([^"]+)"', done.stderr)
+    return found[1] if done.returncode == 0 and found else None
+
+
+def run_meteor(
+    references: Sequence[str], generated: Sequence[str]
+) -> tuple[float, list[float], list[str]]:
+    """METEOR 1.5 of a list of pairs, in one Java process.
+
+    Parameters
+    ----------
+    references, generated : sequences of str, the same length
+        One reference a candidate; the first `MAX_WORDS` words count.
+
+    Returns
+    -------
+    corpus, segments, statistics : float, list of float, list of str
+        The corpus figure (from the summed statistics: not the mean), one
+        score a pair, one line of 23 numbers a pair.
+
+    Raises
+    ------
+    OSError, EOFError, ValueError
+        If Java is missing, ends early or needs more than `TIMEOUT` seconds.
+    """
+    from pycocoevalcap.meteor import meteor as coco
+
+    class Jar(coco.Meteor):
+        """pycocoevalcap's, with a process that cannot hang or be left."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.statistics: list[str] = []
+            # The parent leaves the encoding to the locale, and lets an
+            # unread stderr fill up.
+            self.meteor_p = subprocess.Popen(
+                ["java", "-Dfile.encoding=UTF-8", "-Xmx2G"]
+                + ["-XX:+UseSerialGC", "-jar", coco.METEOR_JAR]  # quicker
+                + ["-", "-", "-stdio", "-l", "en", "-norm"],
+                cwd=Path(coco.__file__).parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+
+        def _stat(self, hypothesis_str: str, reference_list: list) -> str:
+            line = super()._stat(hypothesis_str, reference_list)
+            if len(line.split()) != 23:
+                raise EOFError(f"METEOR answered {line!r}")
+            self.statistics.append(line)
+            return line
+
+        def close(self) -> None:
+            self.meteor_p.kill()
+            self.meteor_p.communicate()
+
+        def __del__(self) -> None:
+            # The parent waits here for a lock that an error leaves taken.
+            pass
+
+    jar = Jar()
+    watchdog = threading.Timer(TIMEOUT, jar.meteor_p.kill)
+    watchdog.start()
+    try:
+        corpus, segments = jar.compute_score(
+            {i: [_one_line(text)] for i, text in enumerate(references)},
+            {i: [_one_line(text)] for i, text in enumerate(generated)},
+        )
+    finally:
+        watchdog.cancel()
+        jar.close()
+    return corpus, segments, jar.statistics
+
+
+def _one_line(text: str) -> str:
+    """What the jar's line protocol can carry: no breaks, no separators."""
+    return " ".join(text.replace("|||", " ").split()[:MAX_WORDS])
+
+
+def summable(statistics: np.ndarray) -> np.ndarray:
+    """The jar's statistics of single pairs, made ready for summing.
+
+    As the jar does on summing: a pair that matches in full, in one chunk,
+    adds no chunk. (Forgotten, a corpus figure comes out 0.0002 too low.)
+
+    Parameters
+    ----------
+    statistics : ndarray, shape (n, 23)
+        Length, and number of function words, of candidate and reference;
+        matched content and function words of both for each of the four
+        kinds of match; chunks; matched words of both.
+
+    Returns
+    -------
+    ndarray, shape (n, 23), float
+    """
+    s = np.array(statistics, dtype=float)
+    matched = s[:, 4:20].reshape(-1, 4, 2, 2).sum(axis=(1, 2))
+    perfect = (matched == s[:, 0:2]).all(axis=1) & (s[:, 20] == 1)
+    s[perfect, 20] = 0
+    return s
+
+
+def meteor_from_statistics(statistics: np.ndarray) -> np.ndarray:
+    """METEOR 1.5 from (sums of) `summable` statistics, as in the jar.
+
+    Parameters
+    ----------
+    statistics : ndarray, shape (..., 23)
+        Sum over studies first for a corpus figure.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        Scores in [0, 1]; 0 where nothing matches.
+    """
+    s = np.asarray(statistics, dtype=float)
+    length, function = s[..., 0:2], s[..., 2:4]
+    stages = s[..., 4:20].reshape(*s.shape[:-1], 4, 2, 2)
+    # Content words count delta, function words 1 - delta.
+    worth = np.array([DELTA, 1 - DELTA])
+    matches = np.einsum("...kft,k,f->...t", stages, WEIGHTS, worth)
+    whole = DELTA * (length - function) + (1 - DELTA) * function
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = np.moveaxis(matches / whole, -1, 0)
+        mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+        fragments = s[..., 20] / s[..., 21:23].mean(axis=-1)
+        score = mean * (1 - GAMMA * fragments**BETA)
+    return np.maximum(np.nan_to_num(score, nan=0.0), 0.0)

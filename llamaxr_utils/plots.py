@@ -1,0 +1,141 @@
+"""Plots in one style: colour-blind palette, alt text, provenance stamp.
+
+`save_figure` is the only way out: PNG for the page, SVG for print, and the
+alt text travels with both. Data is prepared by the notebooks.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .artifacts import write_whole
+from .errors import CourseError
+from .run import Run
+
+WIDTH, HEIGHT = 7.2, 3.6  # inches
+PALETTE = "colorblind"
+
+
+def set_style() -> None:
+    """One look for all figures; call once, after the imports."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(style="whitegrid", palette=PALETTE, font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlelocation": "left",
+            "svg.hashsalt": "llamaxr",
+        }
+    )
+
+
+def save_figure(
+    nb: Run, figure: Any, name: str = "", *, alt: str, item: str = ""
+) -> None:
+    """Stamp, save (PNG and SVG), show with alt text, and close.
+
+    Parameters
+    ----------
+    nb : Run
+    figure : matplotlib Figure
+    name : str
+        File name; `item` when empty.
+    alt : str
+        What the picture shows, for those who do not see it.
+    item : str
+        The paper item that it rebuilds, ``figure-3``.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import Image, display
+
+    if len(alt) < 20:
+        raise CourseError(
+            "A figure needs alt text.",
+            "Readers who do not see it rely on it.",
+            'Pass alt="...": one sentence on what the picture shows.',
+        )
+    name = name or item
+    if figure._suptitle is None and figure.axes and nb.title_note:
+        first = figure.axes[0]
+        first.set_title(first.get_title(loc="left") + nb.title_note)
+    figure.text(
+        0.995, 0.0, nb.stamp, ha="right", va="top", size=6, color="0.45"
+    )
+    for suffix in ("svg", "png"):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, bbox_inches="tight", dpi=150)
+        path = nb.file("figures", f"{name}.{suffix}")
+        write_whole(path, lambda part: part.write_bytes(content.getvalue()))
+    plt.close(figure)
+    width = int(figure.get_size_inches()[0] * 100)
+    display(Image(data=content.getvalue(), width=width, alt=alt))
+
+
+def show_views(
+    pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4
+) -> Any:
+    """Grey images in a grid; returns the figure."""
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.9 * columns, 2.15 * rows), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture, title in zip(axes.flat, pictures, titles):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(title, loc="center", fontsize=8)
+    return figure
+
+
+def show_heatmap(
+    grey: np.ndarray, heat: np.ndarray, scores: pd.Series, title: str
+) -> Any:
+    """X-ray, heatmap over it, and the scores as bars (paper, Figure 3)."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    figure, axes = plt.subplots(
+        1, 3, figsize=(9, 3.4), width_ratios=(1, 1, 1.3)
+    )
+    for axis in axes[:2]:
+        axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        axis.axis("off")
+    axes[1].imshow(heat, cmap="inferno", alpha=0.45 * (heat > 0.15))
+    axes[0].set_title(title, fontsize=9)
+    axes[1].set_title("where the score comes from", fontsize=9)
+    colours = sns.color_palette("husl", len(scores))
+    axes[2].barh(scores.index, scores, color=colours)
+    axes[2].axvline(0.5, color="0.3", lw=0.8, ls="--")
+    axes[2].set(xlim=(0, 1), xlabel="score (0.5: operating point)")
+    axes[2].invert_yaxis()
+    axes[2].tick_params(axis="y", labelsize=7)
+    axes[2].grid(axis="y", visible=False)
+    return figure
+
+
+def loss_curve(log: pd.DataFrame, title: str) -> Any:
+    """Training and validation loss over steps (artifact training_log)."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots()
+    styles = {"train": ("o-", "training"), "val": ("s--", "validation")}
+    for split, (style, label) in styles.items():
+        part = log[log["split"] == split]
+        if len(part):
+            axis.plot(part["step"], part["loss"], style, ms=4, label=label)
+    axis.set(xlabel="step", ylabel="loss (nats per token)", title=title)
+    axis.legend()
+    return figure

@@ -1,0 +1,229 @@
+"""From image scores to the text that the language model reads.
+
+The template and the instruction are the method itself and are quoted from
+the paper to the letter (arXiv 2506.03178, Figure 4; the template is
+Stanford Alpaca's). This module builds and counts text; it knows no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .conditions import CONDITIONS, NATIVE_ORDER, VIEWS, as_vector
+from .errors import CourseError
+
+#: Alpaca template with an input, as in Figure 4 of the paper.
+TEMPLATE = (
+    "Below is an instruction that describes a task, paired with an input "
+    "that provides further context. Write a response that appropriately "
+    "completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n"
+    "### Input:\n{input}\n\n"
+    "### Response:\n"
+)
+
+#: The instruction of Figure 4 of the paper.
+INSTRUCTION = (
+    "Generate a medical report based on the given classification scores "
+    "from a patient's X-ray, which includes two views: Frontal and Lateral. "
+    "The classification scores consist of 18 values for each view, "
+    "representing the confidence scores for 18 different medical "
+    "conditions. For both the Frontal and Lateral views, these conditions "
+    "are as follows: Atelectasis, Cardiomegaly, Consolidation, Edema, "
+    "Effusion, Emphysema, Enlarged Cardiomediastinum, Fibrosis, Fracture, "
+    "Hernia, Infiltration, Lung Lesion, Lung Opacity, Mass, Nodule, Pleural "
+    "Thickening, Pneumonia, and Pneumothorax. The first 18 values "
+    "correspond to the Frontal view, while the remaining 18 values "
+    "correspond to the Lateral view."
+)
+
+#: Our short template: the same headers, the input in words.
+SHORT_TEMPLATE = "### Input:\n{input}\n\n### Response:\n"
+
+RESPONSE_HEADER = "### Response:\n"
+NOT_AVAILABLE = "not available"
+NO_FINDING = "no finding"
+
+Scores = Mapping[str, Mapping[str, float]]
+
+
+def _available(scores: Scores, view: str) -> bool:
+    values = scores.get(view)
+    return bool(values) and not any(
+        math.isnan(values[name]) for name in CONDITIONS
+    )
+
+
+def _numbers(scores: Scores, order: Sequence[str]) -> str:
+    """A Python list of 36 floats, frontal first (Figure 4)."""
+    missing = [view for view in VIEWS if not _available(scores, view)]
+    if missing:
+        raise CourseError(
+            f"No scores for the {' and '.join(missing)} view.",
+            "The paper's format is a list of 36 numbers and has no way to "
+            "say that a view is missing.",
+            'Leave the study out, or use score_format="names".',
+        )
+    vectors = [as_vector(scores[view], order) for view in VIEWS]
+    return str([float(v) for v in np.concatenate(vectors)])
+
+
+def mean_scores(scores: Scores) -> dict[str, float]:
+    """Mean over the views that are there; empty when none is."""
+    views = [scores[view] for view in VIEWS if _available(scores, view)]
+    if not views:
+        return {}
+    return {c: float(np.mean([v[c] for v in views])) for c in CONDITIONS}
+
+
+def names_above(
+    scores: Scores, operating_points: Mapping[str, float]
+) -> list[str] | None:
+    """Conditions whose mean score reaches its operating point.
+
+    None when no view is available.
+    """
+    means = mean_scores(scores)
+    if not means:
+        return None
+    return [c for c in CONDITIONS if means[c] >= operating_points[c]]
+
+
+def describe_names(names: Sequence[str] | None) -> str:
+    """The input line of the format `names`."""
+    if names is None:
+        return NOT_AVAILABLE
+    return ", ".join(names) if names else NO_FINDING
+
+
+def build_prompt(
+    scores: Scores,
+    score_format: str = "paper",
+    operating_points: Mapping[str, float] | None = None,
+) -> str:
+    """The prompt of one study.
+
+    Parameters
+    ----------
+    scores : mapping
+        ``scores["frontal"]["Edema"]``, floats in [0, 1]; a view may be
+        absent or all NaN.
+    score_format : {"paper", "as-printed", "names"}
+        ``paper``: 36 numbers in the order that the instruction promises.
+        ``as-printed``: 36 numbers in the network's native order under the
+        same alphabetical instruction, which is what the numbers printed in
+        the paper's Figure 4 fit: a trap, kept for study. ``names``: the
+        conditions at or above their operating point, in words.
+    operating_points : mapping, optional
+        Condition -> threshold; needed by ``names``.
+
+    Returns
+    -------
+    str
+        Ends with ``### Response:`` and a line break.
+
+    Raises
+    ------
+    CourseError
+        Unknown format; a view missing in a format of numbers; no operating
+        points for ``names``.
+    """
+    if score_format == "paper":
+        return TEMPLATE.format(
+            instruction=INSTRUCTION, input=_numbers(scores, CONDITIONS)
+        )
+    if score_format == "as-printed":
+        return TEMPLATE.format(
+            instruction=INSTRUCTION, input=_numbers(scores, NATIVE_ORDER)
+        )
+    if score_format == "names":
+        if operating_points is None:
+            raise CourseError(
+                "The format `names` needs operating points.",
+                "A score is turned into a word where it passes a threshold.",
+                "Pass operating_points=prompts.operating_points(...).",
+            )
+        names = names_above(scores, operating_points)
+        return SHORT_TEMPLATE.format(input=describe_names(names))
+    raise CourseError(
+        f"Score format {score_format!r} is not known.",
+        "There are paper, as-printed and names.",
+        "Set SCORE_FORMAT to one of them.",
+    )
+
+
+def by_study(image_scores: pd.DataFrame) -> dict[str, dict[str, dict]]:
+    """Artifact ``image_scores`` -> study -> view -> condition -> score."""
+    result: dict[str, dict[str, dict]] = {}
+    columns = ["study_id", "view", *CONDITIONS]
+    for study_id, view, *values in image_scores[columns].itertuples(
+        index=False, name=None
+    ):
+        result.setdefault(study_id, {})[view] = dict(zip(CONDITIONS, values))
+    return result
+
+
+def operating_points(
+    scores: Mapping[str, Scores], labels: Mapping[str, Mapping[str, int]]
+) -> pd.DataFrame:
+    """Thresholds that maximise F1 against labels, one per condition.
+
+    Set on training studies only. A condition without a positive study gets
+    a threshold that is never reached.
+
+    Parameters
+    ----------
+    scores, labels : mapping
+        study -> scores by view; study -> condition -> 0 or 1.
+
+    Returns
+    -------
+    DataFrame
+        ``condition``, ``operating_point``, ``train_prevalence``, ``train_f1``.
+    """
+    means = {s: mean_scores(v) for s, v in scores.items() if s in labels}
+    means = {study: m for study, m in means.items() if m}
+    rows = []
+    for condition in CONDITIONS:
+        score = np.array([m[condition] for m in means.values()])
+        truth = np.array([labels[study][condition] for study in means])
+        point, f1 = _best_f1(score, truth)
+        prevalence = float(truth.mean()) if len(truth) else 0.0
+        rows.append((condition, point, prevalence, f1))
+    return pd.DataFrame(
+        rows,
+        columns=["condition", "operating_point", "train_prevalence"]
+        + ["train_f1"],
+    )
+
+
+def _best_f1(score: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """(threshold, F1) of the best rule ``score >= threshold``."""
+    if not truth.any():
+        return 2.0, 0.0  # above every score: the name is never used
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(truth[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
+    # A threshold can only stand where the score changes.
+    last = np.append(np.diff(score[order]) != 0, True)
+    best = int(np.argmax(np.where(last, f1, -1.0)))
+    return float(score[order][best]), float(f1[best])
+
+
+def answer(text: str) -> str:
+    """Cut the report out of prompt + answer: all after the last header."""
+    return text.rsplit(RESPONSE_HEADER, 1)[-1].strip()
+
+
+def count_tokens(tokenizer: Any, texts: Iterable[str]) -> np.ndarray:
+    """Tokens of each text, special tokens included; int array."""
+    texts = list(texts)
+    if not texts:
+        return np.zeros(0, dtype=int)
+    encoded = tokenizer(texts)["input_ids"]
+    return np.array([len(ids) for ids in encoded])

@@ -1,0 +1,42 @@
+"""What every test stands on: its own folders, and no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything is imported: the models' libraries read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+_PLACE = tempfile.TemporaryDirectory(prefix="llamaxr-tests-")
+os.environ["LLAMAXR_RUNS"] = str(Path(_PLACE.name) / "runs")
+os.environ["LLAMAXR_DATA"] = str(Path(_PLACE.name) / "data")
+
+FIXTURES = Path(__file__).parent / "fixtures"
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Connections to other machines fail, and say so."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in LOCAL:
+            raise OSError(f"a test wanted the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A place of its own for runs and data; returns the runs folder."""
+    monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path / "data"))
+    return tmp_path / "runs"

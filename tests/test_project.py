@@ -1,0 +1,258 @@
+"""Rules of the project as a whole: imports, sizes, versions, no leaks."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llamaxr_utils import run
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "llamaxr_utils"
+#: A module imports only from modules before it.
+ORDER = """
+    __init__ torch_setup errors conditions mesh artifacts downloads run
+    reports phantoms images
+    backbones features prompts models finetune generate
+    metrics findings stats baselines grounding
+    tables plots cases exercises
+    pages pageform kernel course __main__
+""".split()
+#: Lines a module, and in all (DESIGN: about 300 and 3,000).
+MODULE_BUDGET, BUDGET = 320, 6000
+
+
+def project_files() -> list[Path]:
+    """Tracked files and those that would be added; all files without git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = [name for name in listed.stdout.split("\0") if name]
+    if listed.returncode or not names:
+        pytest.skip("not a git clone")
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.glob("*.py"))
+
+
+# --- the package ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
+def test_a_module_imports_only_from_those_above_it(path):
+    assert path.stem in ORDER, "give it a place in ORDER"
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else []
+            names = names or [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = re.findall(r"^llamaxr_utils\.?(.*)", node.module or "")
+        else:
+            continue
+        for name in filter(None, names):
+            above = ORDER[: ORDER.index(path.stem)]
+            allowed = path.stem == "__init__" or name in above
+            assert allowed, f"{path.stem} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
+def test_heavy_libraries_are_imported_inside_functions(path):
+    heavy = {"torch", "torchvision", "torchxrayvision", "transformers"}
+    heavy |= {"trl", "peft", "datasets", "bitsandbytes", "unsloth"}
+    for node in ast.parse(path.read_text("utf-8")).body:
+        names = [alias.name for alias in getattr(node, "names", [])]
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            assert not heavy & {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
+def test_a_module_says_what_it_is_for(path):
+    words = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+    assert len(words.split()) > 15
+
+
+def test_the_size_budget(capsys):
+    sizes = {p.stem: len(p.read_text("utf-8").splitlines()) for p in modules()}
+    with capsys.disabled():
+        print(f"\nllamaxr_utils: {len(sizes)} modules, "
+              f"{sum(sizes.values())} lines; longest: "
+              + ", ".join(f"{name} {sizes[name]}" for name in
+                          sorted(sizes, key=sizes.__getitem__)[:-6:-1]))
+    too_long = {k: n for k, n in sizes.items() if n > MODULE_BUDGET}
+    assert not too_long
+    assert sum(sizes.values()) <= BUDGET
+
+
+def test_package_data_is_packaged():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["llamaxr_utils"]
+    packaged = {p for pattern in patterns for p in PACKAGE.glob(pattern)}
+    there = {
+        path
+        for path in project_files()
+        if PACKAGE in path.parents and path.suffix != ".py"
+    }
+    assert there <= packaged
+    assert PACKAGE / "profiles.yaml" in packaged
+
+
+# --- versions in one place --------------------------------------------------
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+", pin) for pin in pins)
+    assert len({pin.split("==")[0] for pin in pins}) == len(pins)
+    return dict(pin.split("==") for pin in pins)
+
+
+def test_what_is_installed_is_what_the_constraints_say():
+    wrong, ours = [], constraints()
+    for found in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
+        pinned = ours.get(name, "not pinned")
+        if name in ("llamaxr-utils", "pip", "setuptools", "wheel"):
+            continue
+        if found.version.split("+")[0] != pinned:
+            wrong.append(f"{name} {found.version}, not {pinned}")
+    assert not wrong, "; ".join(wrong)
+
+
+def test_everything_that_pyproject_names_is_pinned_and_without_version():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = settings["project"]
+    named = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        named += extra
+    assert set(named) <= set(constraints())
+
+
+def test_environment_yml_repeats_no_version():
+    path = ROOT / "environment.yml"
+    content = yaml.safe_load(path.read_text("utf-8"))
+    conda = [d for d in content["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in content["dependencies"] if "pip" in d
+              and isinstance(d, dict)]
+    names = [re.split(r"[ =<>]", entry)[0] for entry in conda]
+    assert names == ["python", "openjdk", "pip"]
+    assert [entry for entry in conda if re.search(r"\d", entry)] == [conda[0]]
+    assert pip == ["-c constraints.txt", "-e .[course,dev]"]
+    assert not set(names) & set(constraints())
+
+
+def test_no_version_outside_constraints():
+    ours = constraints()
+    for name in ("Makefile", "pyproject.toml", "environment.yml", ".ci/run"):
+        text = (ROOT / name).read_text("utf-8")
+        found = re.findall(r"([\w-]+) ?[=~><]= ?[\d.]+", text)
+        assert not set(found) & set(ours), name
+
+
+def test_python_is_one_that_the_pins_were_resolved_for():
+    assert (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+
+# --- what may not be in the repository --------------------------------------
+
+
+def test_no_file_over_one_megabyte():
+    big = [p.name for p in project_files() if p.stat().st_size > 1_000_000]
+    assert not big
+
+
+def test_no_results_are_tracked():
+    parts = {path.relative_to(ROOT).parts[0] for path in project_files()}
+    assert not parts & {"runs", "data", ".venv"}
+
+
+def test_the_folders_of_small_data_are_not_ignored():
+    """`/data/` is ignored, the package's and the figures' data are not."""
+    for path in ("llamaxr_utils/data/x.csv", "figures/data/x.csv"):
+        done = subprocess.run(
+            ["git", "check-ignore", "-q", path], cwd=ROOT, check=False
+        )
+        assert done.returncode != 0, path
+
+
+def test_no_paths_of_one_machine():
+    # Put together here, so that this file does not find itself.
+    starts = "|".join(["home", "Users", "root", "work", "opt"])
+    pattern = re.compile(rf"(?<![\w.:/}}])/(?:{starts})/\w")
+    found = []
+    for path in project_files():
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{path.relative_to(ROOT)}: {line.strip()[:60]}"
+            for line in text.splitlines()
+            if pattern.search(line)
+        ]
+    assert not found
+
+
+def test_the_citation_names_the_paper():
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    (paper,) = cff["references"]
+    assert "2506.03178" in paper["url"]
+    assert len(paper["authors"]) == 5
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert cff["license"] == settings["project"]["license"]
+
+
+# --- the Makefile -----------------------------------------------------------
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_variables_reach_the_command():
+    done = make("-n", "-o", ".venv/.ready", "course", "PROFILE=smoke",
+                "IMAGES=real", "FROM=04", "TO=06", "FORCE=1")
+    line = " ".join(done.stdout.split())
+    assert (
+        "llamaxr_utils course --profile smoke --images real --force "
+        "--from 04 --to 06" in line
+    )
+    plain = " ".join(make("-n", "-o", ".venv/.ready", "course").stdout.split())
+    assert "course --profile cpu --from 01 --to 07" in plain
+
+
+def test_no_suitable_python_is_said_in_three_parts(tmp_path):
+    done = make(
+        "setup", f"VENV={tmp_path / 'venv'}", "PYTHON=no-such-python"
+    )
+    assert done.returncode != 0
+    for part in ("What: No Python", "Why:  It needs 3.11", "Do:   Install"):
+        assert part in done.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_course_knows_the_notebooks_in_order():
+    numbers = [name[:2] for name in run.NOTEBOOKS]
+    assert numbers == [f"{i:02d}" for i in range(1, len(numbers) + 1)]
