@@ -42,7 +42,8 @@ ARTIFACTS: dict[str, Spec] = {
         "studies.parquet",
         "01_explore_data",
         ("study_id", "findings", "impression", "indication", "comparison")
-        + ("mesh", "status", "n_images", "split_r2gen", "split_random"),
+        + ("mesh", "status", "n_images", "split_r2gen", "split_random")
+        + ("split",),
     ),
     "views": Spec(
         "views.parquet",
@@ -61,6 +62,7 @@ ARTIFACTS: dict[str, Spec] = {
         "03_build_prompts",
         ("condition", "operating_point", "train_prevalence"),
     ),
+    "tokenizer": Spec("tokenizer", "03_build_prompts"),
     "prompts": Spec(
         "prompts.parquet",
         "03_build_prompts",

@@ -19,6 +19,7 @@ import numpy as np
 from .conditions import NATIVE_ORDER
 from .errors import CourseError
 from .images import to_model_range
+from .run import data_folder
 
 RELEASED = "densenet121-res224-all"
 #: The released weights of torchxrayvision; a pickled module, so its hash is
@@ -46,7 +47,7 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = {
-    "densenet-small": Architecture(12, (3, 4, 6, 4), 16, 64),
+    "densenet-small": Architecture(24, (2, 3, 4, 2), 32, 64),
     "densenet121": Architecture(32, (6, 12, 24, 16), 64, 224),
 }
 
@@ -90,6 +91,14 @@ def build(name: str, seed: int = 3407) -> Any:
     model.pathologies = list(NATIVE_ORDER)
     model.resolution, model.full_name = shape.resolution, name
     return model.to(memory_format=torch.channels_last).eval()
+
+
+def make(name: str, seed: int = 3407) -> Any:
+    """The network that a notebook starts from: the released one with its
+    weights (``data/weights/``), or one of ours with random weights."""
+    if name == RELEASED:
+        return load_released(data_folder() / "weights" / RELEASED_FILE)
+    return build(name, seed)
 
 
 def to_batch(grey: np.ndarray) -> Any:
@@ -173,6 +182,23 @@ def train(
     return losses
 
 
+def train_if_needed(
+    model: Any, grey: np.ndarray, labels: np.ndarray, **settings: Any
+) -> list[float]:
+    """`train` a network of ours; leave a released or random one alone.
+
+    A random one (``@random``) still gets operating points.
+    """
+    if model.full_name == RELEASED:
+        print(f"{RELEASED} is used as released.")
+        return []
+    if model.full_name.endswith("@random"):
+        print("Random weights, on purpose: scores carry little.")
+        set_operating_points(model, predict(model, grey), labels)
+        return []
+    return train(model, grey, labels, **settings)
+
+
 def _vary(batch: Any, generator: Any) -> Any:
     """Shift by up to 4 pixels and change the contrast: augmentation."""
     import torch
@@ -190,15 +216,20 @@ def predict(model: Any, grey: np.ndarray, batch_size: int = 32) -> np.ndarray:
     Scores in [0, 1] when ``op_threshs`` is set (0.5 is then the operating
     point), probabilities otherwise.
     """
+    parts = [np.zeros((0, len(NATIVE_ORDER)), np.float32)]
+    for first in range(0, len(grey), batch_size):
+        batch = to_batch(grey[first : first + batch_size])
+        parts.append(score_batch(model, batch))
+    return np.concatenate(parts)
+
+
+def score_batch(model: Any, batch: Any) -> np.ndarray:
+    """`predict` for a batch that is already a tensor (`to_batch`)."""
     import torch
 
     model.apply_sigmoid = True
-    parts = [np.zeros((0, len(NATIVE_ORDER)), np.float32)]
     with torch.inference_mode():
-        for first in range(0, len(grey), batch_size):
-            batch = to_batch(grey[first : first + batch_size])
-            parts.append(model(batch).numpy())
-    return np.concatenate(parts)
+        return model(batch).numpy()
 
 
 def set_operating_points(
@@ -276,14 +307,15 @@ def load_released(file: Path) -> Any:
         If the file is missing, or its SHA-256 is not the pinned one.
     """
     import torch
+    import torchxrayvision as xrv
 
     if not Path(file).is_file():
         raise CourseError(
             f"The weights of {RELEASED} are not on this machine.",
             "They are published by torchxrayvision and are not part of the "
             "kit.",
-            f"Download {RELEASED_URL} into data/weights/, or use "
-            "IMAGES=phantom.",
+            f"Download {RELEASED_URL} into data/weights/, or set "
+            'BACKBONE = "densenet-small@iu-train".',
         )
     with open(file, "rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -296,14 +328,11 @@ def load_released(file: Path) -> Any:
         )
     # Safe only because the hash was checked a line above.
     pickled = torch.load(file, map_location="cpu", weights_only=False)
-    model = build(RELEASED)
     state = pickled.state_dict()
     state.pop("op_threshs", None)
-    model.load_state_dict(state, strict=False)
-    model.op_threshs = getattr(pickled, "op_threshs", None)
-    import torchxrayvision as xrv
-
-    urls = xrv.models.model_urls[RELEASED]
-    model.pathologies = list(urls["labels"])
-    model.op_threshs = torch.tensor(urls["op_threshs"])
+    model = build(RELEASED)
+    model.load_state_dict(state)
+    facts = xrv.models.model_urls[RELEASED]
+    model.pathologies = list(facts["labels"])
+    model.op_threshs = torch.tensor(facts["op_threshs"])
     return model

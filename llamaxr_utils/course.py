@@ -35,7 +35,7 @@ def _digest_of_kit() -> str:
     return _digest([artifacts.sha256(file) for file in files])
 
 
-def state_now(source: Path, profile: str) -> dict[str, str]:
+def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
     """What a notebook's result depends on, besides its inputs: hashes.
 
     ``source`` is the text of the cells: outputs, counts and ids don't count.
@@ -44,7 +44,7 @@ def state_now(source: Path, profile: str) -> dict[str, str]:
     """
     cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
     knobs = {
-        knob: run.knob_value(source.stem, knob, profile)
+        knob: run.knob_value(source.stem, knob, profile, images)
         for knob in run.knob_table(source.stem)
     }
     return {
@@ -65,13 +65,15 @@ def state_then(folder: Path, notebook: str) -> dict[str, str]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def why_run(folder: Path, source: Path, profile: str) -> str:
-    """Why a notebook must run, in a few words; "" if it is up to date."""
+def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
+    """Why a notebook must run, in a few words; "" if it is up to date.
+
+    `now` is its `state_now`.
+    """
     name = source.stem
     record, then = run.read_record(folder, name), state_then(folder, name)
     if record is None or not then:
         return "not run yet"
-    now = state_now(source, profile)
     if then["record"] != _digest(record):
         return "it was run by hand since"
     for part in ("source", "knobs"):
@@ -168,17 +170,18 @@ def run_course(
                 "Restore it (`git checkout -- notebooks`), or go to the "
                 "clone's folder.",
             )
-        reason = "FORCE" if force else why_run(folder, source, profile)
+        now = state_now(source, profile, images)
+        reason = "FORCE" if force else why_run(folder, source, now)
         head = f"[{number}/{len(chosen)}] {notebook}"
         if reason:
             print(f"{head}: {reason}", flush=True)
-            _run_and_record(folder, source, parameters)
+            _run_and_record(folder, source, parameters, now)
         record = run.read_record(folder, notebook) or {}
         done = "ran" if reason else "skipped"
         seconds, memory = record["seconds"], record["peak_memory_gb"]
         rows.append((notebook, done, seconds, memory))
         print(f"{head}: {done}", f"({seconds:.0f} s)", flush=True)
-        then, now = state_then(folder, notebook), state_now(source, profile)
+        then = state_then(folder, notebook)
         older += [notebook[:2]] if then["kit"] != now["kit"] else []
     table = pd.DataFrame(
         rows, columns=["notebook", "done", "seconds", "peak_gb"]
@@ -198,11 +201,13 @@ def run_course(
 
 
 def _run_and_record(
-    folder: Path, source: Path, parameters: Mapping[str, Any]
+    folder: Path,
+    source: Path,
+    parameters: Mapping[str, Any],
+    state: Mapping[str, str],
 ) -> None:
     """Execute a notebook; only a whole run leaves a state behind."""
     notebook = source.stem
-    state = state_now(source, parameters["PROFILE"])
     _state_path(folder, notebook).unlink(missing_ok=True)
     (folder / "records" / f"{notebook}.json").unlink(missing_ok=True)
     began = time.perf_counter()
@@ -218,5 +223,6 @@ def _run_and_record(
     record["seconds"] = round(time.perf_counter() - began, 1)
     path = folder / "records" / f"{notebook}.json"
     artifacts.write_json(path, record)
-    state["record"] = _digest(record)
-    artifacts.write_json(_state_path(folder, notebook), state)
+    artifacts.write_json(
+        _state_path(folder, notebook), {**state, "record": _digest(record)}
+    )

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from . import models
 from . import run as kit
 from .artifacts import write_json
 from .errors import CourseError
@@ -83,7 +84,7 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
     if backend == "unsloth":
         FastLanguageModel = _unsloth()
         try:
-            model, tokenizer = FastLanguageModel.from_pretrained(
+            model, _ = FastLanguageModel.from_pretrained(
                 source, max_seq_length=MAX_LENGTH, load_in_4bit=True
             )
         except OSError as error:
@@ -329,6 +330,53 @@ def train(
     return Training(log, facts)
 
 
+def make_base(
+    nb: kit.Run,
+    name: str,
+    tokenizer_folder: Path,
+    corpus: pd.DataFrame,
+    settings: Mapping[str, Any],
+) -> tuple[str, Training | None]:
+    """Where the base is: made and pre-trained now, or published.
+
+    Parameters
+    ----------
+    nb : Run
+        Of the notebook that writes ``base_model``.
+    name : str
+        A key of `models.BASES`.
+    tokenizer_folder : Path
+        Artifact ``tokenizer``.
+    corpus : DataFrame
+        `models.pretraining_pairs`.
+    settings : mapping
+        For `train`; the loss is taken on all tokens of the report.
+
+    Returns
+    -------
+    (str, Training or None)
+        What `load_in_4bit` takes; the training, when there was one.
+    """
+    if not models.made_here(name):
+        print(f"{name} is published: no pre-training.")
+        return models.locate(name), None
+    tokenizer = load_tokenizer(str(tokenizer_folder))
+    model = models.new_llama(name, tokenizer, int(settings["seed"]))
+    result = train(
+        model,
+        tokenizer,
+        corpus.assign(split="train"),
+        nb.folder / "checkpoints-base",
+        settings,
+    )
+    made = nb.save(
+        "base_model",
+        lambda folder: models.save_model(model, tokenizer, folder),
+        inputs=["studies", "tokenizer"],
+    )
+    return str(made), result
+
+
 def _dataset(kind: Any, rows: pd.DataFrame) -> Any:
     return kind.from_dict({c: list(rows[c]) for c in rows.columns})
 
@@ -397,7 +445,7 @@ def _log(history: list[dict]) -> pd.DataFrame:
             "step": entry["step"],
             "epoch": round(entry["epoch"], 3),
             "split": "train" if "loss" in entry else "val",
-            "loss": float(entry.get("loss", entry.get("eval_loss"))),
+            "loss": float(entry.get("loss") or entry["eval_loss"]),
             "learning_rate": entry.get("learning_rate"),
             "seconds": entry.get("eval_runtime"),
         }

@@ -7,7 +7,7 @@ anything. The module decodes; it neither loads models nor scores texts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ import pandas as pd
 
 from .errors import CourseError
 from .finetune import keep_weights_packed_once
-from .prompts import RESPONSE_HEADER
+from .prompts import RESPONSE_HEADER, count_tokens
+
+Row = tuple[str, int, bool, float]
 
 
 def generate_reports(
@@ -30,7 +32,8 @@ def generate_reports(
     """Decode one report per prompt.
 
     Prompts are batched by length and padded on the left; the rows come back
-    in the order of `prompts`.
+    in the order of `prompts`. Greedy decoding gives the same prompt the same
+    report, so each distinct prompt is decoded once.
 
     Parameters
     ----------
@@ -56,8 +59,6 @@ def generate_reports(
     CourseError
         If a prompt does not end with the response header.
     """
-    import torch
-
     for prompt in prompts:
         if not prompt.endswith(RESPONSE_HEADER):
             raise CourseError(
@@ -66,44 +67,93 @@ def generate_reports(
                 "the input instead of answering.",
                 "Build prompts with prompts.build_prompt().",
             )
-    if tokenizer.padding_side != "left":
-        tokenizer.padding_side = "left"
+    tokenizer.padding_side = "left"
     keep_weights_packed_once(model)
     model.eval()
-    lengths = [len(ids) for ids in tokenizer(list(prompts))["input_ids"]] if (
-        len(prompts)
-    ) else []
+    # Greedy decoding is a function of the prompt: each one is decoded once.
+    todo = list(prompts) if decoding else list(dict.fromkeys(prompts))
+    lengths = count_tokens(tokenizer, todo)
     order = np.argsort(lengths, kind="stable")
-    rows: dict[int, tuple[str, int, bool, float]] = {}
+    rows: list[Row | None] = [None] * len(todo)
     settings = {"do_sample": False, "max_new_tokens": max_new_tokens}
-    for first in range(0, len(order), batch_size):
+    for first in range(0, len(todo), batch_size):
         chosen = order[first : first + batch_size]
-        began = time.perf_counter()
-        batch = tokenizer(
-            [prompts[i] for i in chosen], return_tensors="pt", padding=True
-        ).to(model.device)
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                **{**settings, **decoding},
-            )
-        answers = output[:, batch["input_ids"].shape[1] :].tolist()
-        seconds = (time.perf_counter() - began) / len(chosen)
-        for i, ids in zip(chosen, answers):
-            finished = tokenizer.eos_token_id in ids
-            if finished:
-                ids = ids[: ids.index(tokenizer.eos_token_id)]
-            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-            rows[int(i)] = (text, len(ids), finished, seconds)
+        texts = [todo[i] for i in chosen]
+        answers = _decode(model, tokenizer, texts, {**settings, **decoding})
+        for i, row in zip(chosen, answers, strict=True):
+            rows[i] = row
         if progress:
-            progress(len(rows), len(order))
+            progress(first + len(chosen), len(todo))
+    if not decoding:
+        by_prompt = dict(zip(todo, rows, strict=True))
+        rows = [by_prompt[prompt] for prompt in prompts]
     return pd.DataFrame(
-        [rows[i] for i in range(len(order))],
-        columns=["generated", "n_tokens", "finished", "seconds"],
+        rows, columns=["generated", "n_tokens", "finished", "seconds"]
     )
+
+
+def _decode(
+    model: Any, tokenizer: Any, texts: list[str], settings: dict
+) -> list[Row]:
+    """One batch; the rows of `generate_reports`."""
+    import torch
+
+    began = time.perf_counter()
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    batch = batch.to(model.device)
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **settings,
+        )
+    seconds = (time.perf_counter() - began) / len(texts)
+    rows = []
+    for ids in output[:, batch["input_ids"].shape[1] :].tolist():
+        finished = tokenizer.eos_token_id in ids
+        if finished:
+            ids = ids[: ids.index(tokenizer.eos_token_id)]
+        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        rows.append((text, len(ids), finished, seconds))
+    return rows
+
+
+def swap(n: int, seed: int) -> np.ndarray:
+    """A permutation of ``range(n)`` in which nothing stays in its place.
+
+    Each study gets another study's scores; with n = 1 there is no other.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    donors = np.empty(n, dtype=int)
+    donors[order] = np.roll(order, 1)
+    return donors
+
+
+def as_artifact(
+    made: Mapping[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]],
+    decoding: str,
+) -> pd.DataFrame:
+    """Schema ``generations``.
+
+    Parameters
+    ----------
+    made : mapping
+        (model, scores_from) -> (rows of ``prompts``, result of
+        `generate_reports` in the same order).
+    decoding : str
+        `describe_decoding`.
+    """
+    parts = []
+    for (model, scores_from), (rows, texts) in made.items():
+        part = texts.reset_index(drop=True).assign(
+            model=model, scores_from=scores_from, decoding=decoding
+        )
+        part.insert(0, "study_id", rows["study_id"].to_numpy())
+        part.insert(1, "reference", rows["completion"].to_numpy())
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def describe_decoding(**decoding: Any) -> str:

@@ -97,6 +97,8 @@ def kernel_surroundings() -> Iterator[Any]:
             "JUPYTER_CONFIG_DIR": folder,
             "JUPYTER_DATA_DIR": folder,
             "JUPYTER_RUNTIME_DIR": folder,
+            "JUPYTER_PATH": "",
+            "JUPYTER_CONFIG_PATH": "",
             "JUPYTER_PREFER_ENV_PATH": "1",
             "IPYTHONDIR": folder,
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",

@@ -9,8 +9,9 @@ fetched from their hub. How a model is quantised, wrapped and trained is
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,7 +19,7 @@ import pandas as pd
 from .conditions import CONDITIONS
 from .errors import CourseError
 from .mesh import labels
-from .prompts import SHORT_TEMPLATE, describe_names
+from .prompts import NO_FINDING, SHORT_TEMPLATE, describe_names
 
 
 class Base(NamedTuple):
@@ -26,7 +27,7 @@ class Base(NamedTuple):
 
     source: str  #: hub id, or "" when it is made on the spot
     about: str
-    shape: dict[str, int] = {}  #: LlamaConfig arguments when made here
+    shape: Mapping[str, int] = MappingProxyType({})  #: of a base made here
 
 
 #: All bases; three lines add another.
@@ -118,6 +119,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2000) -> Any:
     )
 
 
+def tokenizer_for(name: str, texts: Iterable[str]) -> Any:
+    """The tokenizer of a base: its own, or one trained here on `texts`."""
+    if made_here(name):
+        return train_tokenizer(texts)
+    return load_tokenizer(locate(name))
+
+
 def new_llama(name: str, tokenizer: Any, seed: int = 3407) -> Any:
     """A freshly initialised Llama of the shape that `name` stands for.
 
@@ -144,7 +152,9 @@ def new_llama(name: str, tokenizer: Any, seed: int = 3407) -> Any:
 
 
 def pretraining_pairs(
-    studies: pd.DataFrame, kinds: Sequence[str] = ("headings", "names")
+    studies: pd.DataFrame,
+    kinds: Sequence[str] = ("headings", "names"),
+    seed: int = 3407,
 ) -> pd.DataFrame:
     """What `small-llama` reads before it is fine-tuned.
 
@@ -154,24 +164,43 @@ def pretraining_pairs(
         Training-split rows of ``studies``, with findings.
     kinds : sequence of {"bare", "headings", "names"}
         ``bare``: the report after an empty prompt. ``headings``: after the
-        study's own MeSH headings. ``names``: after the conditions that the
-        headings stand for, as the prompt format `names` would put them.
+        study's own MeSH headings, in plain words. ``names``: after the
+        conditions that the headings stand for, as the prompt format `names`
+        would put them.
+    seed : int
+        Of the sample of rows that say nothing ("normal", "no finding"): at
+        most as many as the others, or the model learns to ignore its input.
 
     Returns
     -------
     DataFrame
-        ``prompt``, ``completion``; one row a study and kind.
+        ``prompt``, ``completion``.
     """
+    unknown = set(kinds) - {"bare", "headings", "names"}
+    if unknown:
+        raise CourseError(
+            f"Pre-training on {', '.join(sorted(unknown))} is not known.",
+            "There are bare, headings and names.",
+            'Set PRETRAIN_ON, for example to "headings, names".',
+        )
     rows = []
     for mesh, findings in zip(studies["mesh"], studies["findings"]):
-        present = [c for c in CONDITIONS if labels(mesh)[c]]
-        inputs = {
-            "bare": "",
-            "headings": SHORT_TEMPLATE.format(input="; ".join(mesh)),
-            "names": SHORT_TEMPLATE.format(input=describe_names(present)),
-        }
-        rows += [(inputs[kind], findings) for kind in kinds]
-    return pd.DataFrame(rows, columns=["prompt", "completion"])
+        found = labels(mesh)
+        present = [c for c in CONDITIONS if found[c]]
+        words = "; ".join(mesh).replace("/", " ").lower()
+        for kind in kinds:
+            text = describe_names(present) if kind == "names" else words
+            prompt = SHORT_TEMPLATE.format(input=text)
+            silent = text in (NO_FINDING, "normal", "no indexing")
+            prompt = "" if kind == "bare" else prompt
+            rows.append((prompt, findings, kind, silent and kind != "bare"))
+    table = pd.DataFrame(rows, columns=["prompt", "completion", "kind", "q"])
+    for _, part in table.groupby("kind"):
+        quiet = part[part["q"]]
+        spare = len(quiet) - (len(part) - len(quiet))
+        if spare > 0:
+            table = table.drop(quiet.sample(spare, random_state=seed).index)
+    return table[["prompt", "completion"]].reset_index(drop=True)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -7,7 +7,10 @@ alt text travels with both. Data is prepared by the notebooks.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,23 @@ import pandas as pd
 
 from .artifacts import write_whole
 from .errors import CourseError
-from .run import Run
+from .run import Run, project_folder
 
 WIDTH, HEIGHT = 7.2, 3.6  # inches
 PALETTE = "colorblind"
+
+
+def figures_data(name: str) -> Path:
+    """A small log kept in ``figures/data``, so that a plot redraws
+    anywhere; its README says which command wrote it."""
+    path = project_folder() / "figures" / "data" / name
+    if not path.is_file():
+        raise CourseError(
+            f"figures/data/{name} was not found.",
+            "It lies in the course's repository beside the notebooks.",
+            "Run the notebook inside a clone of the course.",
+        )
+    return path
 
 
 def set_style() -> None:
@@ -38,6 +54,13 @@ def set_style() -> None:
             "svg.hashsalt": "llamaxr",
         }
     )
+
+
+def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
+    """An empty figure and its axes."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height))
 
 
 def save_figure(
@@ -75,11 +98,12 @@ def save_figure(
     for suffix in ("svg", "png"):
         content = io.BytesIO()
         figure.savefig(content, format=suffix, bbox_inches="tight", dpi=150)
+        picture = content.getvalue()
         path = nb.file("figures", f"{name}.{suffix}")
-        write_whole(path, lambda part: part.write_bytes(content.getvalue()))
+        write_whole(path, partial(Path.write_bytes, data=picture))
     plt.close(figure)
     width = int(figure.get_size_inches()[0] * 100)
-    display(Image(data=content.getvalue(), width=width, alt=alt))
+    display(Image(data=picture, width=width, alt=alt))
 
 
 def show_views(
@@ -128,9 +152,7 @@ def show_heatmap(
 
 def loss_curve(log: pd.DataFrame, title: str) -> Any:
     """Training and validation loss over steps (artifact training_log)."""
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots()
+    figure, axis = canvas()
     styles = {"train": ("o-", "training"), "val": ("s--", "validation")}
     for split, (style, label) in styles.items():
         part = log[log["split"] == split]
@@ -139,3 +161,17 @@ def loss_curve(log: pd.DataFrame, title: str) -> Any:
     axis.set(xlabel="step", ylabel="loss (nats per token)", title=title)
     axis.legend()
     return figure
+
+
+def progress(every: float = 5.0) -> Any:
+    """A callback (done, all) that prints a line every few seconds."""
+    began = last = time.perf_counter()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last > every or done == total:
+            last, speed = now, done / max(now - began, 1e-9)
+            print(f"{done:,} of {total:,} · {speed:.0f} a second", flush=True)
+
+    return show

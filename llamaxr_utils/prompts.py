@@ -42,8 +42,9 @@ INSTRUCTION = (
     "correspond to the Lateral view."
 )
 
-#: Our short template: the same headers, the input in words.
-SHORT_TEMPLATE = "### Input:\n{input}\n\n### Response:\n"
+#: Our short template: the same headers, the input in words. Lower case and
+#: after a blank, so that a word is the same token as inside a report.
+SHORT_TEMPLATE = "### Input:\nfindings: {input}\n\n### Response:\n"
 
 RESPONSE_HEADER = "### Response:\n"
 NOT_AVAILABLE = "not available"
@@ -54,9 +55,9 @@ Scores = Mapping[str, Mapping[str, float]]
 
 def _available(scores: Scores, view: str) -> bool:
     values = scores.get(view)
-    return bool(values) and not any(
-        math.isnan(values[name]) for name in CONDITIONS
-    )
+    if not values:
+        return False
+    return not any(math.isnan(values[name]) for name in CONDITIONS)
 
 
 def _numbers(scores: Scores, order: Sequence[str]) -> str:
@@ -98,7 +99,7 @@ def describe_names(names: Sequence[str] | None) -> str:
     """The input line of the format `names`."""
     if names is None:
         return NOT_AVAILABLE
-    return ", ".join(names) if names else NO_FINDING
+    return ", ".join(names).lower() if names else NO_FINDING
 
 
 def build_prompt(
@@ -213,6 +214,59 @@ def _best_f1(score: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     last = np.append(np.diff(score[order]) != 0, True)
     best = int(np.argmax(np.where(last, f1, -1.0)))
     return float(score[order][best]), float(f1[best])
+
+
+def prompt_table(
+    studies: pd.DataFrame,
+    scores: Mapping[str, Scores],
+    score_format: str,
+    operating_points: Mapping[str, float],
+    tokenizer: Any,
+) -> tuple[pd.DataFrame, int]:
+    """The prompts of all studies of a split.
+
+    Parameters
+    ----------
+    studies : DataFrame
+        ``study_id``, ``split`` (rows with ``none`` are skipped),
+        ``findings``.
+    scores : mapping
+        `by_study`; a study without an entry has no image.
+    score_format, operating_points
+        As for `build_prompt`.
+    tokenizer
+        For ``n_prompt_tokens``.
+
+    Returns
+    -------
+    (DataFrame, int)
+        Schema ``prompts``; the number of studies left out because a format
+        of numbers can't say that a view is missing.
+    """
+    chosen = studies[
+        studies["split"].ne("none") & studies["study_id"].isin(scores.keys())
+    ]
+    complete = [
+        score_format == "names"
+        or all(_available(scores[study], view) for view in VIEWS)
+        for study in chosen["study_id"]
+    ]
+    left_out = len(chosen) - sum(complete)
+    chosen = chosen[complete]
+    table = pd.DataFrame(
+        {
+            "study_id": chosen["study_id"],
+            "split": chosen["split"],
+            "prompt": [
+                build_prompt(scores[study], score_format, operating_points)
+                for study in chosen["study_id"]
+            ],
+            "completion": chosen["findings"],
+            "score_format": score_format,
+        }
+    ).reset_index(drop=True)
+    table["n_prompt_tokens"] = count_tokens(tokenizer, table["prompt"])
+    return table, left_out
 
 
 def answer(text: str) -> str:

@@ -92,10 +92,16 @@ def knob_table(notebook: str) -> dict:
     return profiles()["notebooks"].get(notebook) or {}
 
 
-def knob_value(notebook: str, knob: str, profile: str) -> Any:
-    """A knob's value in a profile; ``else`` stands for those not named."""
+def knob_value(
+    notebook: str, knob: str, profile: str, images: str | None = None
+) -> Any:
+    """A knob's value: for the run (``cpu-real``), else for the profile
+    (``cpu``), else the one under ``else``."""
     row = knob_table(notebook)[knob]
-    return row[profile] if profile in row else row["else"]
+    for column in (run_name(profile, images), profile):
+        if column in row:
+            return row[column]
+    return row["else"]
 
 
 def run_name(profile: str, images: str | None = None) -> str:
@@ -153,6 +159,10 @@ class Run:
             self.inputs.append(name)
         return value
 
+    def load_if(self, name: str, wanted: bool) -> Any:
+        """`load` if it is wanted, else None."""
+        return self.load(name) if wanted else None
+
     def save(
         self,
         name: str,
@@ -170,6 +180,13 @@ class Run:
             versions=versions(),
         )
         return self.outputs[name]
+
+    def made_with(self, name: str, knob: str) -> Any:
+        """The value that a knob had when an artifact was written."""
+        self.load(name)
+        record = artifacts.manifest(self.folder, name)
+        assert record is not None
+        return record["parameters"][knob]
 
     def file(self, kind: str, name: str) -> Path:
         """Path for a ``tables`` or ``figures`` file; listed by `finish`."""
@@ -277,25 +294,26 @@ def start(
             "Give start() the file name without .ipynb.",
         )
     run = Run(notebook, profile, images)
-    table = knob_table(notebook)
-    if set(knobs) != set(table):
+    known = knob_table(notebook)
+    if set(knobs) != set(known):
         raise CourseError(
             f"The knobs of {notebook} do not match profiles.yaml.",
-            f"Only here: {sorted(set(knobs) - set(table))}; only there: "
-            f"{sorted(set(table) - set(knobs))}.",
+            f"Only here: {sorted(set(knobs) - set(known))}; only there: "
+            f"{sorted(set(known) - set(knobs))}.",
             "Declare the same names in the parameters cell, in start() and "
             "in profiles.yaml.",
         )
     print(f"{notebook} · profile {profile} · {run.images} images")
     rows = []
     for knob, given in knobs.items():
-        own = knob_value(notebook, knob, profile)
+        own = knob_value(notebook, knob, profile, images)
         run.knobs[knob] = own if given is None else given
         origin = "profile" if given is None else "you"
         paper = knob_value(notebook, knob, "paper")
         rows.append((knob, run.knobs[knob], origin, paper))
-    print(pd.DataFrame(rows, columns=["knob", "value", "from", "paper"])
-          .to_string(index=False)) if rows else None
+    if rows:
+        table = pd.DataFrame(rows, columns=["knob", "value", "from", "paper"])
+        print(table.to_string(index=False))
     print(f"Run folder: runs/{run.name} · {platform_line()}")
     _check_inputs(run, reads, make_inputs)
     seed = int(run.knobs.get("SEED") or 0)
@@ -397,7 +415,6 @@ def pick_device() -> tuple[str, str, str]:
         return "cuda", "float16", f"{name} has no bfloat16"
     if torch.backends.mps.is_available():
         return "mps", "float32", "Apple GPU; float32 is the safe choice"
-    torch.set_num_threads(cores())
     return "cpu", "float32", "no accelerator found; float32 is exact"
 
 

@@ -77,7 +77,7 @@ def _markdown(table: pd.DataFrame, decimals: int) -> str:
     """A Markdown table; numbers rounded, missing values as a dash."""
 
     def cell(value: object) -> str:
-        if value is None or (isinstance(value, float) and value != value):
+        if value is None or value is pd.NA or pd.isna(value):  # type: ignore[call-overload]
             return "–"
         if isinstance(value, float):
             return f"{value:.{decimals}f}"

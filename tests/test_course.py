@@ -31,11 +31,39 @@ def project_in(folder: Path) -> Path:
     return folder
 
 
+def poisoned_home(home: Path) -> Path:
+    """A home with a kernel that fails and settings that raise."""
+    kernel_json = json.dumps({"argv": ["false"], "display_name": "mine"})
+    for place in ("share", ".local/share/jupyter", ".jupyter"):
+        kernels = home / place / "kernels" / "python3"
+        kernels.mkdir(parents=True)
+        (kernels / "kernel.json").write_text(kernel_json)
+    profile = home / ".ipython" / "profile_default"
+    (profile / "startup").mkdir(parents=True)
+    for path in (
+        profile / "ipython_kernel_config.py",
+        profile / "startup" / "first.py",
+        home / ".jupyter" / "jupyter_config.py",
+    ):
+        path.write_text("import os\nos._exit(3)\n")
+    return home
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A project whose three notebooks have run, and what was printed."""
+    """A project whose three notebooks have run, and what was printed.
+
+    It runs in the home of a user whose own kernel and settings are broken:
+    none of that may reach the course.
+    """
     folder = project_in(tmp_path_factory.mktemp("base"))
-    environment = {**os.environ, "LLAMAXR_RUNS": str(folder / "runs")}
+    home = poisoned_home(tmp_path_factory.mktemp("home"))
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "JUPYTER_PATH": str(home / "share"),
+        "LLAMAXR_RUNS": str(folder / "runs"),
+    }
     command = [sys.executable, "-m", "llamaxr_utils", "course"]
     done = subprocess.run(
         [*command, "--profile", "smoke", "--to", "3"],
@@ -59,13 +87,13 @@ def project(base, tmp_path, monkeypatch):
 
 
 def reasons(project: Path) -> list[str]:
+    folder = project / "runs" / "smoke"
+    sources = [project / "notebooks" / f"{name}.ipynb" for name in TINY]
     return [
         course.why_run(
-            project / "runs" / "smoke",
-            project / "notebooks" / f"{name}.ipynb",
-            "smoke",
+            folder, source, course.state_now(source, "smoke", "phantom")
         )
-        for name in TINY
+        for source in sources
     ]
 
 
