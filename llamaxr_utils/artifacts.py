@@ -123,14 +123,21 @@ def sha256(path: Path) -> str:
 @contextmanager
 def disk_errors(path: Path):
     """A full or read-only disk becomes a `CourseError` about `path`."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    except Exception as error:
+        # safetensors and torch say it in exceptions of their own.
+        said = [f"(os error {code})" in str(error) for code in codes]
+        torn = "inline_container.cc" in str(error)
+        if not (getattr(error, "errno", None) in codes or any(said) or torn):
             raise
+        reason = getattr(error, "strerror", None) or (
+            "No space left on device" if torn else str(error)
+        )
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
-            f"{error.strerror} ({path.parent}).",
+            f"{reason} ({path.parent}).",
             "Free some space, or move the data folder with LLAMAXR_DATA; "
             "then the same command continues.",
         ) from error

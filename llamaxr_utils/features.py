@@ -96,7 +96,8 @@ def score_images(
     ----------
     paths : sequence of path
     backbone : str
-        Full name; only the released one needs `weights` as a file.
+        Full name. One of the course is random without `weights`, and is
+        only made so where the name says so (``@random``).
     weights : path, optional
         Weight file of the released network, or a folder of
         `backbones.save`.
@@ -106,13 +107,32 @@ def score_images(
     -------
     DataFrame
         ``path``, ``backbone`` and the 18 conditions.
+
+    Raises
+    ------
+    CourseError
+        No images; weights that are not there or not those of `backbone`.
     """
+    if not len(paths):
+        raise CourseError(
+            "There is no image to score.",
+            "The list of paths is empty.",
+            "Pass at least one path.",
+        )
     if weights is not None and Path(weights).is_dir():
         model = backbones.load(Path(weights))
     elif backbone == backbones.RELEASED:
         model = backbones.load_released(Path(weights or ""))
-    else:
+    elif weights is None and backbone.endswith("@random"):
         model = backbones.build(backbone)
+    else:
+        raise CourseError(
+            f"There are no weights for {backbone}.",
+            f"weights = {weights} is not a folder of a trained network; "
+            "random scores would go by a trained network's name.",
+            "Pass the folder `backbone` of a run, or run "
+            "02_extract_features.",
+        )
     grey = np.stack([read_grey(p, model.resolution) for p in paths])
     outputs = backbones.predict(model, grey, batch_size)
     check_spread(outputs)
@@ -157,6 +177,20 @@ def auc_table(
     return pd.DataFrame(
         rows, columns=["condition", "view", "positives", "auc"]
     )
+
+
+def top_name_right(scores: pd.DataFrame, labels: pd.DataFrame) -> float:
+    """Of the views of studies with exactly one condition, the share whose
+    highest score (against each condition's median) stands at its name."""
+    single = labels[labels.sum(axis=1) == 1]
+    values = scores.dropna(subset=list(CONDITIONS))
+    above = values[list(CONDITIONS)] - values[list(CONDITIONS)].median()
+    above["study_id"] = values["study_id"]
+    above = above[above["study_id"].isin(single.index)].set_index("study_id")
+    if above.empty:
+        return float("nan")
+    truth = single.loc[above.index, list(CONDITIONS)].idxmax(axis=1)
+    return float((above.idxmax(axis=1) == truth).mean())
 
 
 def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:

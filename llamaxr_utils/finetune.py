@@ -23,7 +23,7 @@ import pandas as pd
 
 from . import models
 from . import run as kit
-from .artifacts import write_json
+from .artifacts import disk_errors, write_json
 from .errors import CourseError
 from .models import download_error, load_tokenizer
 
@@ -266,12 +266,19 @@ def train(
     Raises
     ------
     CourseError
-        No training pairs; a completion that would be cut.
+        No training pairs; a completion that would be cut; an unknown
+        `loss_on`; a full disk.
     """
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback
+    from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
+    if loss_on not in ("completion", "all"):
+        raise CourseError(
+            f"LOSS_ON = {loss_on!r} is not known.",
+            "The loss is taken on the completion or on all tokens.",
+            'Set LOSS_ON to "completion" or "all".',
+        )
     parts = {
         split: pairs.loc[pairs["split"] == split, ["prompt", "completion"]]
         for split in ("train", "val")
@@ -293,13 +300,16 @@ def train(
         "load_best_model_at_end": watch,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
+        "restore_callback_states_from_checkpoint": True,  # the patience
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": kit.pick_device()[0] == "cpu",
         "dataloader_pin_memory": kit.pick_device()[0] == "cuda",
         **settings,
     }
-    _keep_if_same(folder, pairs, {**config, "loss_on": loss_on})
+    _keep_if_same(
+        folder, pairs, {**config, "model": _identity(model), "on": loss_on}
+    )
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(output_dir=str(folder), **config),
@@ -309,15 +319,21 @@ def train(
         callbacks=[_progress()]
         + ([EarlyStoppingCallback(patience)] if watch else []),
     )
+    trainer.remove_callback(PrinterCallback)  # `_progress` says it better
+    for weight in model.parameters():
+        if weight.requires_grad:
+            # trl makes a 4-bit model's adapter bfloat16, which is too coarse
+            # for the paper's learning rate: most steps would be rounded off.
+            weight.data = weight.data.float()
     began = time.perf_counter()
     last = last_checkpoint(folder)
     if last:
         print(f"Resuming from {last.name} (an earlier run was interrupted).")
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with disk_errors(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     log = _log(trainer.state.log_history)
-    optimizer = trainer.optimizer
     facts = {
-        "optimizer": type(getattr(optimizer, "optimizer", optimizer)).__name__,
+        "optimizer": _optimizer(trainer.optimizer),
         "steps": trainer.state.global_step,
         "best_checkpoint": Path(
             trainer.state.best_model_checkpoint or "last"
@@ -369,16 +385,50 @@ def make_base(
         nb.folder / "checkpoints-base",
         settings,
     )
-    made = nb.save(
+    nb.save(
         "base_model",
         lambda folder: models.save_model(model, tokenizer, folder),
         inputs=["studies", "tokenizer"],
     )
-    return str(made), result
+    return str(nb.outputs["base_model"]), result
 
 
 def _dataset(kind: Any, rows: pd.DataFrame) -> Any:
     return kind.from_dict({c: list(rows[c]) for c in rows.columns})
+
+
+def _identity(model: Any) -> list:
+    """What tells one model from another: the shape of every weight, the
+    first bytes of the frozen ones, LoRA's scale. Trained weights do not
+    count: after Ctrl-C in a notebook they are not what they were."""
+    weights = [
+        (
+            name,
+            tuple(weight.shape),
+            None
+            if weight.requires_grad
+            else weight.detach().flatten()[:64].float().tolist(),
+        )
+        for name, weight in model.named_parameters()
+    ]
+    lora = getattr(model, "peft_config", {}).values()
+    return [weights, [(c.lora_alpha, c.lora_dropout) for c in lora]]
+
+
+def _optimizer(optimizer: Any) -> str:
+    """Package, class, and how many of its states really are in 8 bit:
+    several packages call theirs AdamW, and small weights stay in 32."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    states = [
+        {str(getattr(value, "dtype", "")) for value in state.values()}
+        for state in inner.state.values()
+    ]
+    small = sum("torch.uint8" in dtypes for dtypes in states)
+    package = type(inner).__module__.partition(".")[0]
+    return (
+        f"{package} {type(inner).__name__}, "
+        f"{small} of {len(states)} states in 8 bit"
+    )
 
 
 def _keep_if_same(folder: Path, pairs: pd.DataFrame, config: dict) -> None:

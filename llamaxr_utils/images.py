@@ -10,20 +10,19 @@ is the better source. Never is "the first image" taken to be the frontal one.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import phantoms
 from .conditions import VIEWS
+from .downloads import IMAGE_SUFFIXES, unpack_images
 from .errors import CourseError
 from .reports import DATA
 from .run import cache_folder, cores, data_folder
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 RESIZE = ("squash", "crop")
 #: torchxrayvision's range: ``xrv.datasets.normalize(image, maxval=255)``.
 LOW, HIGH = -1024.0, 1024.0
@@ -111,12 +110,12 @@ def find_xrays(folder: Path | None = None) -> dict[str, Path]:
     folder = folder or data_folder()
     roots = [folder]
     for archive in sorted(folder.glob("*.zip")):
-        roots.append(_unpack(archive, cache_folder() / archive.stem))
+        roots.append(unpack_images(archive, cache_folder() / archive.stem))
     known = set(known_views()["image_id"])
     found = {}
     for root in roots:
         for file in sorted(root.rglob("*")):
-            if file.suffix.lower() in SUFFIXES:
+            if file.suffix.lower() in IMAGE_SUFFIXES:
                 stem = file.stem if file.stem in known else f"CXR{file.stem}"
                 if stem in known:
                     found[stem] = file
@@ -129,34 +128,6 @@ def find_xrays(folder: Path | None = None) -> dict[str, Path]:
             'IMAGES = "phantom" needs none.',
         )
     return found
-
-
-def _unpack(archive: Path, target: Path) -> Path:
-    """Unpack images of a zip; whole or not at all, no path escapes."""
-    if target.is_dir():
-        return target
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with zipfile.ZipFile(archive) as content:
-            for entry in content.infolist():
-                path = PurePosixPath(entry.filename)
-                if path.is_absolute() or ".." in path.parts:
-                    raise CourseError(
-                        f"{archive.name} is not safe to unpack.",
-                        f"It holds the path {entry.filename!r}.",
-                        "Get the archive again from a source you trust.",
-                    )
-                if path.suffix.lower() in SUFFIXES:
-                    content.extract(entry, part)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise CourseError(
-            f"{archive.name} could not be unpacked.",
-            f"{error}. The download may have been cut.",
-            "Download it again; nothing was changed.",
-        ) from error
-    part.mkdir(parents=True, exist_ok=True)
-    part.rename(target)
-    return target
 
 
 def xray_views(
@@ -218,20 +189,21 @@ def read_grey(path: str | Path, size: int, resize: str = "squash"):
     """
     from PIL import Image, UnidentifiedImageError
 
-    if resize not in RESIZE:
-        raise CourseError(
-            f"RESIZE = {resize!r} is not known.",
-            "Images are squashed (the paper) or cropped.",
-            'Set RESIZE to "squash" or "crop".',
-        )
+    _check_resize(resize)
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I"):  # 16 bit: scale, do not clip
                 wide = np.asarray(image, dtype=np.float32) / 257.0
-                grey = Image.fromarray(wide.astype(np.uint8))
+                grey = Image.fromarray(wide.clip(0, 255).astype(np.uint8))
             else:
                 grey = image.convert("L")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         raise CourseError(
             f"{Path(path).name} could not be read.",
             f"{error}.",
@@ -245,6 +217,15 @@ def read_grey(path: str | Path, size: int, resize: str = "squash"):
     if grey.size != (size, size):
         grey = grey.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(grey)
+
+
+def _check_resize(resize: str) -> None:
+    if resize not in RESIZE:
+        raise CourseError(
+            f"RESIZE = {resize!r} is not known.",
+            "Images are squashed (the paper) or cropped.",
+            'Set RESIZE to "squash" or "crop".',
+        )
 
 
 def to_model_range(grey: np.ndarray) -> np.ndarray:
@@ -269,6 +250,7 @@ def read_views(
         The images in the order of the rows that could be read; the table of
         those rows, with ``attrs["unreadable"]``: list of (path, reason).
     """
+    _check_resize(resize)  # here, or it would look like a broken file
     pictures, kept, unreadable = [], [], []
     for row, path in enumerate(views["path"]):
         try:

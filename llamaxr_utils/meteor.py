@@ -7,6 +7,7 @@ decide which METEOR belongs to which protocol: that is `metrics`.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import re
 import shutil
@@ -188,6 +189,35 @@ def run_meteor(
     OSError, EOFError, ValueError
         If Java is missing, ends early or needs more than `TIMEOUT` seconds.
     """
+    jar = _jar()
+    watchdog = threading.Timer(TIMEOUT, jar.meteor_p.kill)
+    watchdog.start()
+    try:
+        corpus, segments = jar.compute_score(
+            {i: [_one_line(text)] for i, text in enumerate(references)},
+            {i: [_one_line(text)] for i, text in enumerate(generated)},
+        )
+    except BaseException:
+        stop_meteor()  # out of step with its protocol: start afresh
+        raise
+    finally:
+        watchdog.cancel()
+    return corpus, segments, jar.statistics
+
+
+_running: list[Any] = []  # the one process, kept for the next call
+
+
+def stop_meteor() -> None:
+    """End the Java process, if there is one."""
+    while _running:
+        jar = _running.pop()
+        jar.meteor_p.kill()
+        jar.meteor_p.communicate()
+
+
+def _jar() -> Any:
+    """The running METEOR process; its start costs seconds, so it is kept."""
     from pycocoevalcap.meteor import meteor as coco
 
     class Jar(coco.Meteor):
@@ -215,26 +245,17 @@ def run_meteor(
             self.statistics.append(line)
             return line
 
-        def close(self) -> None:
-            self.meteor_p.kill()
-            self.meteor_p.communicate()
-
         def __del__(self) -> None:
             # The parent waits here for a lock that an error leaves taken.
             pass
 
-    jar = Jar()
-    watchdog = threading.Timer(TIMEOUT, jar.meteor_p.kill)
-    watchdog.start()
-    try:
-        corpus, segments = jar.compute_score(
-            {i: [_one_line(text)] for i, text in enumerate(references)},
-            {i: [_one_line(text)] for i, text in enumerate(generated)},
-        )
-    finally:
-        watchdog.cancel()
-        jar.close()
-    return corpus, segments, jar.statistics
+    if _running and _running[0].meteor_p.poll() is not None:
+        stop_meteor()
+    if not _running:
+        _running.append(Jar())
+        atexit.register(stop_meteor)
+    _running[0].statistics = []
+    return _running[0]
 
 
 def _one_line(text: str) -> str:

@@ -40,7 +40,7 @@ BASES: dict[str, Base] = {
     "small-llama": Base(
         "",
         "Llama architecture, about 5 M parameters, pre-trained on the spot",
-        dict(hidden_size=256, num_hidden_layers=6, intermediate_size=704),
+        dict(hidden_size=256, num_hidden_layers=5, intermediate_size=704),
     ),
     "smollm2-135m": Base(
         "HuggingFaceTB/SmolLM2-135M", "135 M, Llama architecture, Apache-2.0"
@@ -227,8 +227,9 @@ def locate(name: str, made: Path | None = None) -> str:
             )
         return str(made)
     source = base(name).source
-    local = Path(os.environ.get("LLAMAXR_MODELS", "")) / Path(source).name
-    return str(local) if local.is_dir() else source
+    copies = os.environ.get("LLAMAXR_MODELS")
+    local = Path(copies or "") / Path(source).name
+    return str(local) if copies and local.is_dir() else source
 
 
 def load_tokenizer(source: str) -> Any:

@@ -64,7 +64,13 @@ def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
 
 
 def save_figure(
-    nb: Run, figure: Any, name: str = "", *, alt: str, item: str = ""
+    nb: Run,
+    figure: Any,
+    name: str = "",
+    *,
+    alt: str,
+    item: str = "",
+    of_images: bool = True,
 ) -> None:
     """Stamp, save (PNG and SVG), show with alt text, and close.
 
@@ -78,6 +84,9 @@ def save_figure(
         What the picture shows, for those who do not see it.
     item : str
         The paper item that it rebuilds, ``figure-3``.
+    of_images : bool
+        False for a plot of the real reports alone: then the title does not
+        say "(phantom images)". The stamp still does.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
@@ -89,7 +98,9 @@ def save_figure(
             'Pass alt="...": one sentence on what the picture shows.',
         )
     name = name or item
-    if figure._suptitle is None and figure.axes and nb.title_note:
+    if of_images and figure.get_suptitle():
+        figure.suptitle(figure.get_suptitle() + nb.title_note)
+    elif of_images and figure.axes:
         first = figure.axes[0]
         first.set_title(first.get_title(loc="left") + nb.title_note)
     figure.text(
@@ -107,9 +118,12 @@ def save_figure(
 
 
 def show_views(
-    pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    title: str,
+    columns: int = 4,
 ) -> Any:
-    """Grey images in a grid; returns the figure."""
+    """Grey images in a grid, a title on each and one on all; the figure."""
     import matplotlib.pyplot as plt
 
     rows = -(-len(pictures) // columns)
@@ -118,9 +132,10 @@ def show_views(
     )
     for axis in axes.flat:
         axis.axis("off")
-    for axis, picture, title in zip(axes.flat, pictures, titles):
+    for axis, picture, label in zip(axes.flat, pictures, titles):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(title, loc="center", fontsize=8)
+        axis.set_title(label, loc="center", fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -138,7 +153,8 @@ def show_heatmap(
         axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
         axis.axis("off")
     axes[1].imshow(heat, cmap="inferno", alpha=0.45 * (heat > 0.15))
-    axes[0].set_title(title, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left")
+    axes[0].set_title("image", fontsize=9)
     axes[1].set_title("where the score comes from", fontsize=9)
     colours = sns.color_palette("husl", len(scores))
     axes[2].barh(scores.index, scores, color=colours)

@@ -168,7 +168,7 @@ class Run:
         name: str,
         value: pd.DataFrame | Callable[[Path], Any],
         inputs: Sequence[str] | None = None,
-    ) -> Path:
+    ) -> None:
         """Write an artifact; its inputs are all that was loaded so far."""
         self.outputs[name] = artifacts.save(
             self.folder,
@@ -179,7 +179,6 @@ class Run:
             parameters={"images": self.images, **self.knobs},
             versions=versions(),
         )
-        return self.outputs[name]
 
     def made_with(self, name: str, knob: str) -> Any:
         """The value that a knob had when an artifact was written."""

@@ -216,6 +216,7 @@ def test_without_java_meteor_is_none(monkeypatch, tmp_path):
 
 @needs_java
 def test_silent_java_is_ended_and_named(monkeypatch):
+    meteor.stop_meteor()  # a fresh one must start
     monkeypatch.setattr(meteor, "TIMEOUT", 0.05)
     scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
     assert scores["METEOR"] is None

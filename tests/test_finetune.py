@@ -1,0 +1,812 @@
+"""Load in 4 bit, wrap, train, stop, resume, reload: on a tiny Llama."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_models import PROMPTS, SENTENCES, tiny_base
+
+from llamaxr_utils import finetune, generate, models
+from llamaxr_utils.errors import CourseError
+
+SETTINGS = dict(
+    num_train_epochs=3,
+    per_device_train_batch_size=2,
+    learning_rate=5e-3,
+    gradient_checkpointing=False,
+    seed=3,
+    optim="adamw_torch",
+    logging_steps=1,
+    bf16=False,
+)
+#: Validation reports that contradict the training ones.
+OTHER = "Quite other words stand here."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rows = [("train", PROMPTS[w], text) for w, text in SENTENCES.items()]
+    rows += [("val", PROMPTS[w], OTHER) for w in list(SENTENCES)[:3]]
+    return pd.DataFrame(rows, columns=["split", "prompt", "completion"])
+
+
+def fresh(base, rank=16, alpha=16):
+    model, tokenizer = finetune.load_in_4bit(base)
+    return finetune.add_lora(model, rank, alpha), tokenizer
+
+
+def train(base, pairs, folder, patience=None, model=None, on="completion",
+          **settings):
+    model, tokenizer = model or fresh(base)
+    result = finetune.train(
+        model, tokenizer, pairs, folder, {**SETTINGS, **settings}, on,
+        patience,
+    )
+    return model, result
+
+
+def loss_on(model, tokenizer, pairs, split="val"):
+    """Mean loss a completion token, by hand."""
+    import torch
+
+    total = count = 0
+    model.eval()
+    for row in pairs[pairs["split"] == split].itertuples():
+        start = len(tokenizer(row.prompt)["input_ids"])
+        text = row.prompt + row.completion + tokenizer.eos_token
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            logits = model(ids).logits[0, start - 1 : -1].float()
+        total += torch.nn.functional.cross_entropy(
+            logits, ids[0, start:], reduction="sum"
+        ).item()
+        count += len(ids[0]) - start
+    return total / count
+
+
+def trained_weights(model):
+    return {
+        name: weight.detach().clone()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
+def furthest(a, b):
+    assert set(a) == set(b)
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """The trainer that `finetune.train` makes."""
+    import trl
+
+    seen = []
+
+    class Spy(trl.SFTTrainer):
+        def train(self, *args, **kwargs):
+            seen.append(self)
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setattr(trl, "SFTTrainer", Spy)
+    return seen
+
+
+@contextmanager
+def ctrl_c_at(step):
+    """Ctrl-C when a training reaches a step."""
+    progress = finetune._progress
+
+    def interrupting():
+        callback = progress()
+
+        def on_step_end(args, state, control, **kwargs):
+            if state.global_step == step:
+                raise KeyboardInterrupt
+
+        callback.on_step_end = on_step_end
+        return callback
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "_progress", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.fixture(scope="module")
+def whole(base, pairs, tmp_path_factory):
+    """A training that nothing interrupted: its model and result."""
+    return train(base, pairs, tmp_path_factory.mktemp("whole"), patience=2)
+
+
+@pytest.fixture(scope="module")
+def broken_run(base, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("broken") / "checkpoints"
+    with ctrl_c_at(8):
+        train(base, pairs, folder, patience=2)
+    return folder
+
+
+@pytest.fixture
+def broken(broken_run, tmp_path):
+    """A copy of what a training left that was interrupted in step 8."""
+    return shutil.copytree(broken_run, tmp_path / "checkpoints")
+
+
+# --- loading and wrapping ---------------------------------------------------
+
+
+def test_the_base_lies_in_nf4_with_double_quantisation(base):
+    import torch
+
+    model, tokenizer = finetune.load_in_4bit(base)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert weight.dtype == torch.uint8
+    assert weight.quant_state.quant_type == "nf4"
+    assert weight.quant_state.nested
+    assert weight.quant_state.shape.numel() == 2 * weight.numel()
+    assert model.lm_head.weight.dtype != torch.uint8
+    assert tokenizer.padding_side == "left"
+
+
+def test_nf4_is_near_to_the_original_and_not_the_same(base):
+    import bitsandbytes.functional as bnb
+    from safetensors.torch import load_file
+
+    model, _ = finetune.load_in_4bit(base)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    back = bnb.dequantize_4bit(weight.data, weight.quant_state).float()
+    name = "model.layers.0.mlp.up_proj.weight"
+    original = load_file(Path(base) / "model.safetensors")[name]
+    error = (back - original).abs().mean() / original.abs().mean()
+    assert 0.01 < error < 0.15
+
+
+def test_lora_starts_as_the_base(base):
+    import torch
+
+    plain, tokenizer = finetune.load_in_4bit(base)
+    ids = tokenizer(OTHER, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        before = plain(ids).logits
+        wrapped, _ = fresh(base)
+        after = wrapped.eval()(ids).logits
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_lora_is_on_the_seven_linear_layers_and_nothing_else_trains(base):
+    model, _ = fresh(base)
+    names = [n for n, w in model.named_parameters() if w.requires_grad]
+    layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in names}
+    assert layers == set(finetune.LORA_TARGETS)
+    assert all("lora_" in name for name in names)
+    assert len(names) == 2 * 7 * 2  # A and B, seven layers, two blocks
+
+
+def test_the_seed_makes_the_lora_weights(base):
+    model, _ = finetune.load_in_4bit(base)
+    first = trained_weights(finetune.add_lora(model, seed=1))
+    model, _ = finetune.load_in_4bit(base)
+    second = trained_weights(finetune.add_lora(model, seed=1))
+    model, _ = finetune.load_in_4bit(base)
+    third = trained_weights(finetune.add_lora(model, seed=2))
+    assert furthest(first, second) == 0
+    assert furthest(first, third) > 0
+
+
+def test_the_papers_trainable_parameters():
+    """Rank 16 on the seven linear layers of Llama 3.1 8B: 41,943,040."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=4096,
+        num_hidden_layers=32,
+        intermediate_size=14336,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        model = get_peft_model(
+            LlamaForCausalLM(config),
+            LoraConfig(
+                r=16,
+                target_modules=list(finetune.LORA_TARGETS),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    trainable, total = finetune.count_parameters(model)
+    assert trainable == 41_943_040
+    assert total - trainable == 8_030_261_248
+
+
+def test_a_4_bit_weight_counts_as_its_originals(base):
+    model, tokenizer = fresh(base)
+    trainable, total = finetune.count_parameters(model)
+    plain = models.new_llama("random-llama", tokenizer)
+    assert total - trainable == sum(p.numel() for p in plain.parameters())
+
+
+def test_an_unknown_backend(base):
+    with pytest.raises(CourseError, match="BACKEND = 'unslot' is not known"):
+        finetune.load_in_4bit(base, "unslot")
+
+
+def test_unsloth_that_does_not_import_says_what_to_do(base, monkeypatch):
+    monkeypatch.setitem(sys.modules, "unsloth", None)
+    with pytest.raises(CourseError) as caught:
+        finetune.load_in_4bit(base, "unsloth")
+    assert "unsloth could not be imported" in caught.value.what
+    assert 'BACKEND = "peft"' in caught.value.do
+
+
+def test_a_base_that_is_not_there(tmp_path):
+    with pytest.raises(CourseError) as caught:
+        finetune.load_in_4bit(str(tmp_path / "nothing"))
+    assert "could not be loaded" in caught.value.what
+
+
+# --- before a step is taken -------------------------------------------------
+
+
+def test_a_completion_that_would_be_cut_stops_before_training(
+    base, pairs, tmp_path, spy
+):
+    model, tokenizer = fresh(base)
+    texts = list(pairs["prompt"] + pairs["completion"])
+    longest = max(map(len, tokenizer(texts)["input_ids"])) + 1
+    before = trained_weights(model)
+    with pytest.raises(CourseError) as caught:
+        train(base, pairs, tmp_path, model=(model, tokenizer),
+              max_length=longest - 1)
+    assert f"at least {longest}" in caught.value.do
+    assert spy == []
+    assert furthest(before, trained_weights(model)) == 0
+    train(base, pairs, tmp_path, model=(model, tokenizer),
+          max_length=longest, num_train_epochs=1)
+    lengths = [len(row["input_ids"]) for row in spy[0].train_dataset]
+    assert max(lengths) <= longest
+    assert len(lengths) == len(SENTENCES)
+
+
+def test_nothing_to_train_on(base, pairs, tmp_path):
+    with pytest.raises(CourseError, match="nothing to train on"):
+        train(base, pairs.assign(split="test"), tmp_path)
+
+
+def test_an_unknown_place_of_the_loss_is_no_silent_all(
+    base, pairs, tmp_path
+):
+    with pytest.raises(CourseError, match="LOSS_ON = 'completions'"):
+        train(base, pairs, tmp_path, on="completions")
+
+
+@pytest.mark.parametrize("own_padding", [True, False])
+@pytest.mark.parametrize("on", ["completion", "all"])
+def test_where_the_loss_is_taken(base, pairs, tmp_path, spy, on, own_padding):
+    """On the report and its end token, or on all but the padding."""
+    model, tokenizer = fresh(base)
+    if not own_padding:  # as the published Llama 3 tokenizers
+        tokenizer.pad_token = tokenizer.eos_token
+    train(base, pairs, tmp_path, model=(model, tokenizer), on=on,
+          num_train_epochs=1, per_device_train_batch_size=6)
+    batch = next(iter(spy[0].get_train_dataloader()))
+    assert len(batch["labels"]) == len(SENTENCES)
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        kept = labels != -100
+        text = tokenizer.decode(ids[kept])
+        assert tokenizer.eos_token_id == labels[kept][-1]
+        report = text.rsplit("### Response:\n", 1)[-1]
+        assert report.removesuffix(tokenizer.eos_token) in SENTENCES.values()
+        assert ("### Input:" in text) == (on == "all")
+        assert (labels[kept] == tokenizer.eos_token_id).sum() == 1
+
+
+# --- training ---------------------------------------------------------------
+
+
+def test_training_learns_the_reports_and_their_end(base, pairs, tmp_path):
+    """After some seconds: each prompt gets its own report, to its end."""
+    tokenizer = models.load_tokenizer(base)
+    model = models.new_llama("random-llama", tokenizer, seed=1)
+    _, result = train(
+        base, pairs[pairs["split"] == "train"], tmp_path,
+        model=(model, tokenizer), num_train_epochs=60, logging_steps=30,
+        save_strategy="no",
+    )
+    losses = result.log["loss"]
+    assert losses.iloc[-1] < 0.2
+    assert losses.iloc[0] > 2
+    made = generate.generate_reports(model, tokenizer, [*PROMPTS.values()])
+    assert list(made["generated"]) == [*SENTENCES.values()]
+    assert made["finished"].all()
+
+
+def test_a_step_of_the_papers_size_moves_the_adapter(base, pairs, tmp_path):
+    """2e-6 is lost in bfloat16: of LoRA's A hardly a weight would move."""
+    import torch
+
+    model, tokenizer = fresh(base)
+    before = trained_weights(model)
+    train(base, pairs, tmp_path, model=(model, tokenizer), learning_rate=2e-6,
+          num_train_epochs=1)
+    after = trained_weights(model)
+    moved = [(after[n] != before[n]).float().mean() for n in before]
+    assert {weight.dtype for weight in after.values()} == {torch.float32}
+    assert min(moved) > 0.9
+
+
+def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
+    """The validation reports say other words: their loss falls, then
+    rises. Training stops, and the model is the one of the lowest point."""
+    model, result = train(
+        base, pairs, tmp_path / "c", patience=2, num_train_epochs=40
+    )
+    val = result.log[result.log["split"] == "val"]
+    best = val["loss"].idxmin()
+    assert val["loss"].iloc[-1] > val["loss"].min() + 0.01  # it has risen
+    assert len(val) == list(val.index).index(best) + 1 + 2  # and stopped
+    assert result.facts["steps"] == val["step"].iloc[-1] < 120
+    assert result.facts["best_checkpoint"] == (
+        f"checkpoint-{val.loc[best, 'step']}"
+    )
+    assert result.facts["best_val_loss"] == pytest.approx(val["loss"].min())
+    _, tokenizer = finetune.load_in_4bit(base)
+    now = loss_on(model, tokenizer, pairs)
+    assert now == pytest.approx(val["loss"].min(), abs=2e-3)
+    assert not (tmp_path / "c").exists()
+
+
+def test_without_patience_the_last_weights_stay(base, pairs, tmp_path):
+    _, result = train(base, pairs, tmp_path, num_train_epochs=12)
+    assert set(result.log["split"]) == {"train"}
+    assert result.facts["best_checkpoint"] == "last"
+    assert result.facts["steps"] == 36
+
+
+def test_the_log_is_the_artifact(base, pairs, tmp_path):
+    from llamaxr_utils.artifacts import ARTIFACTS
+
+    _, result = train(base, pairs, tmp_path, patience=2)
+    columns = ARTIFACTS["training_log"].columns
+    assert tuple(result.log.columns) == columns
+    assert list(result.log["step"]) == [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]
+    assert result.log["loss"].notna().all()
+    rates = result.log["learning_rate"].dropna()
+    assert rates.is_monotonic_decreasing
+    assert rates.max() <= SETTINGS["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("adamw_torch", "torch AdamW, 0 of 28 states in 8 bit"),
+        # Weights under 4,096 elements keep 32-bit states, all of LoRA's
+        # here.
+        ("adamw_8bit", "bitsandbytes AdamW, 0 of 28 states in 8 bit"),
+    ],
+)
+def test_the_optimizer_that_really_ran(base, pairs, tmp_path, asked, says):
+    _, result = train(base, pairs, tmp_path, optim=asked, num_train_epochs=1)
+    assert result.facts["optimizer"] == says
+
+
+def test_larger_weights_have_8_bit_states(base, pairs, tmp_path):
+    tokenizer = models.load_tokenizer(base)
+    model = models.new_llama("random-llama", tokenizer)
+    _, result = train(base, pairs, tmp_path, model=(model, tokenizer),
+                      optim="adamw_8bit", num_train_epochs=1)
+    # Seven linear layers in two blocks; norms and embedding stay in 32.
+    assert result.facts["optimizer"] == (
+        "bitsandbytes AdamW, 14 of 20 states in 8 bit"
+    )
+
+
+def test_progress_is_one_line_a_log(base, pairs, tmp_path, capsys):
+    train(base, pairs, tmp_path, patience=2)
+    out = capsys.readouterr().out
+    assert out.count("train loss") == 9
+    assert out.count("val   loss") == 3
+    assert "step     9/9" in out
+    assert "'loss'" not in out  # the Trainer's own dicts
+
+
+# --- evaluating first does no harm ------------------------------------------
+
+
+def losses_after(base, pairs, folder, first):
+    """Training losses; `first` does something with the model before."""
+    model, tokenizer = fresh(base)
+    first(model, tokenizer)
+    _, result = train(base, pairs, folder, model=(model, tokenizer))
+    return result.log["loss"].to_numpy()
+
+
+def read_and_write(model, tokenizer):
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        model(tokenizer(OTHER, return_tensors="pt")["input_ids"])
+        generate.generate_reports(
+            model, tokenizer, [PROMPTS["effusion"]], max_new_tokens=4
+        )
+
+
+def has_the_trouble():
+    from bitsandbytes.nn.modules import has_avx512bf16
+
+    return has_avx512bf16()
+
+
+def test_evaluating_before_training_changes_nothing(base, pairs, tmp_path):
+    without = losses_after(base, pairs, tmp_path, lambda *_: None)
+    after = losses_after(base, pairs, tmp_path, read_and_write)
+    assert abs(without - after).max() < 1e-4
+
+
+def test_every_4_bit_layer_has_its_switch_off(base):
+    model, _ = fresh(base)
+    switches = [
+        module.support_avx512bf16_for_cpu
+        for module in model.modules()
+        if hasattr(module, "support_avx512bf16_for_cpu")
+    ]
+    assert len(switches) == 14
+    assert not any(switches)
+    assert finetune.keep_weights_packed_once(model) == 14
+
+
+def test_with_repacking_the_gradients_are_wrong(
+    base, pairs, tmp_path, monkeypatch
+):
+    """The corruption that `keep_weights_packed_once` is there for."""
+    if not has_the_trouble():
+        pytest.skip("this CPU has no AVX512-BF16: nothing is repacked")
+    for module in (finetune, generate):
+        monkeypatch.setattr(module, "keep_weights_packed_once", lambda m: 0)
+    without = losses_after(base, pairs, tmp_path, lambda *_: None)
+    try:
+        after = losses_after(base, pairs, tmp_path, read_and_write)
+    except RuntimeError:
+        return  # a shape that no longer fits: wrong, but not silent
+    assert abs(without - after).max() > 0.01
+
+
+# --- interrupted and resumed ------------------------------------------------
+
+
+def same_losses(result, other):
+    pd.testing.assert_series_equal(
+        result.log["loss"], other.log["loss"], atol=1e-4, rtol=0
+    )
+
+
+def test_an_interrupted_training_resumes_and_ends_the_same(
+    base, pairs, whole, broken, capsys
+):
+    model, resumed = train(base, pairs, broken, patience=2)
+    assert "Resuming from checkpoint-6" in capsys.readouterr().out
+    assert resumed.facts["resumed"] is True
+    assert whole[1].facts["resumed"] is False
+    there = trained_weights(whole[0])
+    assert furthest(there, trained_weights(model)) < 1e-4
+    same_losses(resumed, whole[1])
+    assert resumed.facts["best_val_loss"] == pytest.approx(
+        whole[1].facts["best_val_loss"], abs=1e-4
+    )
+    assert not broken.exists()
+
+
+def test_ctrl_c_and_the_same_cell_again(base, pairs, tmp_path, whole):
+    """In a notebook the model of the broken run is still the same object."""
+    model = fresh(base)
+    with ctrl_c_at(8):
+        train(base, pairs, tmp_path, patience=2, model=model)
+    _, resumed = train(base, pairs, tmp_path, patience=2, model=model)
+    assert resumed.facts["resumed"] is True
+    same_losses(resumed, whole[1])
+
+
+def test_an_8_bit_optimizer_resumes_too(base, pairs, tmp_path):
+    tokenizer = models.load_tokenizer(base)
+
+    def run(folder):
+        model = models.new_llama("random-llama", tokenizer, seed=1)
+        return train(base, pairs, folder, model=(model, tokenizer),
+                     optim="adamw_8bit")
+
+    there, uninterrupted = run(tmp_path / "a")
+    with ctrl_c_at(8):
+        run(tmp_path / "b")
+    model, resumed = run(tmp_path / "b")
+    assert resumed.facts["resumed"] is True
+    assert furthest(trained_weights(there), trained_weights(model)) < 1e-3
+    same_losses(resumed, uninterrupted)
+
+
+def test_a_resumed_training_keeps_its_patience(base, pairs, tmp_path):
+    """Evaluations without progress before the kill count, too."""
+    settings = dict(patience=2, num_train_epochs=40)
+    _, uninterrupted = train(base, pairs, tmp_path / "a", **settings)
+    facts = uninterrupted.facts
+    with ctrl_c_at(facts["steps"] - 1):  # one bad evaluation was seen
+        train(base, pairs, tmp_path / "b", **settings)
+    model, resumed = train(base, pairs, tmp_path / "b", **settings)
+    assert resumed.facts["resumed"] is True
+    for fact in ("steps", "best_checkpoint"):
+        assert resumed.facts[fact] == facts[fact]
+    tokenizer = models.load_tokenizer(base)
+    assert loss_on(model, tokenizer, pairs) == pytest.approx(
+        facts["best_val_loss"], abs=2e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["nothing", "settings", "texts", "loss", "rank", "alpha", "base"],
+)
+def test_checkpoints_of_another_run_are_thrown_away(
+    base, pairs, tmp_path, broken, monkeypatch, change
+):
+    import trl
+
+    asked = []
+
+    def only_ask(self, resume_from_checkpoint):
+        asked.append(resume_from_checkpoint)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trl.SFTTrainer, "train", only_ask)
+    model, texts, on, settings = fresh(base), pairs, "completion", {}
+    if change == "settings":
+        settings = {"learning_rate": 1e-3}
+    elif change == "texts":
+        texts = pairs.replace({"completion": {OTHER: "Other words."}})
+    elif change == "loss":
+        on = "all"
+    elif change == "rank":
+        model = fresh(base, rank=8)
+    elif change == "alpha":
+        model = fresh(base, alpha=32)
+    elif change == "base":
+        model = fresh(tiny_base(tmp_path / "another", seed=2))
+    with pytest.raises(KeyboardInterrupt):
+        train(base, texts, broken, 2, model, on, **settings)
+    if change == "nothing":
+        assert asked[0].endswith("checkpoint-6")
+    else:
+        assert asked == [None]
+        assert not list(broken.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("rest", ["", '{"epoch": 2.0, "global', "not json"])
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    base, pairs, whole, broken, capsys, rest
+):
+    (broken / "checkpoint-6" / "trainer_state.json").write_text(rest)
+    if rest:
+        assert finetune.last_checkpoint(broken).name == "checkpoint-3"
+        return
+    _, result = train(base, pairs, broken, patience=2)
+    assert "Resuming from checkpoint-3" in capsys.readouterr().out
+    same_losses(result, whole[1])
+
+
+def test_no_whole_checkpoint_starts_from_the_front(broken, tmp_path):
+    assert finetune.last_checkpoint(broken).name == "checkpoint-6"
+    for checkpoint in broken.glob("checkpoint-*"):
+        (checkpoint / "trainer_state.json").unlink()
+    assert finetune.last_checkpoint(broken) is None
+    assert finetune.last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_kill_9_in_the_middle(base, pairs, whole, tmp_path):
+    """Another process is killed while it trains; this one goes on."""
+    code = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[3])
+        import test_finetune as t
+        import pandas as pd, torch
+        torch.set_num_threads(1)
+        progress = t.finetune._progress
+        def killed():
+            callback = progress()
+            def on_step_end(args, state, control, **kwargs):
+                if state.global_step == 5:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            callback.on_step_end = on_step_end
+            return callback
+        t.finetune._progress = killed
+        pairs = pd.read_csv(sys.argv[2] + "/pairs.csv")
+        t.train(sys.argv[1], pairs, Path(sys.argv[2]) / "c", patience=2)
+        """
+    )
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, base, str(tmp_path), here],
+        capture_output=True, check=False, timeout=120,
+    )
+    assert done.returncode == -9, done.stderr.decode()[-2000:]
+    _, resumed = train(base, pairs, tmp_path / "c", patience=2)
+    assert resumed.facts["resumed"] is True
+    same_losses(resumed, whole[1])
+
+
+FULL = {
+    "torch": "[enforce fail at inline_container.cc:672] . unexpected pos 64",
+    "safetensors": (
+        "Error while serializing: I/O error: No space left on device "
+        "(os error 28)"
+    ),
+}
+
+
+@pytest.mark.parametrize("library", FULL)
+def test_a_full_disk_in_training_is_said_and_the_same_call_continues(
+    base, pairs, whole, tmp_path, monkeypatch, library
+):
+    """The words of torch and safetensors on a disk that was full."""
+    from transformers import Trainer
+
+    save, calls = Trainer._save_checkpoint, []
+
+    def full(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            (tmp_path / f"checkpoint-{self.state.global_step}").mkdir()
+            raise RuntimeError(FULL[library])
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", full)
+    with pytest.raises(CourseError) as caught:
+        train(base, pairs, tmp_path, patience=2)
+    assert "No space left" in caught.value.why
+    assert "the same command continues" in caught.value.do
+    monkeypatch.undo()
+    if library == "torch":
+        _, result = train(base, pairs, tmp_path, patience=2)
+        assert result.facts["resumed"] is True
+        same_losses(result, whole[1])
+    else:
+        last = finetune.last_checkpoint(tmp_path)
+        assert last.name == "checkpoint-3"
+
+
+def test_other_errors_of_training_keep_their_names(
+    base, pairs, tmp_path, monkeypatch
+):
+    from transformers import Trainer
+
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(base, pairs, tmp_path, patience=2)
+
+
+# --- the adapter elsewhere --------------------------------------------------
+
+
+def test_a_reloaded_adapter_writes_the_same(base, pairs, tmp_path):
+    model, tokenizer = fresh(base)
+    prompts = [*PROMPTS.values()]
+    untrained = generate.generate_reports(
+        model, tokenizer, prompts, max_new_tokens=12
+    )
+    train(base, pairs, tmp_path / "c", model=(model, tokenizer),
+          num_train_epochs=12, learning_rate=2e-2)
+    here = generate.generate_reports(
+        model, tokenizer, prompts, max_new_tokens=12
+    )
+    assert list(here["generated"]) != list(untrained["generated"])
+    model.save_pretrained(tmp_path / "adapter")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "adapter", elsewhere / "adapter")
+    shutil.copytree(base, elsewhere / "base")
+    model, tokenizer = finetune.load_adapter(
+        str(elsewhere / "base"), elsewhere / "adapter"
+    )
+    assert not model.training
+    again = generate.generate_reports(
+        model, tokenizer, prompts, max_new_tokens=12
+    )
+    assert list(again["generated"]) == list(here["generated"])
+
+
+def test_the_adapter_folder_is_small_and_holds_no_pickle(base, tmp_path):
+    model, _ = fresh(base)
+    model.save_pretrained(tmp_path)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert "adapter_model.safetensors" in names
+    assert not {n for n in names if n.endswith((".bin", ".pt", ".pkl"))}
+
+
+# --- unsloth ----------------------------------------------------------------
+
+UNSLOTH = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from llamaxr_utils import finetune
+finetune._unsloth()  # before trl, transformers and peft
+import pandas as pd, torch
+torch.set_num_threads(1)
+import test_finetune as t
+from pathlib import Path
+model, tokenizer = finetune.load_in_4bit(sys.argv[1], "unsloth")
+weight = model.model.layers[0].mlp.up_proj.weight
+assert weight.quant_state.quant_type == "nf4"
+model = finetune.add_lora(model, backend="unsloth")
+pairs = pd.read_csv(sys.argv[2] + "/pairs.csv")
+t.read_and_write(model, tokenizer)
+_, result = t.train(sys.argv[1], pairs, Path(sys.argv[2]) / "c", 2,
+                    (model, tokenizer), optim="adamw_8bit")
+prompts = list(t.PROMPTS.values())
+here = t.generate.generate_reports(model, tokenizer, prompts,
+                                   max_new_tokens=6)
+model.save_pretrained(sys.argv[2] + "/adapter")
+model, tokenizer = finetune.load_adapter(
+    sys.argv[1], Path(sys.argv[2]) / "adapter", "unsloth")
+again = t.generate.generate_reports(model, tokenizer, prompts,
+                                    max_new_tokens=6)
+assert list(here["generated"]) == list(again["generated"])
+print("LOSSES", *result.log["loss"].round(4))
+print("OPTIMIZER", result.facts["optimizer"])
+"""
+
+
+def test_unsloth_behind_the_same_function(base, pairs, tmp_path):
+    if importlib.util.find_spec("unsloth") is None:
+        pytest.skip("unsloth is not installed here")
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", UNSLOTH, base, str(tmp_path), here],
+        capture_output=True, text=True, check=False, timeout=180,
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = dict(
+        line.split(" ", 1)
+        for line in done.stdout.splitlines()
+        if line.startswith(("LOSSES", "OPTIMIZER"))
+    )
+    losses = [float(word) for word in lines["LOSSES"].split()]
+    assert losses[-2] < losses[0]
+    # On a CPU unsloth takes another optimizer than the one asked for.
+    assert lines["OPTIMIZER"].startswith(("torch AdamW", "bitsandbytes"))
+    _, plain = train(base, pairs, tmp_path / "c", patience=2,
+                     optim="adamw_torch")
+    assert abs(plain.log["loss"] - losses).max() < 0.3
