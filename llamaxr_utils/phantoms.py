@@ -100,10 +100,11 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         chest.free[side].append(lung.moved(1 - 0.15 * s, away * s))
     elif name in ("Nodule", "Mass", "Lung Lesion"):
         old = "calc" in word or "granuloma" in word
-        radius = 0.14 if name == "Mass" else 0.042 if old else 0.07
+        # Larger than life: a network that reads 64 pixels has to see them.
+        radius = 0.16 if name == "Mass" else 0.056 if old else 0.09
         for _ in range(4 if "multiple" in word or "scatt" in word else 1):
             ball = Solid(at, radius * s**0.7 * rng.normal(1, 0.1, 3))
-            chest.solids.append((ball, 7.0 if old else 3.2, side))
+            chest.solids.append((ball, 8.0 if old else 3.6, side))
             if word.startswith(("cavit", "cyst")):
                 chest.solids.append((ball.moved(0.75), -4.5, side))
             at = place(chest, side, zone, rng)

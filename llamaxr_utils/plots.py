@@ -38,10 +38,11 @@ def figures_data(name: str) -> Path:
 
 
 def set_style() -> None:
-    """One look for all figures; call once, after the imports."""
+    """One look for all figures and tables; call once, after start()."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
+    pd.set_option("display.max_colwidth", 160, "display.precision", 3)
     sns.set_theme(style="whitegrid", palette=PALETTE, font_scale=0.9)
     plt.rcParams.update(
         {
@@ -99,16 +100,25 @@ def save_figure(
         )
     name = name or item
     if of_images and figure.get_suptitle():
-        figure.suptitle(figure.get_suptitle() + nb.title_note)
+        text = figure.get_suptitle() + nb.title_note
+        figure.suptitle(text, x=0.01, ha="left")
     elif of_images and figure.axes:
         first = figure.axes[0]
-        first.set_title(first.get_title(loc="left") + nb.title_note)
+        places = ("left", "center", "right")
+        place = next((p for p in places if first.get_title(p)), "left")
+        first.set_title(first.get_title(place) + nb.title_note, loc=place)
     figure.text(
         0.995, 0.0, nb.stamp, ha="right", va="top", size=6, color="0.45"
     )
     for suffix in ("svg", "png"):
         content = io.BytesIO()
-        figure.savefig(content, format=suffix, bbox_inches="tight", dpi=150)
+        figure.savefig(
+            content,
+            format=suffix,
+            bbox_inches="tight",
+            dpi=150,
+            metadata={"Description": alt},
+        )
         picture = content.getvalue()
         path = nb.file("figures", f"{name}.{suffix}")
         write_whole(path, partial(Path.write_bytes, data=picture))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -64,5 +65,7 @@ def prepare() -> None:
     """Called by ``import llamaxr_utils``; light, does not import torch."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # It asks for compiled kernels from a hub, which the course never needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "torchvision" not in sys.modules:
         sys.meta_path.insert(0, _BeforeTorchvision())
