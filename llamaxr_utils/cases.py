@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .artifacts import write_whole
+from .files import write_whole
 from .findings import FINDINGS, label_report, split_sentences
 from .reports import normalise
 from .run import WARNING

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import artifacts, run
+from . import artifacts, files, run
 from .errors import CourseError
 from .kernel import execute, shown
 from .pages import read
@@ -31,8 +31,8 @@ def _digest(content: Any) -> str:
 
 
 def _digest_of_kit() -> str:
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return _digest([artifacts.sha256(file) for file in files])
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    return _digest([files.sha256(file) for file in code])
 
 
 def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
@@ -83,7 +83,7 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
     for output, recorded in {executed: None, **record["outputs"]}.items():
         if not (folder / output).exists():
             return f"{output} is gone"
-        if recorded and artifacts.sha256(folder / output) != recorded:
+        if recorded and files.sha256(folder / output) != recorded:
             return f"{output} was changed"
     for artifact, spec in artifacts.ARTIFACTS.items():
         if spec.file in record["outputs"] or artifact in record["inputs"]:
@@ -91,7 +91,7 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
             if problem:
                 return problem.reason
     for artifact, recorded in record["inputs"].items():
-        if artifacts.sha256(artifacts.path_of(folder, artifact)) != recorded:
+        if files.sha256(artifacts.path_of(folder, artifact)) != recorded:
             return f"{artifact} changed"
     return ""
 
@@ -222,7 +222,7 @@ def _run_and_record(
     # The whole time, kernel and imports included.
     record["seconds"] = round(time.perf_counter() - began, 1)
     path = folder / "records" / f"{notebook}.json"
-    artifacts.write_json(path, record)
-    artifacts.write_json(
+    files.write_json(path, record)
+    files.write_json(
         _state_path(folder, notebook), {**state, "record": _digest(record)}
     )

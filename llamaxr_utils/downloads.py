@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from .artifacts import write_whole
 from .errors import CourseError
+from .files import write_whole
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TIMEOUT = 30
@@ -153,7 +153,7 @@ def download(url: str, known_sha256: str, size: int, folder: Path) -> Path:
     except HTTPError as error:
         raise CourseError(
             f"{name} is not at {_host(url)}.",
-            f"The server answered {error.response.status_code}.",
+            f"The server answered: {error}.",
             elsewhere,
         ) from error
     except RequestException as error:
@@ -226,7 +226,7 @@ def unpack_images(archive: Path, target: Path) -> Path:
             size = sum(entry.file_size for entry in images)
             check_space(target, size, archive.name)
             write_whole(target, fill)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise CourseError(
             f"{archive.name} could not be unpacked.",
             f"{error}. The download may have been cut.",

@@ -10,21 +10,72 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from .metrics import score_reports
 from .stats import (
+    Function,
     bootstrap_corpus,
     holm,
     metric_statistics,
     paired_randomisation,
 )
-from .tables import METRICS, published_results
+from .tables import METRICS, published_results, quoted_terms
 
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
+def score_repeats(
+    references: Sequence[str], runs: Sequence[Sequence[str]], protocol: str
+) -> dict[str, Any]:
+    """`metrics.score_reports` of a system that was run several times.
+
+    Parameters
+    ----------
+    references : sequence of str, length n
+    runs : sequence of sequences of str, each of length n
+        The reports of each seed.
+    protocol : str
+
+    Returns
+    -------
+    dict
+        As `score_reports` of the first run, but the numbers are over all
+        runs (a corpus metric: of the pooled runs), ``per_report`` holds
+        them one after the other, and the record has ``repeats``. Intervals
+        draw a study with all of its runs.
+    """
+    each = [score_reports(references, run, protocol) for run in runs]
+    empty = sum(one["record"]["n_empty_candidates"] for one in each)
+    result = each[0] | {
+        "per_report": pd.concat([one["per_report"] for one in each]),
+        "record": each[0]["record"]
+        | {"repeats": len(runs), "n_empty_candidates": empty},
+    }
+    rows, function, names = statistics_of(result)
+    numbers = function(rows.sum(axis=0)).tolist()
+    return result | dict(zip(names, numbers, strict=True))
+
+
+def statistics_of(
+    result: Mapping[str, Any],
+) -> tuple[np.ndarray, Function, list[str]]:
+    """`stats.metric_statistics`, one row a study: repeats are averaged."""
+    rows, function, names = metric_statistics(dict(result))
+    repeats = result["record"].get("repeats", 1)
+    rows = rows.reshape(repeats, -1, rows.shape[1]).mean(axis=0)
+    return rows, function, names
+
+
 def summarise(
-    results: Results, *, split: str, images: str, n_samples: int, seed: int
+    results: Results,
+    *,
+    split: str,
+    images: str,
+    n_samples: int,
+    seed: int,
+    rows: Sequence[int] | np.ndarray | None = None,
 ) -> pd.DataFrame:
     """One row a system, protocol and metric, with a 95 % interval.
 
@@ -36,6 +87,9 @@ def summarise(
         Stand on every row.
     n_samples, seed : int
         Of the bootstrap by study.
+    rows : sequence of int, optional
+        Only these of the scored pairs: a part of the split. CIDEr keeps the
+        word weights of the whole.
 
     Returns
     -------
@@ -45,29 +99,26 @@ def summarise(
         under ``r2gen`` without Java has no value and ``note`` says
         "needs Java".
     """
-    rows = []
+    lines = []
     for (system, protocol), result in results.items():
-        statistics, function, names = metric_statistics(dict(result))
+        statistics, function, names = statistics_of(result)
+        if rows is not None:
+            statistics = statistics[rows]
         found = bootstrap_corpus(
             statistics, function, n_samples=n_samples, seed=seed
         )
+        key = (system, protocol, split, images, found["n"])
         for i, metric in enumerate(names):
             interval = [found[k][i] for k in ("value", "low", "high")]
-            rows.append((system, protocol, metric, *interval, ""))
+            lines.append((*key, metric, *interval, ""))
         if result["METEOR"] is None:
             java = str(result["record"]["java"])
-            rows.append((system, protocol, "METEOR", None, None, None, java))
-    table = pd.DataFrame(
-        rows,
-        columns=["system", "protocol", "metric", "value", "low", "high"]
-        + ["note"],
+            lines.append((*key, "METEOR", None, None, None, java))
+    return pd.DataFrame(
+        lines,
+        columns=["system", "protocol", "split", "images", "n", "metric"]
+        + ["value", "low", "high", "note"],
     )
-    table.insert(2, "split", split)
-    table.insert(3, "images", images)
-    n = {key: result["record"]["n"] for key, result in results.items()}
-    keys = zip(table["system"], table["protocol"], strict=True)
-    table.insert(4, "n", [n[key] for key in keys])
-    return table
 
 
 def wide(summary: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -95,14 +146,12 @@ def compare(
         ``other``, ``metric``, ``difference`` (system minus other), ``p``
         (approximate randomisation), ``p_holm`` (adjusted over the table).
     """
-    ours, function, names = metric_statistics(
-        dict(results[system, protocol])
-    )
+    ours, function, names = statistics_of(results[system, protocol])
     rows = []
     for other, its_protocol in results:
         if its_protocol != protocol or other == system:
             continue
-        theirs = metric_statistics(dict(results[other, protocol]))[0]
+        theirs = statistics_of(results[other, protocol])[0]
         found = paired_randomisation(ours, theirs, function, n_samples, seed)
         for i, metric in enumerate(names):
             if metric in ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr"):
@@ -113,6 +162,47 @@ def compare(
     return table
 
 
+def winners(
+    results: Results, n_samples: int, seed: int, alpha: float = 0.05
+) -> set[tuple[str, str, str]]:
+    """What a table may print in bold.
+
+    The system with the best value of a metric, if it is better than *each*
+    other system under the same protocol: paired approximate randomisation
+    on the same studies, Holm over all tests of the protocol.
+
+    Returns
+    -------
+    set of (system, protocol, metric)
+        For the six metrics of Table 3. Two equal bests: neither.
+    """
+    found = set()
+    for protocol in dict.fromkeys(protocol for _, protocol in results):
+        systems = [s for s, p in results if p == protocol]
+        stats_of = {s: statistics_of(results[s, protocol]) for s in systems}
+        _, function, names = stats_of[systems[0]]
+        values = {s: function(stats_of[s][0].sum(axis=0)) for s in systems}
+        tests = []
+        for best in systems:
+            is_best = [
+                (i, m)
+                for i, m in enumerate(names)
+                if m in METRICS
+                and values[best][i] >= max(v[i] for v in values.values())
+            ]
+            for other in systems if is_best else ():
+                if other != best:
+                    pair = stats_of[best][0], stats_of[other][0]
+                    p = paired_randomisation(*pair, function, n_samples, seed)
+                    tests += [(best, m, p["p"][i]) for i, m in is_best]
+        table = pd.DataFrame(tests, columns=["system", "metric", "p"])
+        table["p"] = holm(table["p"].to_numpy(float))
+        worst = table.groupby(["system", "metric"])["p"].max()
+        sure = worst[worst < alpha].index
+        found |= {(system, protocol, metric) for system, metric in sure}
+    return found
+
+
 def table_3(summary: pd.DataFrame, run: str, note: str = "") -> pd.DataFrame:
     """The paper's Table 3, quoted, then every system of this run.
 
@@ -120,16 +210,22 @@ def table_3(summary: pd.DataFrame, run: str, note: str = "") -> pd.DataFrame:
     -------
     DataFrame
         ``system``, ``year``, ``origin`` (quoted / computed here),
-        ``protocol``, ``split``, ``images``, ``n``, and the six metrics.
+        ``protocol``, ``split``, ``images``, ``n`` (missing where a paper
+        does not say), the six metrics, and for each, where it was computed
+        here, the ends of its 95 % interval (``METEOR low`` ...).
     """
     quoted = published_results().drop(columns="citation")
-    own = quoted["system"].str.startswith("LLaMA-XR")
-    quoted["protocol"] = own.map({True: "llamaxr", False: "r2gen"})
-    quoted["split"] = own.map({True: "not named", False: "as published"})
+    quoted = quoted.join(quoted_terms(quoted["system"]))
     quoted["origin"], quoted["images"] = "quoted", "X-rays"
-    wanted = summary[summary["metric"].isin(METRICS)]
     keys = ["system", "protocol", "split", "images", "n"]
-    computed = wanted.pivot(index=keys, columns="metric", values="value")
+    wanted = summary[summary["metric"].isin(METRICS)]
+    computed = wanted.pivot(
+        index=keys, columns="metric", values=["value", "low", "high"]
+    )
+    computed.columns = [
+        metric if kind == "value" else f"{metric} {kind}"
+        for kind, metric in computed.columns
+    ]
     computed = computed.reset_index()
     order = {s: i for i, s in enumerate(summary["system"].unique())}
     computed = computed.sort_values(
@@ -144,9 +240,9 @@ def table_3(summary: pd.DataFrame, run: str, note: str = "") -> pd.DataFrame:
     table = pd.concat([quoted, computed], ignore_index=True)
     table["year"] = table["year"].astype("Int64")
     table["n"] = table["n"].astype("Int64")
-    return table[
-        ["system", "year", "origin", *keys[1:], *METRICS]
-    ]
+    ends = [f"{m} {end}" for m in METRICS for end in ("low", "high")]
+    head = ["system", "year", "origin", *keys[1:], *METRICS]
+    return table.reindex(columns=[*head, *ends])
 
 
 def for_plot(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -1,29 +1,20 @@
-"""Load a base in 4 bit, wrap it with LoRA, train it, reload the adapter.
+"""Load a base in 4 bit, wrap it with LoRA, reload an adapter.
 
 One path for every size: the five-million-parameter Llama on a laptop and
 Llama 3.1 8B on an A100 go through the same functions, with plain
-transformers + peft + bitsandbytes or with unsloth. The training loop is
-trl's `SFTTrainer`; nothing of it is written again here.
+transformers + peft + bitsandbytes or with unsloth. The loop that trains the
+result is `training`.
 
 Sources: QLoRA (arXiv 2305.14314); paper, sections 3.2 and 3.5.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import shutil
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
-
-from . import models
-from . import run as kit
-from .artifacts import disk_errors, write_json
+from . import machine
 from .errors import CourseError
 from .models import download_error, load_tokenizer
 
@@ -100,7 +91,7 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    device, dtype, _ = kit.pick_device()
+    device, dtype, _ = machine.pick_device()
     compute = getattr(torch, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -166,7 +157,7 @@ def add_lora(
     from peft import LoraConfig, get_peft_model
     from peft import prepare_model_for_kbit_training as prepare
 
-    kit.seed_everything(seed)
+    machine.seed_everything(seed)
     on_gpu = next(model.parameters()).device.type == "cuda"
     model = prepare(model, use_gradient_checkpointing=on_gpu)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **shape))
@@ -196,311 +187,3 @@ def load_adapter(source: str, adapter: Path, backend: str = "peft") -> Any:
     model = PeftModel.from_pretrained(model, str(adapter))
     keep_weights_packed_once(model)
     return model.eval(), tokenizer
-
-
-# --- training ---------------------------------------------------------------
-
-
-class Training(NamedTuple):
-    """What `train` gives back; the model itself is trained in place."""
-
-    log: pd.DataFrame  #: artifact ``training_log``
-    facts: dict[str, Any]  #: what really ran: optimizer, steps, minutes
-
-
-def check_lengths(pairs: pd.DataFrame, tokenizer: Any, limit: int) -> None:
-    """Refuse to train when a completion would be cut.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        ``prompt``, ``completion``.
-    limit : int
-        ``max_length`` in tokens, end-of-sequence included.
-    """
-    texts = list(pairs["prompt"] + pairs["completion"])
-    lengths = pd.Series(map(len, tokenizer(texts)["input_ids"])) + 1
-    if (lengths > limit).any():
-        raise CourseError(
-            f"{int((lengths > limit).sum())} of {len(pairs)} reports would "
-            "be cut.",
-            f"The longest prompt and report have {lengths.max()} tokens, "
-            f"max_length is {limit}.",
-            f"Set MAX_LENGTH to at least {lengths.max()}, or choose a "
-            "shorter SCORE_FORMAT in 03_build_prompts.",
-        )
-
-
-def train(
-    model: Any,
-    tokenizer: Any,
-    pairs: pd.DataFrame,
-    folder: Path,
-    settings: Mapping[str, Any],
-    loss_on: str = "completion",
-    patience: int | None = None,
-) -> Training:
-    """Supervised fine-tuning with trl, resumed where a killed run stopped.
-
-    Parameters
-    ----------
-    model, tokenizer
-        From `load_in_4bit` and `add_lora`, or a plain model (pre-training).
-    pairs : DataFrame
-        ``split`` (train, val), ``prompt``, ``completion``.
-    folder : Path
-        For checkpoints; emptied when the training is complete.
-    settings : mapping
-        Arguments of ``trl.SFTConfig``. With `patience`, evaluation and
-        checkpoints come once an epoch unless the settings say otherwise.
-    loss_on : {"completion", "all"}
-        Which tokens the loss is taken on.
-    patience : int, optional
-        Early stopping: evaluations without a better validation loss before
-        training stops. The best checkpoint is restored at the end.
-
-    Returns
-    -------
-    Training
-
-    Raises
-    ------
-    CourseError
-        No training pairs; a completion that would be cut; an unknown
-        `loss_on`; a full disk.
-    """
-    from datasets import Dataset
-    from transformers import EarlyStoppingCallback, PrinterCallback
-    from trl import SFTConfig, SFTTrainer
-
-    if loss_on not in ("completion", "all"):
-        raise CourseError(
-            f"LOSS_ON = {loss_on!r} is not known.",
-            "The loss is taken on the completion or on all tokens.",
-            'Set LOSS_ON to "completion" or "all".',
-        )
-    parts = {
-        split: pairs.loc[pairs["split"] == split, ["prompt", "completion"]]
-        for split in ("train", "val")
-    }
-    if parts["train"].empty:
-        raise CourseError(
-            "There is nothing to train on.",
-            "No row of the prompts has split = train.",
-            "Look at the split in 03_build_prompts.",
-        )
-    check_lengths(pairs, tokenizer, settings.get("max_length", MAX_LENGTH))
-    watch = patience is not None and not parts["val"].empty
-    config: dict[str, Any] = {
-        "max_length": MAX_LENGTH,
-        "completion_only_loss": loss_on == "completion",
-        "eval_strategy": "epoch" if watch else "no",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "load_best_model_at_end": watch,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-        "restore_callback_states_from_checkpoint": True,  # the patience
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": kit.pick_device()[0] == "cpu",
-        "dataloader_pin_memory": kit.pick_device()[0] == "cuda",
-        **settings,
-    }
-    _keep_if_same(
-        folder, pairs, {**config, "model": _identity(model), "on": loss_on}
-    )
-    trainer = SFTTrainer(
-        model=model,
-        args=SFTConfig(output_dir=str(folder), **config),
-        processing_class=tokenizer,
-        train_dataset=_dataset(Dataset, parts["train"]),
-        eval_dataset=_dataset(Dataset, parts["val"]) if watch else None,
-        callbacks=[_progress()]
-        + ([EarlyStoppingCallback(patience)] if watch else []),
-    )
-    trainer.remove_callback(PrinterCallback)  # `_progress` says it better
-    for weight in model.parameters():
-        if weight.requires_grad:
-            # trl makes a 4-bit model's adapter bfloat16, which is too coarse
-            # for the paper's learning rate: most steps would be rounded off.
-            weight.data = weight.data.float()
-    began = time.perf_counter()
-    last = last_checkpoint(folder)
-    if last:
-        print(f"Resuming from {last.name} (an earlier run was interrupted).")
-    with disk_errors(folder):
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    log = _log(trainer.state.log_history)
-    facts = {
-        "optimizer": _optimizer(trainer.optimizer),
-        "steps": trainer.state.global_step,
-        "best_checkpoint": Path(
-            trainer.state.best_model_checkpoint or "last"
-        ).name,
-        "best_val_loss": trainer.state.best_metric,
-        "resumed": bool(last),
-        "minutes": round((time.perf_counter() - began) / 60, 2),
-    }
-    shutil.rmtree(folder, ignore_errors=True)
-    return Training(log, facts)
-
-
-def make_base(
-    nb: kit.Run,
-    name: str,
-    tokenizer_folder: Path,
-    corpus: pd.DataFrame,
-    settings: Mapping[str, Any],
-) -> tuple[str, Training | None]:
-    """Where the base is: made and pre-trained now, or published.
-
-    Parameters
-    ----------
-    nb : Run
-        Of the notebook that writes ``base_model``.
-    name : str
-        A key of `models.BASES`.
-    tokenizer_folder : Path
-        Artifact ``tokenizer``.
-    corpus : DataFrame
-        `models.pretraining_pairs`.
-    settings : mapping
-        For `train`; the loss is taken on all tokens of the report.
-
-    Returns
-    -------
-    (str, Training or None)
-        What `load_in_4bit` takes; the training, when there was one.
-    """
-    if not models.made_here(name):
-        print(f"{name} is published: no pre-training.")
-        return models.locate(name), None
-    tokenizer = load_tokenizer(str(tokenizer_folder))
-    model = models.new_llama(name, tokenizer, int(settings["seed"]))
-    result = train(
-        model,
-        tokenizer,
-        corpus.assign(split="train"),
-        nb.folder / "checkpoints-base",
-        settings,
-    )
-    nb.save(
-        "base_model",
-        lambda folder: models.save_model(model, tokenizer, folder),
-        inputs=["studies", "tokenizer"],
-    )
-    return str(nb.outputs["base_model"]), result
-
-
-def _dataset(kind: Any, rows: pd.DataFrame) -> Any:
-    return kind.from_dict({c: list(rows[c]) for c in rows.columns})
-
-
-def _identity(model: Any) -> list:
-    """What tells one model from another: the shape of every weight, the
-    first bytes of the frozen ones, LoRA's scale. Trained weights do not
-    count: after Ctrl-C in a notebook they are not what they were."""
-    weights = [
-        (
-            name,
-            tuple(weight.shape),
-            None
-            if weight.requires_grad
-            else weight.detach().flatten()[:64].float().tolist(),
-        )
-        for name, weight in model.named_parameters()
-    ]
-    lora = getattr(model, "peft_config", {}).values()
-    return [weights, [(c.lora_alpha, c.lora_dropout) for c in lora]]
-
-
-def _optimizer(optimizer: Any) -> str:
-    """Package, class, and how many of its states really are in 8 bit:
-    several packages call theirs AdamW, and small weights stay in 32."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    states = [
-        {str(getattr(value, "dtype", "")) for value in state.values()}
-        for state in inner.state.values()
-    ]
-    small = sum("torch.uint8" in dtypes for dtypes in states)
-    package = type(inner).__module__.partition(".")[0]
-    return (
-        f"{package} {type(inner).__name__}, "
-        f"{small} of {len(states)} states in 8 bit"
-    )
-
-
-def _keep_if_same(folder: Path, pairs: pd.DataFrame, config: dict) -> None:
-    """Throw away checkpoints that belong to other data or settings."""
-    text = json.dumps(config, sort_keys=True, default=str) + pairs.to_csv()
-    mark = {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
-    file = folder / "fingerprint.json"
-    if not (file.is_file() and json.loads(file.read_text()) == mark):
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(file, mark)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole.
-
-    The Trainer writes ``trainer_state.json`` last; one that does not parse
-    means that the process died while writing.
-    """
-    found = sorted(
-        folder.glob("checkpoint-*"),
-        key=lambda path: int(path.name.rsplit("-", 1)[1]),
-        reverse=True,
-    )
-    for checkpoint in found:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-            return checkpoint
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint, ignore_errors=True)
-    return None
-
-
-def _progress() -> Any:
-    """A line at every log: step, loss, time left. Light on the notebook."""
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.began, self.first = time.perf_counter(), state.global_step
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            logs = logs or {}
-            value = logs.get("loss", logs.get("eval_loss"))
-            if value is None:
-                return
-            done = max(state.global_step - self.first, 1)
-            spent = time.perf_counter() - self.began
-            left = spent / done * (state.max_steps - state.global_step)
-            kind = "train" if "loss" in logs else "val  "
-            print(
-                f"step {state.global_step:5d}/{state.max_steps} · {kind} "
-                f"loss {float(value):.3f} · {spent:4.0f} s, about "
-                f"{left:.0f} s left",
-                flush=True,
-            )
-
-    return Progress()
-
-
-def _log(history: list[dict]) -> pd.DataFrame:
-    """The Trainer's history as the artifact ``training_log``."""
-    rows = [
-        {
-            "step": entry["step"],
-            "epoch": round(entry["epoch"], 3),
-            "split": "train" if "loss" in entry else "val",
-            "loss": float(entry.get("loss") or entry["eval_loss"]),
-            "learning_rate": entry.get("learning_rate"),
-            "seconds": entry.get("eval_runtime"),
-        }
-        for entry in history
-        if "loss" in entry or "eval_loss" in entry
-    ]
-    columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
-    return pd.DataFrame(rows, columns=columns)

@@ -5,7 +5,8 @@ range that torchxrayvision expects. It computes no scores (`features`).
 
 The list of views (``data/views.csv``) holds ids and views as published with
 the Kaggle copy of the collection; it disagrees with some DICOM headers and
-is the better source. Never is "the first image" taken to be the frontal one.
+is the better source, under the reports' image ids. Never is "the first
+image" taken to be the frontal one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from . import phantoms
 from .conditions import VIEWS
 from .downloads import IMAGE_SUFFIXES, unpack_images
 from .errors import CourseError
+from .machine import cores
 from .reports import DATA
-from .run import cache_folder, cores, data_folder
+from .run import cache_folder, data_folder
 
 RESIZE = ("squash", "crop")
 #: torchxrayvision's range: ``xrv.datasets.normalize(image, maxval=255)``.
@@ -99,8 +101,8 @@ def find_xrays(folder: Path | None = None) -> dict[str, Path]:
     """Image id -> file, for every X-ray under a folder.
 
     A zip archive of images is unpacked once, into the cache, with its paths
-    checked. The image id is the file's name without its ending, with or
-    without the leading ``CXR``.
+    checked. Names are those of OpenI (``CXR1_1_IM-0001-3001.png``) or of
+    the Kaggle copy (``1_IM-0001-3001.dcm.png``).
 
     Raises
     ------
@@ -116,9 +118,9 @@ def find_xrays(folder: Path | None = None) -> dict[str, Path]:
     for root in roots:
         for file in sorted(root.rglob("*")):
             if file.suffix.lower() in IMAGE_SUFFIXES:
-                stem = file.stem if file.stem in known else f"CXR{file.stem}"
-                if stem in known:
-                    found[stem] = file
+                image_id = _image_id(file.stem)
+                if image_id in known:
+                    found[image_id] = file
     if not found:
         raise CourseError(
             f"No X-rays were found under {folder.name}/.",
@@ -128,6 +130,15 @@ def find_xrays(folder: Path | None = None) -> dict[str, Path]:
             'IMAGES = "phantom" needs none.',
         )
     return found
+
+
+def _image_id(stem: str) -> str:
+    """Image id of a file name without its ending."""
+    image_id = stem.removesuffix(".dcm")
+    if not image_id.startswith("CXR"):
+        image_id = f"CXR{image_id}"
+    # Only the first study's images have a number more in their names.
+    return image_id.replace("CXR1_IM-", "CXR1_1_IM-")
 
 
 def xray_views(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from . import artifacts, run
+from . import files, machine
 from .errors import CourseError
 from .pageform import unread
 from .pages import read
@@ -102,7 +102,7 @@ def kernel_surroundings() -> Iterator[Any]:
             "JUPYTER_PREFER_ENV_PATH": "1",
             "IPYTHONDIR": folder,
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "OMP_NUM_THREADS": str(threads or run.cores()),
+            "OMP_NUM_THREADS": str(threads or machine.cores()),
             "PYTHONNOUSERSITE": "1",
         }
         before = {name: os.environ.get(name) for name in own}
@@ -150,7 +150,7 @@ def execute(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        artifacts.disk_errors(target),
+        files.disk_errors(target),
         kernel_surroundings() as config,
         # One more: papermill puts the parameters in a cell of their own.
         Progress(source.stem, len(nb.cells) + 1) as progress,

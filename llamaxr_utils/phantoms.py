@@ -38,7 +38,8 @@ from .errors import CourseError
 
 # A side is the sign of x: -1 the patient's right lung, 1 the left.
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
-SEVERITY = {"mild": 0.7, "": 0.95, "moderate": 1.15, "severe": 1.6}
+# Larger than life: a network that reads 64 pixels has to see them.
+SEVERITY = {"mild": 0.9, "": 1.2, "moderate": 1.4, "severe": 1.8}
 #: Condition -> hazy patches: number, radius, attenuation.
 PATCHES = {
     "Consolidation": (1, 0.24, 1.0),
@@ -100,7 +101,6 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         chest.free[side].append(lung.moved(1 - 0.15 * s, away * s))
     elif name in ("Nodule", "Mass", "Lung Lesion"):
         old = "calc" in word or "granuloma" in word
-        # Larger than life: a network that reads 64 pixels has to see them.
         radius = 0.16 if name == "Mass" else 0.056 if old else 0.09
         for _ in range(4 if "multiple" in word or "scatt" in word else 1):
             ball = Solid(at, radius * s**0.7 * rng.normal(1, 0.1, 3))

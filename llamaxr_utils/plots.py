@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .artifacts import write_whole
 from .errors import CourseError
+from .files import write_whole
 from .run import Run, project_folder
 
 WIDTH, HEIGHT = 7.2, 3.6  # inches
@@ -92,7 +92,7 @@ def save_figure(
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
-    if len(alt) < 20:
+    if len(alt.strip()) < 20:
         raise CourseError(
             "A figure needs alt text.",
             "Readers who do not see it rely on it.",

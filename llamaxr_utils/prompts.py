@@ -170,9 +170,11 @@ def by_study(image_scores: pd.DataFrame) -> dict[str, dict[str, dict]]:
 
 
 def operating_points(
-    scores: Mapping[str, Scores], labels: Mapping[str, Mapping[str, int]]
+    scores: Mapping[str, Scores],
+    labels: Mapping[str, Mapping[str, int]],
+    beta: float = 2.0,
 ) -> pd.DataFrame:
-    """Thresholds that maximise F1 against labels, one per condition.
+    """Thresholds that maximise F-beta against labels, one per condition.
 
     Set on training studies only. A condition without a positive study gets
     a threshold that is never reached.
@@ -181,11 +183,16 @@ def operating_points(
     ----------
     scores, labels : mapping
         study -> scores by view; study -> condition -> 0 or 1.
+    beta : float
+        Recall counts beta times as much as precision: a condition that is
+        not named can't be written about. (van Rijsbergen, Information
+        Retrieval, 1979, chapter 7.)
 
     Returns
     -------
     DataFrame
-        ``condition``, ``operating_point``, ``train_prevalence``, ``train_f1``.
+        ``condition``, ``operating_point``, ``train_prevalence``,
+        ``train_f_beta``.
     """
     means = {s: mean_scores(v) for s, v in scores.items() if s in labels}
     means = {study: m for study, m in means.items() if m}
@@ -193,27 +200,30 @@ def operating_points(
     for condition in CONDITIONS:
         score = np.array([m[condition] for m in means.values()])
         truth = np.array([labels[study][condition] for study in means])
-        point, f1 = _best_f1(score, truth)
+        point, best = _best_f_beta(score, truth, beta)
         prevalence = float(truth.mean()) if len(truth) else 0.0
-        rows.append((condition, point, prevalence, f1))
+        rows.append((condition, point, prevalence, best))
     return pd.DataFrame(
         rows,
         columns=["condition", "operating_point", "train_prevalence"]
-        + ["train_f1"],
+        + ["train_f_beta"],
     )
 
 
-def _best_f1(score: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """(threshold, F1) of the best rule ``score >= threshold``."""
+def _best_f_beta(
+    score: np.ndarray, truth: np.ndarray, beta: float
+) -> tuple[float, float]:
+    """(threshold, F-beta) of the best rule ``score >= threshold``."""
     if not truth.any():
         return 2.0, 0.0  # above every score: the name is never used
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(truth[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
+    named, square = np.arange(1, len(order) + 1), beta**2
+    f_beta = (1 + square) * hits / (named + square * truth.sum())
     # A threshold can only stand where the score changes.
     last = np.append(np.diff(score[order]) != 0, True)
-    best = int(np.argmax(np.where(last, f1, -1.0)))
-    return float(score[order][best]), float(f1[best])
+    best = int(np.argmax(np.where(last, f_beta, -1.0)))
+    return float(score[order][best]), float(f_beta[best])
 
 
 def prompt_table(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import tarfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +55,7 @@ def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
                     handle = archive.extractfile(member)
                     assert handle is not None
                     yield Path(member.name).name, handle.read()
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
         raise CourseError(
             f"The report archive {path.name} could not be read.",
             f"{type(error).__name__}: {error}.",
@@ -70,6 +71,7 @@ def _parse(name: str, content: bytes) -> dict:
     try:
         root = ElementTree.fromstring(content)
         study_id = root.find("uId").attrib["id"]
+        int(study_id.removeprefix("CXR"))  # studies are sorted by number
     except Exception as error:
         raise CourseError(
             f"The report {name} could not be read.",
@@ -100,7 +102,9 @@ def _read_all(path: Path) -> tuple[dict, ...]:
             "It holds no .xml file.",
             "Point to the folder or archive of OpenI's XML reports.",
         )
-    return tuple(sorted(rows, key=lambda row: int(row["study_id"][3:])))
+    return tuple(
+        sorted(rows, key=lambda row: int(row["study_id"].removeprefix("CXR")))
+    )
 
 
 def _rows(source: str, path: str | Path | None) -> tuple[dict, ...]:
@@ -142,6 +146,7 @@ def load_studies(
         If the archive is missing or broken, or a file is no OpenI report.
     """
     studies = pd.DataFrame(_rows(source, path))
+    studies["mesh"] = studies["mesh"].map(list)  # the caller's own
     studies["status"] = studies["mesh"].map(status)
     studies["n_images"] = studies.pop("image_ids").map(len)
     r2gen = r2gen_split().set_index("study_id")["split"]

@@ -7,12 +7,9 @@ notebook's run, and remembers what was read and written. It is not a runner:
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -25,8 +22,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from . import artifacts
+from . import artifacts, files
 from .errors import CourseError
+from .machine import peak_memory_gb, platform_line, versions
 
 NOTEBOOKS = (
     "01_explore_data",
@@ -39,7 +37,6 @@ NOTEBOOKS = (
 )
 IMAGE_SOURCES = ("phantom", "real")
 WARNING = "For research and teaching, not for diagnosis."
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
 # --- folders ----------------------------------------------------------------
@@ -221,11 +218,11 @@ class Run:
             "images": self.images,
             "knobs": self.knobs,
             "inputs": {
-                name: artifacts.sha256(artifacts.path_of(self.folder, name))
+                name: files.sha256(artifacts.path_of(self.folder, name))
                 for name in self.inputs
             },
             "outputs": {
-                path.relative_to(self.folder).as_posix(): artifacts.sha256(
+                path.relative_to(self.folder).as_posix(): files.sha256(
                     path
                 )
                 for path in self.outputs.values()
@@ -235,7 +232,7 @@ class Run:
             "peak_memory_gb": peak_memory_gb(),
             "versions": versions(),
         }
-        artifacts.write_json(
+        files.write_json(
             self.folder / "records" / f"{self.notebook}.json", record
         )
         place = f"runs/{self.name}"
@@ -350,71 +347,6 @@ def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:
             assert child.stdout is not None
             for line in child.stdout:
                 print(line, end="", flush=True)
-
-
-# --- the machine ------------------------------------------------------------
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(
-        os, "sched_getaffinity"
-    ) else os.cpu_count() or 1
-
-
-def platform_line() -> str:
-    return (
-        f"Python {platform.python_version()}, {cores()} cores, "
-        f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}"
-    )
-
-
-def peak_memory_gb() -> float:
-    """Peak resident memory of this process, in GB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scale = 1 if sys.platform == "darwin" else 1024
-    return round(peak * scale / 1e9, 2)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def pick_device() -> tuple[str, str, str]:
-    """Device, dtype and the reason for both.
-
-    Returns
-    -------
-    (str, str, str)
-        ``"cuda"``, ``"mps"`` or ``"cpu"``; ``"bfloat16"``, ``"float16"`` or
-        ``"float32"``; a sentence.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "cuda", "bfloat16", f"{name} computes in bfloat16"
-        return "cuda", "float16", f"{name} has no bfloat16"
-    if torch.backends.mps.is_available():
-        return "mps", "float32", "Apple GPU; float32 is the safe choice"
-    return "cpu", "float32", "no accelerator found; float32 is exact"
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:

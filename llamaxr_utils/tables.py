@@ -1,9 +1,9 @@
 """Tables of a run: shown in the notebook, kept as CSV and Markdown.
 
 Every table carries its provenance, and a run on drawings says so in its
-title. The paper's own numbers come from ``data/published_results.csv``, its list of designs from
-``data/published_designs.csv``. Whether a number was reproduced is one of
-four words, by the rule in `verdict`.
+title. The paper's own numbers come from ``data/published_results.csv`` and
+``data/published_designs.csv``; whether one was reproduced is said in one of
+four words, by the rule of `verdict`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import io
 
 import pandas as pd
 
-from .artifacts import write_whole
 from .errors import CourseError
+from .files import write_whole
 from .reports import DATA
 from .run import WARNING, Run
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "METEOR")
 VERDICTS = ("reproduced", "differs", "not comparable", "not run")
+#: Rows of Table 3 that are known to stand on R2Gen's split: its authors', and
+#: the one whose predictions are public.
+ON_R2GEN_SPLIT, R2GEN_TEST = ("R2Gen", "R2GenCMN", "CvT-DistilGPT2"), 590
 
 
 def published_results() -> pd.DataFrame:
@@ -102,6 +105,136 @@ def verdict(
     return "differs", f"{paper:.{decimals}f} lies outside {words}"
 
 
+def quoted_terms(systems: pd.Series) -> pd.DataFrame:
+    """``protocol``, ``split`` and ``n`` behind rows of Table 3, as far as
+    they are known; one row a system."""
+    own, known = systems.eq("LLaMA-XR"), systems.isin(ON_R2GEN_SPLIT)
+    split = known.map({True: "r2gen", False: "as published"})
+    return pd.DataFrame(
+        {
+            "protocol": own.map({True: "llamaxr", False: "r2gen"}),
+            "split": split.mask(own, "70/10/20, no list published"),
+            "n": known.map({True: R2GEN_TEST, False: None}),
+        }
+    )
+
+
+def compare_with_paper(
+    summary: pd.DataFrame,
+    system: str = "this run",
+    paper: str = "LLaMA-XR",
+    *,
+    paper_split: str | None = None,
+    command: str = "make course PROFILE=paper",
+) -> pd.DataFrame:
+    """Each number of a row of the paper's Table 3, and its verdict.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Of `evaluate.summarise`.
+    system : str
+        Whose numbers are set beside the paper's.
+    paper : str
+        A row of Table 3; "CvT-DistilGPT2" can be checked from predictions.
+    paper_split : str, optional
+        Take the paper's split to be this one. Without it a split that was
+        not published is comparable with none: so is the paper's own row.
+    command : str
+        What would give a value that is missing.
+
+    Returns
+    -------
+    DataFrame
+        ``metric``, ``protocol`` and ``split`` (the paper's), ``paper``,
+        ``this run``, ``difference`` (missing unless comparable),
+        ``verdict`` and ``why``, by the rule of `verdict`.
+
+    Raises
+    ------
+    CourseError
+        If Table 3 has no such row.
+    """
+    quoted = published_results().set_index("system")
+    if paper not in quoted.index:
+        raise CourseError(
+            f"Table 3 has no row {paper!r}.",
+            f"It has {', '.join(quoted.index)}.",
+            "Use one of these names.",
+        )
+    terms = quoted_terms(pd.Series([paper])).iloc[0]
+    split = paper_split or str(terms["split"])
+    own = summary[summary["system"] == system]
+    same = own[own["protocol"] == terms["protocol"]]
+    lines = []
+    for metric in METRICS:
+        rows = same[same["metric"] == metric]
+        ours = rows.iloc[0] if len(rows) else pd.Series(dtype=object)
+        n, value, note = (ours.get(key) for key in ("n", "value", "note"))
+        its_split = str(ours.get("split", "")).removesuffix(" test")
+        if its_split == "r2gen" and n != R2GEN_TEST:
+            its_split = f"{n} of r2gen's {R2GEN_TEST}"
+        word, why = verdict(
+            quoted.loc[paper, metric],
+            value,
+            ours.get("low"),
+            ours.get("high"),
+            paper_protocol=terms["protocol"],
+            protocol=terms["protocol"],
+            paper_split=split,
+            split=its_split,
+            images=str(ours.get("images", "")),
+            command=note if isinstance(note, str) and note else command,
+        )
+        comparable = word in ("reproduced", "differs")
+        if comparable and paper_split:
+            why += f", taking the paper's split to be {paper_split}"
+        printed = quoted.loc[paper, metric]
+        gap = value - printed if comparable else None
+        lines.append((metric, printed, value, gap, word, why))
+    columns = ["metric", "paper", "this run", "difference", "verdict", "why"]
+    table = pd.DataFrame(lines, columns=columns)
+    table[columns[1:4]] = table[columns[1:4]].astype(float)
+    table.insert(1, "protocol", terms["protocol"])
+    table.insert(2, "split", split)
+    return table
+
+
+def readable_table_3(
+    table: pd.DataFrame, bold: set[tuple[str, str, str]], note: str = ""
+) -> pd.DataFrame:
+    """`evaluate.table_3` as text, for Markdown and the page.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `evaluate.table_3`.
+    bold : set
+        Of `evaluate.winners`. A quoted number is never bold: nobody can
+        test it.
+    note : str
+        The one that `table_3` was given.
+
+    Returns
+    -------
+    DataFrame
+        A cell a metric: "0.471", "**0.148** [0.14, 0.16]", or "–".
+    """
+    ends = [c for c in table if c.endswith((" low", " high"))]
+    shown = table.drop(columns=ends)
+    shown = shown.astype({metric: object for metric in METRICS})
+    plain = table["system"].map(lambda s: s.removesuffix(note))
+    for i, row in table.iterrows():
+        for metric in METRICS:
+            low, high = row[f"{metric} low"], row[f"{metric} high"]
+            text = "–" if pd.isna(row[metric]) else f"{row[metric]:.3f}"
+            if (plain[i], row["protocol"], metric) in bold:
+                text = f"**{text}**" if pd.notna(low) else text
+            span = f" [{low:.2f}, {high:.2f}]" if pd.notna(low) else ""
+            shown.loc[i, metric] = text + span
+    return shown
+
+
 def save_table(
     nb: Run,
     table: pd.DataFrame,
@@ -138,7 +271,8 @@ def save_table(
     CourseError
         If a run on phantoms calls its column "ours".
     """
-    if nb.images == "phantom" and "ours" in table.columns:
+    names = [str(column).strip().lower() for column in table.columns]
+    if nb.images == "phantom" and "ours" in names:
         raise CourseError(
             'A run on phantoms has no column "ours".',
             "Drawings are no evidence about X-rays; beside the paper's "
@@ -153,8 +287,8 @@ def save_table(
     text.write(f"\n\n{nb.stamp}. {WARNING}\n")
     csv = nb.file("tables", f"{name}.csv")
     write_whole(csv, lambda part: table.to_csv(part, index=False))
-    markdown = nb.file("tables", f"{name}.md")
-    write_whole(markdown, lambda part: part.write_text(text.getvalue()))
+    page = nb.file("tables", f"{name}.md")
+    write_whole(page, lambda part: part.write_text(text.getvalue()))
     print(f"{full}  [runs/{nb.name}/tables/{name}.csv]")
     return table.round(decimals) if shown is None else shown
 

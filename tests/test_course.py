@@ -20,7 +20,7 @@ import pytest
 from conftest import FIXTURES
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils import artifacts, course, kernel, run
+from llamaxr_utils import course, files, kernel, run
 from llamaxr_utils.errors import CourseError
 
 TINY = run.NOTEBOOKS[:3]
@@ -245,7 +245,7 @@ def test_force_runs_what_is_up_to_date_and_nothing_else(project, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         record = {"seconds": 1, "peak_memory_gb": 1, "outputs": {}}
         path = project / "runs" / "smoke" / "records" / f"{source.stem}.json"
-        artifacts.write_json(path, {**record, "inputs": {}})
+        files.write_json(path, {**record, "inputs": {}})
 
     monkeypatch.setattr(course, "execute", noted)
     course.run_course("smoke", first="02", last="03", force=True)

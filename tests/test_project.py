@@ -20,15 +20,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "llamaxr_utils"
 #: A module imports only from modules before it.
 ORDER = """
-    __init__ torch_setup errors conditions mesh artifacts downloads run
+    __init__ torch_setup errors files conditions mesh artifacts downloads
+    machine run
     reports chest phantoms images
-    backbones features prompts models finetune generate
-    cleaning meteor metrics findings clinical stats baselines grounding
-    tables plots cases exercises
+    backbones features prompts models finetune training generate
+    cleaning meteor metrics equations findings clinical stats baselines
+    grounding
+    tables plots evaluate predictions score scorecard cases exercises
     pages pageform kernel course __main__
 """.split()
 #: Lines a module (DESIGN: about 300, and 3,000 in all; more needs a reason).
-MODULE_BUDGET = 320
+MODULE_BUDGET = 360
 
 
 def project_files() -> list[Path]:

@@ -207,13 +207,17 @@ def test_names_need_points_and_formats_are_known():
 # --- operating points -------------------------------------------------------
 
 
-def brute_force(score, truth):
-    """The best F1 that any threshold reaches."""
+def f_beta(said, truth, beta):
+    hits = (said & truth.astype(bool)).sum()
+    weight = said.sum() + beta**2 * truth.sum()
+    return (1 + beta**2) * hits / max(weight, 1)
+
+
+def brute_force(score, truth, beta):
+    """The best F-beta that any threshold reaches."""
     best = 0.0
     for threshold in [*score, score.max() + 1]:
-        said = score >= threshold
-        hits = (said & truth.astype(bool)).sum()
-        best = max(best, 2 * hits / max(said.sum() + truth.sum(), 1))
+        best = max(best, f_beta(score >= threshold, truth, beta))
     return best
 
 
@@ -236,9 +240,11 @@ def data(seed, n=40, decimals=1):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("decimals", [1, 9])
-def test_operating_points_reach_the_best_f1(seed, decimals):
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_operating_points_reach_the_best_f_beta(seed, decimals, beta):
     scores, labels = data(seed, decimals=decimals)
-    table = prompts.operating_points(scores, labels).set_index("condition")
+    table = prompts.operating_points(scores, labels, beta)
+    table = table.set_index("condition")
     means = pd.DataFrame(
         {s: prompts.mean_scores(v) for s, v in scores.items()}
     ).T
@@ -246,12 +252,11 @@ def test_operating_points_reach_the_best_f1(seed, decimals):
     assert list(table.index) == list(CONDITIONS)
     for condition, row in table.iterrows():
         best = brute_force(
-            means[condition].to_numpy(), truth[condition].to_numpy()
+            means[condition].to_numpy(), truth[condition].to_numpy(), beta
         )
-        assert row["train_f1"] == pytest.approx(best)
+        assert row["train_f_beta"] == pytest.approx(best)
         said = means[condition] >= row["operating_point"]
-        hits = (said & truth[condition].eq(1)).sum()
-        reached = 2 * hits / (said.sum() + truth[condition].sum())
+        reached = f_beta(said, truth[condition], beta)
         assert reached == pytest.approx(best)  # really, not on paper
         assert row["train_prevalence"] == truth[condition].mean()
 
@@ -263,7 +268,7 @@ def test_a_condition_without_a_positive_study_is_never_named():
         scores[study_id]["frontal"]["Hernia"] = 1.0
         scores[study_id]["lateral"]["Hernia"] = 1.0
     table = prompts.operating_points(scores, labels).set_index("condition")
-    assert table.loc["Hernia", "train_f1"] == 0
+    assert table.loc["Hernia", "train_f_beta"] == 0
     points = table["operating_point"].to_dict()
     assert all(
         "Hernia" not in prompts.names_above(s, points)
@@ -376,6 +381,7 @@ def test_the_answer_is_what_follows_the_last_header():
         "The heart is big."
     )
     assert prompts.answer(prompt) == ""
+    assert prompts.answer(prompt + "One.\n### Response:\nTwo.") == "Two."
     assert prompts.answer("The heart is big.") == "The heart is big."
 
 

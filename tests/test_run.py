@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from llamaxr_utils import artifacts, run
+from llamaxr_utils import artifacts, files, machine, run
 from llamaxr_utils.errors import CourseError
 
 NOTEBOOK = "03_build_prompts"
@@ -167,10 +167,10 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
     folder = folders / "smoke"
     assert record["knobs"] == {"SCORE_FORMAT": "names", "SEED": 42}
     assert record["inputs"] == {
-        "image_scores": artifacts.sha256(folder / "image_scores.parquet")
+        "image_scores": files.sha256(folder / "image_scores.parquet")
     }
     assert record["outputs"] == {
-        name: artifacts.sha256(folder / name)
+        name: files.sha256(folder / name)
         for name in ("prompts.parquet", "tables/tokens.csv")
     }
     assert record["seconds"] >= 0 and record["peak_memory_gb"] > 0
@@ -211,6 +211,6 @@ def test_the_clone_is_found_from_inside_its_notebooks(tmp_path, monkeypatch):
 
 
 def test_the_device_comes_with_a_reason():
-    device, dtype, reason = run.pick_device()
+    device, dtype, reason = machine.pick_device()
     assert device in ("cuda", "mps", "cpu")
     assert dtype in ("float32", "float16", "bfloat16") and reason

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from llamaxr_utils import phantoms, reports, run
+from llamaxr_utils import machine, phantoms, reports, run
 
 
 def test_import_of_the_kit():
@@ -30,7 +30,7 @@ def test_drawing_phantoms(tmp_path):
     studies = reports.load_studies().head(90)
     size = run.knob_value("01_explore_data", "IMAGE_SIZE", "cpu")
     began = time.perf_counter()
-    phantoms.draw_studies(studies, tmp_path, size, workers=run.cores())
+    phantoms.draw_studies(studies, tmp_path, size, workers=machine.cores())
     rate = len(studies) / (time.perf_counter() - began)
     print(f"\nphantoms at {size} pixels: {rate:.0f} studies a second")
     assert rate > 3

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import artifacts, finetune, generate, models, run
+from llamaxr_utils import artifacts, finetune, generate, models, run, training
 
 BARE, NAMES, BOTH = "bare", "names", "headings, names"
 COMMON = {
@@ -45,7 +45,7 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
             warmup_steps=20,
             **COMMON,
         )
-        finetune.train(
+        training.train(
             model, tokenizer, corpus.assign(split="train"), home / "a",
             settings,
         )
@@ -61,7 +61,7 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
         )
         rest = pairs[pairs["split"].ne("test")]
         settings |= {"save_strategy": "epoch"}
-        result = finetune.train(
+        result = training.train(
             model, tokenizer, rest, home / "b", settings, patience=2
         )
         loss = result.facts["best_val_loss"]

@@ -1,0 +1,313 @@
+"""Networks by full name: made, trained, saved, and refused."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from llamaxr_utils import backbones
+from llamaxr_utils.conditions import NATIVE_ORDER
+from llamaxr_utils.errors import CourseError
+
+SMALL = "densenet-small@phantom"
+N = 48
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Grey squares: bright ones have the first nine conditions."""
+    rng = np.random.default_rng(0)
+    size = backbones.build(SMALL).resolution
+    bright = np.arange(N) % 2
+    grey = rng.integers(0, 60, (N, size, size)) + 150 * bright[:, None, None]
+    labels = np.zeros((N, 18), int)
+    labels[:, :9] = bright[:, None]
+    labels[:4, 9:17] = 1  # the last one never occurs
+    return grey.astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def trained(pictures):
+    model = backbones.build(SMALL)
+    losses = backbones.train(model, *pictures, epochs=4, batch_size=8)
+    return model, losses
+
+
+# --- making -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [SMALL, "densenet-small@random"])
+def test_the_full_name_and_the_names_of_the_outputs(name):
+    model = backbones.build(name)
+    assert model.full_name == name
+    assert model.pathologies == list(NATIVE_ORDER)
+    assert not model.training
+
+
+def test_the_seed_makes_the_weights():
+    import torch
+
+    weights = [
+        backbones.build(SMALL, seed).classifier.weight for seed in (1, 1, 2)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_released_architecture_has_the_released_size():
+    """6,966,034 parameters, as in torchxrayvision's weight file."""
+    model = backbones.build("densenet121@random")
+    assert sum(p.numel() for p in model.parameters()) == 6_966_034
+    assert model.resolution == 224
+
+
+def test_an_unknown_backbone_lists_those_there_are():
+    with pytest.raises(CourseError) as caught:
+        backbones.build("resnet50@phantom")
+    assert "densenet-small" in caught.value.why
+    assert backbones.RELEASED in caught.value.why
+
+
+# --- training ---------------------------------------------------------------
+
+
+def test_training_lowers_the_loss(trained, capsys):
+    _, losses = trained
+    assert len(losses) == 4
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_training_separates_what_can_be_separated(trained, pictures):
+    model, _ = trained
+    scores = backbones.predict(model, pictures[0])[:, :9].mean(1)
+    bright = pictures[1][:, 0].astype(bool)
+    assert scores[bright].min() > scores[~bright].max()
+
+
+def test_the_same_seed_trains_the_same(pictures):
+    grey, labels = pictures
+    losses = [
+        backbones.train(
+            backbones.build(SMALL), grey[:16], labels[:16], 1, batch_size=8
+        )
+        for _ in range(2)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_trained_network_is_out_of_training_mode(trained, pictures):
+    model, _ = trained
+    assert not model.training
+    alone = backbones.predict(model, pictures[0][:3])
+    among = backbones.predict(model, pictures[0])[:3]
+    assert np.allclose(alone, among, atol=1e-5)
+
+
+def test_scores_are_between_0_and_1_and_batches_do_not_matter(
+    trained, pictures
+):
+    model, _ = trained
+    scores = backbones.predict(model, pictures[0])
+    assert scores.shape == (N, 18)
+    assert scores.min() >= 0
+    assert scores.max() <= 1
+    small = backbones.predict(model, pictures[0], batch_size=7)
+    assert np.allclose(small, scores, atol=1e-5)
+    assert backbones.predict(model, pictures[0][:0]).shape == (0, 18)
+
+
+# --- operating points -------------------------------------------------------
+
+
+def f1(said, truth):
+    return 2 * (said & truth).sum() / max(said.sum() + truth.sum(), 1)
+
+
+def test_half_is_the_operating_point_of_the_best_f1(trained, pictures):
+    """op_norm moves each condition's threshold to 0.5."""
+    model, _ = trained
+    grey, labels = pictures
+    scores = backbones.predict(model, grey) + 1e-6
+    for k in range(18):
+        truth = labels[:, k].astype(bool)
+        if not truth.any():
+            continue
+        reached = f1(scores[:, k] >= 0.5, truth)
+        best = max(f1(scores[:, k] >= t, truth) for t in scores[:, k])
+        assert reached == pytest.approx(best), NATIVE_ORDER[k]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.004], ids=["usual", "rare"])
+def test_operating_points_with_ties_and_small_probabilities(scale):
+    rng = np.random.default_rng(5)
+    scores = (rng.integers(1, 6, (60, 18)) / 6 * scale).astype(np.float32)
+    truth = (rng.random((60, 18)) < scores / scale / 2).astype(int)
+    truth[:, 3] = 0
+    model = backbones.build(SMALL)
+    backbones.set_operating_points(model, scores, truth)
+    points = model.op_threshs.numpy()
+    assert points[3] == 0.5  # never seen
+    for k in set(range(18)) - {3}:
+        reached = f1(scores[:, k] >= points[k], truth[:, k].astype(bool))
+        best = max(
+            f1(scores[:, k] >= t, truth[:, k].astype(bool))
+            for t in scores[:, k]
+        )
+        assert reached == pytest.approx(best)
+
+
+def test_rescaling_keeps_the_order_and_puts_the_point_at_half(pictures):
+    import torch
+
+    model = backbones.build(SMALL)
+    plain = backbones.predict(model, pictures[0])
+    point = float(np.median(plain[:, 0]))
+    model.op_threshs = torch.full((18,), point)
+    scaled = backbones.predict(model, pictures[0])[:, 0]
+    assert (np.argsort(scaled) == np.argsort(plain[:, 0])).all()
+    assert ((scaled >= 0.5) == (plain[:, 0] >= point)).all()
+
+
+def test_a_random_network_is_not_trained_and_may_be_called_twice(
+    pictures, capsys
+):
+    model = backbones.build("densenet-small@random")
+    before = model.classifier.weight.clone()
+    assert backbones.train_if_needed(model, *pictures) == []
+    first = model.op_threshs.clone()
+    backbones.train_if_needed(model, *pictures)  # the cell run again
+    assert np.allclose(first, model.op_threshs)
+    assert (model.classifier.weight == before).all()
+    assert "on purpose" in capsys.readouterr().out
+
+
+def test_the_released_network_is_left_alone(pictures):
+    model = backbones.build(backbones.RELEASED)
+    assert backbones.train_if_needed(model, *pictures) == []
+    assert model.op_threshs is None
+
+
+# --- files ------------------------------------------------------------------
+
+
+def test_a_saved_network_gives_the_same_scores(trained, pictures, tmp_path):
+    model, _ = trained
+    backbones.save(model, tmp_path / "backbone")
+    again = backbones.load(tmp_path / "backbone")
+    assert again.full_name == SMALL
+    assert again.pathologies == model.pathologies
+    assert np.array_equal(
+        backbones.predict(again, pictures[0]),
+        backbones.predict(model, pictures[0]),
+    )
+    names = {file.name for file in (tmp_path / "backbone").iterdir()}
+    assert names == {"model.safetensors", "backbone.json"}  # no pickle
+
+
+def test_a_network_without_points_stays_without(tmp_path, pictures):
+    model = backbones.build(SMALL)
+    backbones.save(model, tmp_path)
+    again = backbones.load(tmp_path)
+    assert again.op_threshs is None
+    assert np.array_equal(
+        backbones.predict(again, pictures[0][:4]),
+        backbones.predict(model, pictures[0][:4]),
+    )
+
+
+def test_weights_that_lack_a_layer_are_not_taken(trained, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    backbones.save(trained[0], tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["classifier.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"classifier\.weight"):
+        backbones.load(tmp_path)
+
+
+# --- the released weights ---------------------------------------------------
+
+
+class Trap:
+    """Code that runs when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def test_a_file_with_another_hash_is_refused_before_it_is_opened(tmp_path):
+    sprung = tmp_path / "sprung"
+    file = tmp_path / backbones.RELEASED_FILE
+    file.write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(CourseError) as caught:
+        backbones.load_released(file)
+    assert "was not opened" in caught.value.why
+    assert backbones.RELEASED_URL in caught.value.do
+    assert not sprung.exists()
+    pickle.loads(file.read_bytes())  # the trap is real
+    assert sprung.exists()
+
+
+def test_a_torch_file_with_another_hash_is_refused_too(tmp_path):
+    import torch
+
+    sprung = tmp_path / "sprung"
+    file = tmp_path / "weights.pt"
+    torch.save({"state": Trap(sprung)}, file)
+    with pytest.raises(CourseError, match="not the released weight file"):
+        backbones.load_released(file)
+    assert not sprung.exists()
+
+
+def test_missing_weights_say_where_they_come_from(folders):
+    with pytest.raises(CourseError) as caught:
+        backbones.make(backbones.RELEASED)
+    assert "not on this machine" in caught.value.what
+    assert backbones.RELEASED_FILE in caught.value.do
+    assert "densenet-small@iu-train" in caught.value.do
+
+
+def test_a_file_with_the_right_hash_is_loaded(tmp_path, monkeypatch):
+    """The real file is not here: one of the same form, under its hash."""
+    import hashlib
+
+    import torch
+    import torchxrayvision as xrv
+
+    inside = backbones.build("densenet121@random", seed=9)
+    file = tmp_path / backbones.RELEASED_FILE
+    torch.save(inside, file)
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(backbones, "RELEASED_SHA256", found)
+    model = backbones.load_released(file)
+    assert model.full_name == backbones.RELEASED
+    assert torch.equal(model.classifier.weight, inside.classifier.weight)
+    facts = xrv.models.model_urls[backbones.RELEASED]
+    assert model.pathologies == facts["labels"]
+    assert torch.allclose(
+        model.op_threshs, torch.tensor(facts["op_threshs"])
+    )
+    grey = np.zeros((2, 224, 224), np.uint8)
+    assert backbones.predict(model, grey).shape == (2, 18)
+
+
+def test_the_pinned_hash_is_the_released_files():
+    assert backbones.RELEASED_SHA256 == (
+        "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
+    )
