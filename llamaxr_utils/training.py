@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from . import machine, models
+from . import artifacts, machine, models
 from .errors import CourseError
 from .files import disk_errors, write_json
 from .finetune import MAX_LENGTH
 from .models import load_tokenizer
-from .run import Run
+from .run import Run, read_record
 
 
 class Training(NamedTuple):
@@ -203,6 +203,11 @@ def make_base(
     if not models.made_here(name):
         print(f"{name} is published: no pre-training.")
         return models.locate(name), None
+    if _left_by_interrupted_run(nb):
+        print("The base of the interrupted run is whole: used again.")
+        made = artifacts.path_of(nb.folder, "base_model")
+        nb.outputs["base_model"] = made
+        return str(made), None
     tokenizer = load_tokenizer(str(tokenizer_folder))
     model = models.new_llama(name, tokenizer, int(settings["seed"]))
     result = train(
@@ -218,6 +223,17 @@ def make_base(
         inputs=["studies", "tokenizer"],
     )
     return str(nb.outputs["base_model"]), result
+
+
+def _left_by_interrupted_run(nb: Run) -> bool:
+    """True if ``base_model`` is up to date, was made with these knobs, and
+    is not the one that the notebook's last *finished* run recorded."""
+    made = artifacts.manifest(nb.folder, "base_model")
+    if not made or artifacts.stale_because(nb.folder, "base_model"):
+        return False
+    finished = read_record(nb.folder, nb.notebook) or {"outputs": {}}
+    same = made["parameters"] == {"images": nb.images, **nb.knobs}
+    return same and made["sha256"] != finished["outputs"].get("base_model")
 
 
 def _dataset(kind: Any, rows: pd.DataFrame) -> Any:

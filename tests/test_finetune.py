@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES, tiny_base
 
-from llamaxr_utils import finetune, generate, models, training
+from llamaxr_utils import finetune, generate, models, run, training
 from llamaxr_utils.errors import CourseError
 
 SETTINGS = dict(
@@ -457,7 +457,7 @@ def test_progress_is_one_line_a_log(base, pairs, tmp_path, capsys):
 
 def notebook_04(tokenizer_at):
     """The run of notebook 04, with what it reads."""
-    from llamaxr_utils import artifacts, run
+    from llamaxr_utils import artifacts
 
     knobs = dict.fromkeys(run.knob_table("04_finetune_qlora"))
     nb = run.start("04_finetune_qlora", "smoke", **knobs)
@@ -487,6 +487,27 @@ def test_a_base_is_made_saved_and_then_loads_in_4_bit(base, pairs, folders):
     train_pairs = pairs[pairs["split"] == "train"]
     loss = loss_on(model, tokenizer, train_pairs, "train")
     assert loss < result.log["loss"].iloc[0] - 0.5
+
+
+def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
+    corpus = pairs.loc[pairs["split"] == "train", ["prompt", "completion"]]
+    settings = {**SETTINGS, "num_train_epochs": 1, "save_strategy": "no"}
+
+    def result(nb):
+        tokenizer = nb.folder / "tokenizer"
+        return training.make_base(
+            nb, "random-llama", tokenizer, corpus, settings
+        )[1]
+
+    first = notebook_04(base)
+    assert result(first) is not None
+    again = run.Run(first.notebook, first.profile, None)
+    assert result(again) is None  # killed before the end: taken up
+    other = run.Run(first.notebook, first.profile, None)
+    other.knobs = {"PRETRAIN_EPOCHS": 9}
+    assert result(other) is not None  # another knob: made anew
+    other.finish()
+    assert result(other) is not None  # a finished run that is run again
 
 
 def test_a_published_base_needs_no_pre_training(base, pairs, folders, capsys):
