@@ -133,7 +133,7 @@ def ctrl_c_at(step):
         return callback
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "_progress", interrupting)
+        patch.setattr(training, "_progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -502,6 +502,7 @@ def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
     first = notebook_04(base)
     assert result(first) is not None
     again = run.Run(first.notebook, first.profile, None)
+    again.knobs = first.knobs
     assert result(again) is None  # killed before the end: taken up
     other = run.Run(first.notebook, first.profile, None)
     other.knobs = {"PRETRAIN_EPOCHS": 9}

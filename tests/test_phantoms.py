@@ -33,7 +33,7 @@ HEADINGS = {
 
 
 #: Mean grey of a left-sided effusion's picture in 3 x 3 blocks: measured.
-BLOCKS = [[42.0, 73.2, 49.3], [62.0, 130.8, 79.8], [89.8, 172.4, 118.3]]
+BLOCKS = [[42.0, 73.2, 49.3], [62.0, 132.4, 88.7], [89.8, 172.5, 119.4]]
 
 
 def center(mask):
