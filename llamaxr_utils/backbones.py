@@ -20,6 +20,7 @@ from .conditions import NATIVE_ORDER
 from .errors import CourseError
 from .images import to_model_range
 from .run import data_folder
+from .thresholds import best_f_beta
 
 RELEASED = "densenet121-res224-all"
 #: The released weights of torchxrayvision; a pickled module, so its hash is
@@ -245,13 +246,7 @@ def set_operating_points(
 
     points = []
     for score, truth in zip(probabilities.T, labels.T):
-        order = np.argsort(-score, kind="stable")
-        hits = np.cumsum(truth[order])
-        f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
-        # A threshold can only stand where the score changes.
-        last = np.append(np.diff(score[order]) != 0, True)
-        best = int(np.argmax(np.where(last, f1, -1.0)))
-        point = score[order][best] if truth.any() else 0.5
+        point, _ = best_f_beta(score, truth) or (0.5, 0.0)
         points.append(float(np.clip(point, 1e-6, 1 - 1e-6)))
     model.op_threshs = torch.tensor(points)
 

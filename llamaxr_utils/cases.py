@@ -17,7 +17,7 @@ from .findings import FINDINGS, label_report, split_sentences
 from .reports import normalise
 from .run import WARNING
 
-#: verdict -> (mark, colour): green and red as in the paper's Tables 5 and 6.
+#: verdict -> (mark, colour); red means added in the paper's Table 5 as well.
 VERDICTS = {
     "agree": ("=", "#333333"),
     "missed": ("−", "#1b7837"),

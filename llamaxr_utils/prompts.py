@@ -16,6 +16,7 @@ import pandas as pd
 
 from .conditions import CONDITIONS, NATIVE_ORDER, VIEWS, as_vector
 from .errors import CourseError
+from .thresholds import best_f_beta
 
 #: Alpaca template with an input, as in Figure 4 of the paper.
 TEMPLATE = (
@@ -200,7 +201,8 @@ def operating_points(
     for condition in CONDITIONS:
         score = np.array([m[condition] for m in means.values()])
         truth = np.array([labels[study][condition] for study in means])
-        point, best = _best_f_beta(score, truth, beta)
+        found = best_f_beta(score, truth, beta)
+        point, best = found or (2.0, 0.0)  # above every score: never named
         prevalence = float(truth.mean()) if len(truth) else 0.0
         rows.append((condition, point, prevalence, best))
     return pd.DataFrame(
@@ -208,22 +210,6 @@ def operating_points(
         columns=["condition", "operating_point", "train_prevalence"]
         + ["train_f_beta"],
     )
-
-
-def _best_f_beta(
-    score: np.ndarray, truth: np.ndarray, beta: float
-) -> tuple[float, float]:
-    """(threshold, F-beta) of the best rule ``score >= threshold``."""
-    if not truth.any():
-        return 2.0, 0.0  # above every score: the name is never used
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(truth[order])
-    named, square = np.arange(1, len(order) + 1), beta**2
-    f_beta = (1 + square) * hits / (named + square * truth.sum())
-    # A threshold can only stand where the score changes.
-    last = np.append(np.diff(score[order]) != 0, True)
-    best = int(np.argmax(np.where(last, f_beta, -1.0)))
-    return float(score[order][best]), float(f_beta[best])
 
 
 def prompt_table(

@@ -308,7 +308,8 @@ def start(
         paper = knob_value(notebook, knob, "paper")
         rows.append((knob, run.knobs[knob], origin, paper))
     if rows:
-        table = pd.DataFrame(rows, columns=["knob", "value", "from", "paper"])
+        columns = ["knob", "value", "from", "profile paper"]
+        table = pd.DataFrame(rows, columns=columns)
         print(table.to_string(index=False))
     print(f"Run folder: runs/{run.name} · {platform_line()}")
     _check_inputs(run, reads, make_inputs)

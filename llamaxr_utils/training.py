@@ -19,12 +19,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from . import artifacts, machine, models
+from . import machine
 from .errors import CourseError
 from .files import disk_errors, write_json
 from .finetune import MAX_LENGTH
-from .models import load_tokenizer
-from .run import Run, read_record
 
 
 class Training(NamedTuple):
@@ -171,69 +169,6 @@ def train(
     }
     shutil.rmtree(folder, ignore_errors=True)
     return Training(log, facts)
-
-
-def make_base(
-    nb: Run,
-    name: str,
-    tokenizer_folder: Path,
-    corpus: pd.DataFrame,
-    settings: Mapping[str, Any],
-) -> tuple[str, Training | None]:
-    """Where the base is: made and pre-trained now, or published.
-
-    Parameters
-    ----------
-    nb : Run
-        Of the notebook that writes ``base_model``.
-    name : str
-        A key of `models.BASES`.
-    tokenizer_folder : Path
-        Artifact ``tokenizer``.
-    corpus : DataFrame
-        `models.pretraining_pairs`.
-    settings : mapping
-        For `train`; the loss is taken on all tokens of the report.
-
-    Returns
-    -------
-    (str, Training or None)
-        What `load_in_4bit` takes; the training, when there was one.
-    """
-    if not models.made_here(name):
-        print(f"{name} is published: no pre-training.")
-        return models.locate(name), None
-    if _left_by_interrupted_run(nb):
-        print("The base of the interrupted run is whole: used again.")
-        made = artifacts.path_of(nb.folder, "base_model")
-        nb.outputs["base_model"] = made
-        return str(made), None
-    tokenizer = load_tokenizer(str(tokenizer_folder))
-    model = models.new_llama(name, tokenizer, int(settings["seed"]))
-    result = train(
-        model,
-        tokenizer,
-        corpus.assign(split="train"),
-        nb.folder / "checkpoints-base",
-        settings,
-    )
-    nb.save(
-        "base_model",
-        lambda folder: models.save_model(model, tokenizer, folder),
-        inputs=["studies", "tokenizer"],
-    )
-    return str(nb.outputs["base_model"]), result
-
-
-def _left_by_interrupted_run(nb: Run) -> bool:
-    """True if ``base_model`` is up to date, was made with these knobs, and
-    is not the one that the notebook's last *finished* run recorded."""
-    made = artifacts.manifest(nb.folder, "base_model")
-    if not made or artifacts.stale_because(nb.folder, "base_model"):
-        return False
-    finished = read_record(nb.folder, nb.notebook) or {"outputs": {}}
-    same = made["parameters"] == {"images": nb.images, **nb.knobs}
-    return same and made["sha256"] != finished["outputs"].get("base_model")
 
 
 def _dataset(kind: Any, rows: pd.DataFrame) -> Any:

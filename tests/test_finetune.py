@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES, tiny_base
 
-from llamaxr_utils import finetune, generate, models, run, training
+from llamaxr_utils import finetune, generate, models, pretrain, run, training
 from llamaxr_utils.errors import CourseError
 
 SETTINGS = dict(
@@ -476,7 +476,7 @@ def notebook_04(tokenizer_at):
 def test_a_base_is_made_saved_and_then_loads_in_4_bit(base, pairs, folders):
     nb = notebook_04(base)
     corpus = pairs.loc[pairs["split"] == "train", ["prompt", "completion"]]
-    made, result = training.make_base(
+    made, result = pretrain.make_base(
         nb, "random-llama", nb.folder / "tokenizer", corpus,
         {**SETTINGS, "num_train_epochs": 12, "save_strategy": "no"},
     )
@@ -495,7 +495,7 @@ def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
 
     def result(nb):
         tokenizer = nb.folder / "tokenizer"
-        return training.make_base(
+        return pretrain.make_base(
             nb, "random-llama", tokenizer, corpus, settings
         )[1]
 
@@ -513,7 +513,7 @@ def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
 
 def test_a_published_base_needs_no_pre_training(base, pairs, folders, capsys):
     nb = notebook_04(base)
-    source, result = training.make_base(
+    source, result = pretrain.make_base(
         nb, "smollm2-135m", nb.folder / "tokenizer", pairs, SETTINGS
     )
     assert source == models.base("smollm2-135m").source

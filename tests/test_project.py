@@ -20,10 +20,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "llamaxr_utils"
 #: A module imports only from modules before it.
 ORDER = """
-    __init__ torch_setup errors files conditions mesh artifacts downloads
+    __init__ torch_setup errors files conditions thresholds mesh
+    artifacts downloads
     machine run
     reports chest phantoms images
-    backbones features prompts models finetune training generate
+    backbones features prompts models finetune training pretrain
+    generate
     cleaning meteor metrics equations findings clinical stats baselines
     grounding
     tables plots evaluate predictions score scorecard cases exercises
