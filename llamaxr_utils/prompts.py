@@ -83,6 +83,14 @@ def mean_scores(scores: Scores) -> dict[str, float]:
     return {c: float(np.mean([v[c] for v in views])) for c in CONDITIONS}
 
 
+def both_views(scores: Scores) -> np.ndarray:
+    """The 36 scores, frontal first, float64; a missing view takes those of
+    the other. For distances between studies, not for prompts."""
+    views = [v for v in VIEWS if _available(scores, v)]
+    chosen = [v if v in views else views[0] for v in VIEWS]
+    return np.concatenate([as_vector(scores[v]) for v in chosen])
+
+
 def names_above(
     scores: Scores, operating_points: Mapping[str, float]
 ) -> list[str] | None:

@@ -222,3 +222,29 @@ def test_dropped_pairs_do_not_shift_the_ids():
     assert list(dict.fromkeys(table["study_id"])) == ["A", "C"]
     exact = table[(table["study_id"] == "C") & (table["metric"] == "BLEU-1")]
     assert np.isclose(exact["value"], 1.0).all()
+
+
+def test_notebook_06_needs_no_torch():
+    """Its imports, and a score, with torch and transformers out of reach."""
+    import json
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    notebook = Path(__file__).parent.parent / "notebooks"
+    cells = json.loads(
+        (notebook / "06_evaluate_reports.ipynb").read_text("utf-8")
+    )["cells"]
+    code = (
+        "import sys\n"
+        "class Gone:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, *_):\n"
+        "        if name in ('torch', 'transformers'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Gone)\n"
+        + "".join(cells[2]["source"])
+        + "\nmetrics.score_reports(['The lungs are clear.'], ['Lungs clear.'])"
+        "\nbaselines.medoid(['The lungs are clear.', 'No effusion.'])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
