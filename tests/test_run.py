@@ -96,7 +96,7 @@ def test_none_takes_the_profiles_value_and_the_source_is_printed(capsys):
     nb = begin("cpu", SEED=7)
     assert (nb.SCORE_FORMAT, nb.SEED) == ("names", 7)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["knob", "value", "from", "paper"] in lines
+    assert ["knob", "value", "from", "profile", "paper"] in lines
     assert ["SCORE_FORMAT", "names", "profile", "paper"] in lines
     assert ["SEED", "7", "you", "42"] in lines
 
