@@ -2,7 +2,7 @@
 
 The same LoRA on the same prompts of a finished run, over bases that were
 pre-trained on different text; greedy reports of all test studies, with their
-own and with another study's scores. About 15 minutes on two cores:
+own and with another study's scores. About 12 minutes on two cores:
 
     make course && .venv/bin/python tests/bench/log_collapse.py
 """
@@ -14,7 +14,7 @@ import pandas as pd
 
 from llamaxr_utils import artifacts, finetune, generate, models, run, training
 
-BARE, NAMES, BOTH = "bare", "names", "headings, names"
+BARE, BOTH = "bare", "headings, names"
 COMMON = {
     "optim": "adamw_torch_fused",
     "gradient_checkpointing": False,
