@@ -40,3 +40,14 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path / "data"))
     return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch on one thread: quicker for tiny models, and repeatable."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
