@@ -1,4 +1,6 @@
 # make course    sets up, runs notebooks 01 to 07, says where the results are
+# make study     runs notebooks 08 to 11
+# make figures   draws figures/ again from figures/data and phantoms
 # make test      sets up, runs all checks and tests
 # Variables: PROFILE=cpu IMAGES=phantom FROM=04 TO=06 FORCE=1 PYTHON=python3.12
 
@@ -21,7 +23,7 @@ export PYTHONNOUSERSITE := 1
 COURSE = $(IN) -m llamaxr_utils course --profile $(PROFILE) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FORCE),--force)
 
-.PHONY: setup course study test check lab tidy bench
+.PHONY: setup course study figures test check lab tidy bench
 .DEFAULT_GOAL := course
 
 setup: $(READY)
@@ -55,8 +57,13 @@ $(READY): constraints.txt pyproject.toml
 course: $(READY)
 	@$(COURSE) --from $(FROM) --to $(TO)
 
+# 11 collects what is there, other runs included: it is never up to date.
 study: $(READY)
-	@$(COURSE) --from 08 --to 11
+	@$(COURSE) --from 08 --to 10
+	@$(COURSE) --from 11 --to 11 --force
+
+figures: $(READY)
+	@$(IN) -m llamaxr_utils.gallery
 
 check: $(READY)
 	@$(IN) -m ruff check --quiet .

@@ -1,4 +1,4 @@
-"""The commands: ``python -m llamaxr_utils course | tidy | score | fetch``.
+"""The commands: ``python -m llamaxr_utils course | score | report`` ...
 
 Only reads the command line; the work is done by the functions it calls.
 """
@@ -38,6 +38,12 @@ def _tidy(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    from .check import run_check
+
+    return 0 if run_check(options.profile, options.images) else 1
+
+
 def _score(options: argparse.Namespace) -> int:
     from .score import score_file
     from .scorecard import as_text, check_output, write
@@ -56,14 +62,64 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
+def _fetch_openi(options: argparse.Namespace) -> int:
+    from . import openi
+
+    if not (options.studies or options.all or options.origin):
+        raise CourseError(
+            "It is not said how many images to fetch.",
+            "All 7,470 are 1.4 GB; the images of 100 studies about 50 MB.",
+            "Add --studies N or --all.",
+        )
+    studies = None if options.all else options.studies
+    missing = openi.fetch(studies, options.mirror, options.origin)
+    if options.all and openi.fetch_reports(options.mirror) is None:
+        print("The reports were not there; torchxrayvision holds the same.")
+    print(openi.summary(openi.wanted_images(studies), missing))
+    print(f"They lie in {openi.home()}; choose them with IMAGES=real.")
+    return 1 if missing else 0
+
+
 def _fetch(options: argparse.Namespace) -> int:
+    if options.name == "openi":
+        return _fetch_openi(options)
     from .downloads import SOURCES, fetch
     from .run import cache_folder
 
     origin = options.origin or options.mirror
+    if options.name not in SOURCES:
+        from . import released
+
+        path = released.fetch(options.name, origin)
+        released.state_dict(options.name)  # read once, kept safe
+        print(f'{path}\nUse it: BACKBONE = "{options.name}" in notebook 02.')
+        return 0
     path = fetch(options.name, cache_folder(), origin)
     print(f"{path}  ({SOURCES[options.name].licence})")
     print(f"Score it: python -m llamaxr_utils score {path}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .draft import write_draft
+    from .draftpage import as_text, write_page
+    from .fhir import write_fhir
+
+    paths = {"frontal": options.frontal, "lateral": options.lateral}
+    draft = write_draft(paths, options.profile, options.images)
+    if options.text or not (options.html or options.fhir):
+        print(as_text(draft))
+    if options.html:
+        write_page(draft, options.html)
+        print(f"{options.html} is written.")
+    if options.fhir:
+        write_fhir(
+            options.fhir,
+            draft.report,
+            views=list(draft.pictures),
+            source=draft.facts,
+        )
+        print(f"{options.fhir} is written.")
     return 0
 
 
@@ -83,6 +139,13 @@ def main(arguments: list[str] | None = None) -> int:
     course.add_argument("--to", dest="last", metavar="NN")
     course.add_argument("--force", action="store_true", help="skip nothing")
     course.set_defaults(command=_course)
+
+    check = commands.add_parser(
+        "check", help="does this machine have what a profile asks for?"
+    )
+    check.add_argument("--profile", default="cpu")
+    check.add_argument("--images", help="phantom or real")
+    check.set_defaults(command=_check)
 
     tidy = commands.add_parser("tidy", help="strip and check the notebooks")
     tidy.set_defaults(command=_tidy)
@@ -110,13 +173,35 @@ def main(arguments: list[str] | None = None) -> int:
     score.set_defaults(command=_score)
 
     fetch = commands.add_parser(
-        "fetch", help="get published predictions, checked"
+        "fetch", help="get X-rays, weights or predictions, checked"
     )
-    fetch.add_argument("name", help="cvt2distilgpt2")
+    fetch.add_argument(
+        "name", help="openi, densenet121-res224-all ... or cvt2distilgpt2"
+    )
+    number = fetch.add_mutually_exclusive_group()
+    number.add_argument("--studies", type=int, metavar="N")
+    number.add_argument("--all", action="store_true", help="all of openi")
     place = fetch.add_mutually_exclusive_group()
     place.add_argument("--from", dest="origin", default="", metavar="FILE")
     place.add_argument("--mirror", default="", metavar="URL")
     fetch.set_defaults(command=_fetch)
+
+    report = commands.add_parser(
+        "report",
+        help="draft a report of one or two images",
+        description="Scores, draft report and caveats by the models of a "
+        "run (make course). For research and teaching, not for diagnosis.",
+    )
+    report.add_argument("frontal", help="frontal.png")
+    report.add_argument("lateral", nargs="?", help="lateral.png")
+    report.add_argument("--profile", default="cpu")
+    report.add_argument("--images", help="phantom or real: which run writes")
+    report.add_argument("--html", metavar="FILE", help="a page with heatmaps")
+    report.add_argument("--fhir", metavar="FILE", help="FHIR R5, as JSON")
+    report.add_argument(
+        "--text", action="store_true", help="print it (the default alone)"
+    )
+    report.set_defaults(command=_report)
 
     options = parser.parse_args(arguments)
     try:

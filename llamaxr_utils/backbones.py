@@ -1,56 +1,112 @@
-"""DenseNets by full name: build, train, save, load.
+"""Image networks by full name: build, run, save, load.
 
-A full name says architecture and training data, ``densenet-small@phantom``
-or ``densenet121-res224-all`` (torchxrayvision's own name), and stands beside
-every score. All are torchxrayvision's `DenseNet` class with 18 outputs in
-its native order; names are put to the outputs here, and only here.
+A full name says architecture and training data, ``densenet-small@phantom``,
+or is the name under which others published the network
+(``densenet121-res224-all``), and stands beside every score. Names are put to
+the 18 outputs here, and only here; how they learn is in
+`backbone_training`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .conditions import NATIVE_ORDER
+from . import released
+from .conditions import NATIVE_ORDER, plain_name
 from .errors import CourseError
-from .images import to_model_range
-from .run import data_folder
+from .machine import pick_device
+from .pixels import check_range, to_model_range
 from .thresholds import best_f_beta
 
-RELEASED = "densenet121-res224-all"
-#: The released weights of torchxrayvision; a pickled module, so its hash is
-#: checked before it is opened.
-RELEASED_FILE = (
-    "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-lr001-"
-    "rot45-tr15-sc15-seed0-best.pt"
-)
-RELEASED_URL = (
-    "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
-    + RELEASED_FILE
-)
-RELEASED_SHA256 = (
-    "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
-)
+#: The paper's network.
+RELEASED = released.PAPER
 
 
 class Architecture(NamedTuple):
-    """Arguments of ``torchxrayvision.models.DenseNet`` and the input size."""
+    """How a network is built, what it reads and where Grad-CAM looks."""
 
-    growth_rate: int
-    block_config: tuple[int, ...]
-    num_init_features: int
-    resolution: int
+    build: Callable[[], Any]  #: random weights, 18 outputs
+    resolution: int  #: pixels
+    head: str  #: the last linear layer
+    cam: str  #: the layer of the heatmap
+    channels: int = 1  #: 3: an ImageNet network, in ImageNet's range
 
 
+def _densenet(growth_rate: int, block_config: tuple, first: int) -> Any:
+    import torchxrayvision as xrv
+
+    return xrv.models.DenseNet(
+        weights=None,
+        num_classes=len(NATIVE_ORDER),
+        growth_rate=growth_rate,
+        block_config=block_config,
+        num_init_features=first,
+    )
+
+
+def _torchvision(name: str, outputs: int = len(NATIVE_ORDER)) -> Any:
+    from torchvision import models
+
+    return models.get_model(name, weights=None, num_classes=outputs)
+
+
+def _one_channel_resnet() -> Any:
+    import torch
+
+    model = _torchvision("resnet50")
+    model.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    return model
+
+
+#: To substitute another network (paper, section 3.1), add three lines here.
 ARCHITECTURES = {
-    "densenet-small": Architecture(24, (2, 3, 4, 2), 32, 64),
-    "densenet121": Architecture(32, (6, 12, 24, 16), 64, 224),
-}
+    "densenet-small": Architecture(
+        partial(_densenet, 24, (2, 3, 4, 2), 32),
+        64, "classifier", "features.denseblock3",
+    ),
+    "densenet121": Architecture(
+        partial(_densenet, 32, (6, 12, 24, 16), 64),
+        224, "classifier", "features.norm5",
+    ),
+    "resnet50-res512": Architecture(
+        _one_channel_resnet, 512, "fc", "layer4"
+    ),
+    "resnet50-imagenet": Architecture(
+        partial(_torchvision, "resnet50"), 224, "fc", "layer4", 3
+    ),
+    "efficientnet-b0-imagenet": Architecture(
+        partial(_torchvision, "efficientnet_b0"),
+        224, "classifier.1", "features", 3,
+    ),
+}  # fmt: skip
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of a full name.
+
+    Raises
+    ------
+    CourseError
+        For a name without one.
+    """
+    word = name.partition("@")[0]
+    if "@" not in name and name in released.table():
+        word = name.rpartition("-")[0].removesuffix("-res224")
+    if word not in ARCHITECTURES:
+        raise CourseError(
+            f"There is no backbone {name!r}.",
+            f"The kit knows {', '.join(ARCHITECTURES)} (with @ and the "
+            "training data) and torchxrayvision's own, such as "
+            f"{RELEASED}.",
+            "Set BACKBONE to one of them.",
+        )
+    return ARCHITECTURES[word]
 
 
 def build(name: str, seed: int = 3407) -> Any:
@@ -59,161 +115,120 @@ def build(name: str, seed: int = 3407) -> Any:
     Parameters
     ----------
     name : str
-        ``<architecture>@<training data>``.
+        ``<architecture>@<training data>``, or a published network's name.
 
     Returns
     -------
-    torchxrayvision.models.DenseNet
+    torch.nn.Module
         With ``pathologies`` (the 18 names, native order), ``resolution``,
         ``full_name``; ``op_threshs`` is None until it is trained.
     """
     import torch
-    import torchxrayvision as xrv
 
-    architecture = name.partition("@")[0]
-    if name == RELEASED:
-        architecture = "densenet121"
-    if architecture not in ARCHITECTURES:
-        raise CourseError(
-            f"There is no backbone {name!r}.",
-            f"The kit knows {', '.join(ARCHITECTURES)} (with @ and the "
-            f"training data) and {RELEASED}.",
-            "Set BACKBONE to one of them.",
-        )
-    shape = ARCHITECTURES[architecture]
+    shape = architecture(name)
     torch.manual_seed(seed)
-    model = xrv.models.DenseNet(
-        weights=None,
-        num_classes=len(NATIVE_ORDER),
-        growth_rate=shape.growth_rate,
-        block_config=shape.block_config,
-        num_init_features=shape.num_init_features,
-    )
+    model = shape.build()
+    model.op_threshs = None
     model.pathologies = list(NATIVE_ORDER)
     model.resolution, model.full_name = shape.resolution, name
-    return model.to(memory_format=torch.channels_last).eval()
+    model.to(pick_device()[0], memory_format=torch.channels_last)
+    return model.eval()
 
 
 def make(name: str, seed: int = 3407) -> Any:
-    """The network that a notebook starts from: the released one with its
-    weights (``data/weights/``), or one of ours with random weights."""
-    if name == RELEASED:
-        return load_released(data_folder() / "weights" / RELEASED_FILE)
-    return build(name, seed)
+    """The network that a notebook starts from: a published one with its
+    weights, or one of ours with random weights. One on an ImageNet trunk
+    (``resnet50-imagenet@iu-train``) has the trunk's weights."""
+    if name in released.table():
+        return load_released(name)
+    model, trunk = build(name, seed), name.partition("@")[0]
+    if trunk in released.IMAGENET and not name.endswith("@random"):
+        head = architecture(name).head
+        state = released.state_dict(trunk)  # of 1,000 classes: not the head
+        kept = {k: v for k, v in state.items() if not k.startswith(head)}
+        model.load_state_dict(kept, strict=False)
+    return model
+
+
+def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
+    """A published network of torchxrayvision, with its operating points.
+
+    Parameters
+    ----------
+    name : str
+        A name of torchxrayvision's list.
+    file : path, optional
+        The published file; else `released.state_dict` looks for it.
+
+    Raises
+    ------
+    CourseError
+        If the file is missing, or is not the published one.
+    """
+    import torch
+
+    state, model = released.state_dict(name, file), build(name)
+    model.load_state_dict(state)
+    names, points = released.facts(name)
+    model.pathologies = [plain_name(n) for n in names]
+    model.op_threshs = torch.tensor(points).to(device_of(model))
+    return model
 
 
 def to_batch(grey: np.ndarray) -> Any:
     """uint8 (n, size, size) -> float32 tensor (n, 1, size, size) in the
-    range of torchxrayvision, channels last."""
+    range of torchxrayvision, channels last.
+
+    Raises
+    ------
+    CourseError
+        If the values cannot be in [-1024, 1024] (`pixels.check_range`).
+    """
     import torch
 
-    batch = torch.from_numpy(to_model_range(grey))[:, None]
+    values = to_model_range(grey)
+    check_range(values)
+    batch = torch.from_numpy(values)[:, None]
     return batch.contiguous(memory_format=torch.channels_last)
 
 
 def logits(model: Any, batch: Any) -> Any:
-    """Outputs before the sigmoid, shape (n, 18), in the native order."""
-    return model.classifier(model.features2(batch))
+    """Outputs before the sigmoid, shape (n, 18), in the network's order."""
+    batch = batch.to(device_of(model))
+    if hasattr(model, "features2"):  # torchxrayvision's DenseNet
+        return model.classifier(model.features2(batch))
+    if architecture(model.full_name).channels == 3:
+        batch = _as_imagenet(batch)
+    return model(batch)
 
 
-def train(
-    model: Any,
-    grey: np.ndarray,
-    labels: np.ndarray,
-    epochs: int = 4,
-    learning_rate: float = 4e-3,
-    batch_size: int = 32,
-    seed: int = 3407,
-) -> list[float]:
-    """Train on images and 18 labels; binary cross-entropy, AdamW, one cycle.
-
-    Parameters
-    ----------
-    grey : ndarray of uint8, shape (n, size, size)
-    labels : ndarray of 0 and 1, shape (n, 18)
-        In the native order. Rare conditions weigh more (square root of the
-        ratio of negatives to positives, at most 10).
-    epochs, learning_rate, batch_size, seed
-
-    Returns
-    -------
-    list of float
-        Mean loss of each epoch. The model is trained in place, and its
-        ``op_threshs`` are set so that 0.5 is the operating point of best F1
-        on the images it was trained on.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    truth = torch.from_numpy(labels.astype(np.float32))
-    ratio = (1 - truth.mean(0)) / truth.mean(0).clamp_min(1e-3)
-    loss_of = torch.nn.BCEWithLogitsLoss(
-        pos_weight=ratio.sqrt().clamp(1, 10)
-    )
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, weight_decay=0.01
-    )
-    steps = epochs * -(-len(grey) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=max(steps, 2)
-    )
-    losses, began = [], time.perf_counter()
-    model.op_threshs = None
-    model.train()
-    for epoch in range(epochs):
-        total = 0.0
-        order = torch.randperm(len(grey), generator=generator)
-        for chosen in order.split(batch_size):
-            batch = _vary(to_batch(grey[chosen.numpy()]), generator)
-            loss = loss_of(logits(model, batch), truth[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(chosen)
-        losses.append(total / len(grey))
-        spent = time.perf_counter() - began
-        print(
-            f"epoch {epoch + 1}/{epochs} · loss {losses[-1]:.4f} · "
-            f"{spent:.0f} s",
-            flush=True,
-        )
-    model.eval()
-    set_operating_points(model, predict(model, grey), labels)
-    return losses
+def _as_imagenet(batch: Any) -> Any:
+    """[-1024, 1024], one channel -> what ImageNet networks were trained on
+    (torchvision.models, "Using the pre-trained models")."""
+    mean = batch.new_tensor([0.485, 0.456, 0.406])[None, :, None, None]
+    std = batch.new_tensor([0.229, 0.224, 0.225])[None, :, None, None]
+    return ((batch + 1024) / 2048 - mean) / std
 
 
-def train_if_needed(
-    model: Any, grey: np.ndarray, labels: np.ndarray, **settings: Any
-) -> list[float]:
-    """`train` a network of ours; leave a released or random one alone.
-
-    A random one (``@random``) still gets operating points.
-    """
-    if model.full_name == RELEASED:
-        print(f"{RELEASED} is used as released.")
-        return []
-    if model.full_name.endswith("@random"):
-        print("Random weights, on purpose: scores carry little.")
-        model.op_threshs = None  # the points are set on probabilities
-        set_operating_points(model, predict(model, grey), labels)
-        return []
-    return train(model, grey, labels, **settings)
+def device_of(model: Any) -> Any:
+    return next(model.parameters()).device
 
 
-def _vary(batch: Any, generator: Any) -> Any:
-    """Shift by up to 4 pixels and change the contrast: augmentation."""
-    import torch
-
-    down, right = torch.randint(-4, 5, (2,), generator=generator).tolist()
-    contrast = 0.9 + 0.2 * torch.rand(
-        (len(batch), 1, 1, 1), generator=generator
-    )
-    return torch.roll(batch, (down, right), (2, 3)) * contrast
+def embed(model: Any, batch: Any) -> Any:
+    """What the last layer reads, shape (n, features): the image embedding
+    (1,024 numbers for a DenseNet-121)."""
+    seen = []
+    head = model.get_submodule(architecture(model.full_name).head)
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given))
+    try:
+        logits(model, batch)
+    finally:
+        hook.remove()
+    return seen[0][0]
 
 
 def predict(model: Any, grey: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """What the network returns, float32 (n, 18), native order.
+    """What the network says, float32 (n, 18), in its own order.
 
     Scores in [0, 1] when ``op_threshs`` is set (0.5 is then the operating
     point), probabilities otherwise.
@@ -228,10 +243,13 @@ def predict(model: Any, grey: np.ndarray, batch_size: int = 32) -> np.ndarray:
 def score_batch(model: Any, batch: Any) -> np.ndarray:
     """`predict` for a batch that is already a tensor (`to_batch`)."""
     import torch
+    from torchxrayvision.models import op_norm
 
-    model.apply_sigmoid = True
     with torch.inference_mode():
-        return model(batch).numpy()
+        scores = torch.sigmoid(logits(model, batch))
+        if model.op_threshs is not None:
+            scores = op_norm(scores, model.op_threshs.to(scores.device))
+    return scores.cpu().numpy()
 
 
 def set_operating_points(
@@ -239,8 +257,8 @@ def set_operating_points(
 ) -> None:
     """Set ``op_threshs`` to the probabilities of best F1, per condition.
 
-    torchxrayvision then rescales each score so that 0.5 is this point
-    (``op_norm``). Without a positive example the threshold is 0.5.
+    Each score is then rescaled so that 0.5 is this point (torchxrayvision's
+    ``op_norm``). Without a positive example the threshold is 0.5.
     """
     import torch
 
@@ -284,51 +302,7 @@ def load(folder: Path) -> Any:
     card = json.loads((Path(folder) / "backbone.json").read_text())
     model = build(card["full_name"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    model.pathologies = card["pathologies"]
     if card["op_threshs"] is not None:
         model.op_threshs = torch.tensor(card["op_threshs"])
-    return model
-
-
-def load_released(file: Path) -> Any:
-    """torchxrayvision's released DenseNet-121 from its weight file.
-
-    Parameters
-    ----------
-    file : path
-        `RELEASED_FILE`, fetched from `RELEASED_URL` by the reader.
-
-    Raises
-    ------
-    CourseError
-        If the file is missing, or its SHA-256 is not the pinned one.
-    """
-    import torch
-    import torchxrayvision as xrv
-
-    if not Path(file).is_file():
-        raise CourseError(
-            f"The weights of {RELEASED} are not on this machine.",
-            "They are published by torchxrayvision and are not part of the "
-            "kit.",
-            f"Download {RELEASED_URL} into data/weights/, or set "
-            'BACKBONE = "densenet-small@iu-train".',
-        )
-    with open(file, "rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != RELEASED_SHA256:
-        raise CourseError(
-            f"{Path(file).name} is not the released weight file.",
-            f"Its SHA-256 is {found[:16]}..., not {RELEASED_SHA256[:16]}... "
-            "It is a pickled module, so it was not opened.",
-            f"Download it again from {RELEASED_URL}.",
-        )
-    # Safe only because the hash was checked a line above.
-    pickled = torch.load(file, map_location="cpu", weights_only=False)
-    state = pickled.state_dict()
-    state.pop("op_threshs", None)
-    model = build(RELEASED)
-    model.load_state_dict(state)
-    facts = xrv.models.model_urls[RELEASED]
-    model.pathologies = list(facts["labels"])
-    model.op_threshs = torch.tensor(facts["op_threshs"])
     return model

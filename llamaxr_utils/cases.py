@@ -1,40 +1,61 @@
-"""Reading single reports: sentences side by side, findings compared.
+"""Reading single reports: what two texts say about each finding.
 
-First version of the case page: one self-contained HTML file, colours and
-marks, no script and no network. Everything that comes from a report is
-escaped.
+Two reports are compared by the *state* of a finding (present, absent,
+uncertain, not mentioned), not by their words, and the remarks of the paper's
+Tables 4 to 6 are computed from that. Nothing here looks at an image, and the
+page that shows the cases is `casepage`.
 """
 
 from __future__ import annotations
 
-from html import escape
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from .files import write_whole
-from .findings import FINDINGS, label_report, split_sentences
-from .reports import normalise
-from .run import WARNING
+from .cleaning import plain
+from .conditions import CONDITIONS
+from .downloads import SOURCES
+from .errors import CourseError
+from .findings import FINDINGS, label_report
+from .metrics import score_reports
+from .predictions import read_table
 
-#: verdict -> (mark, colour); red means added in the paper's Table 5 as well.
-VERDICTS = {
-    "agree": ("=", "#333333"),
-    "missed": ("−", "#1b7837"),
-    "added": ("+", "#b2182b"),
-    "contradicts": ("≠", "#762a83"),
+#: verdict -> the mark that stands beside its colour.
+VERDICTS = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}
+#: "only": a correct statement that the other system does not make, green in
+#: the paper's Tables 5 and 6; red is added there.
+MARKS = VERDICTS | {"only": "✓"}
+#: What an added finding is called, with and without a score that speaks for
+#: it.
+SUPPORTED = "added, supported by the scores"
+UNSUPPORTED = "added without support"
+#: Finding -> those of the 18 conditions that speak for it. No score can
+#: support a finding that is not here (a scoliosis, surgical clips).
+CONDITIONS_OF: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in CONDITIONS if name in FINDINGS},
+    "Lung Lesion": ("Lung Lesion", "Mass", "Nodule"),
+    "Lung Opacity": ("Infiltration", "Lung Opacity"),
+    "Pleural Effusion": ("Effusion",),
+    "Pleural Other": ("Pleural Thickening",),
+    "Granuloma": ("Nodule",),  # as in `mesh.RULES`
 }
-STYLE = """
-.cases {font: 14px/1.45 system-ui, sans-serif; max-width: 60rem}
-.cases article {border-top: 1px solid #8886; padding: .6rem 0}
-.cases .texts {display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr))}
-.cases h4 {margin: .3rem 0} .cases p {margin: .2rem 0}
-.cases .finding {display: inline-block; margin: .1rem .4rem .1rem 0;
-  padding: 0 .4rem; border: 1.5px solid; border-radius: .5rem;
-  background: #fff}
-.cases .contradicts {text-decoration: underline}
-"""
+#: Studies whose text stands once in the collection and in the paper, and
+#: where there. The references of its Tables 4 and 5 stand word for word in
+#: 6, 15 and 47 studies: nobody can tell which were meant.
+PAPER_STUDIES = {
+    "CXR4": "Table 2",
+    "CXR5": "Table 2",
+    "CXR24": "Figure 4",
+    "CXR3282": "Table 6",
+    "CXR3660": "Table 6",
+}
+NOT_SAID = "not mentioned"
+METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
+
+
+# --- which studies, which other system --------------------------------------
 
 
 def choose(table: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
@@ -47,42 +68,59 @@ def choose(table: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     return pd.concat([first, rest]).reset_index(drop=True)
 
 
-def align(reference: str, generated: str) -> pd.DataFrame:
-    """Each reference sentence beside the closest generated one.
-
-    Closeness is the share of common words (Jaccard); pairs are taken from
-    the closest down, each sentence once, at least a fifth in common.
+def look_up(
+    wanted: str, studies: pd.DataFrame, there: Collection[str]
+) -> pd.DataFrame:
+    """Where the studies are that somebody asks for (``"CXR24, CXR3282"``).
 
     Returns
     -------
     DataFrame
-        ``reference``, ``generated``: sentences, "" without a partner.
+        ``study_id``, ``in the paper``, ``split_r2gen``, ``split`` (this
+        run's), ``status``, ``here``: is it one of `there`?
+
+    Raises
+    ------
+    CourseError
+        For an id that `studies` does not have.
     """
-    left, right = split_sentences(reference), split_sentences(generated)
-    words = [[set(normalise(s).split()) for s in side]
-             for side in (left, right)]
-    close = sorted(
-        (
-            (len(a & b) / max(len(a | b), 1), -i, -j)
-            for i, a in enumerate(words[0])
-            for j, b in enumerate(words[1])
-        ),
-        reverse=True,
-    )
-    partner: dict[int, int] = {}
-    for share, i, j in close:
-        if share >= 0.2 and -i not in partner and -j not in partner.values():
-            partner[-i] = -j
-    rows = [
-        (text, right[partner[i]] if i in partner else "")
-        for i, text in enumerate(left)
-    ]
-    rows += [
-        ("", text)
-        for j, text in enumerate(right)
-        if j not in partner.values()
-    ]
-    return pd.DataFrame(rows, columns=["reference", "generated"])
+    ids = re.findall(r"[^\s,]+", wanted)
+    unknown = sorted(set(ids) - set(studies["study_id"]))
+    if unknown:
+        raise CourseError(
+            f"There is no study {', '.join(unknown)}.",
+            "Studies have the ids of the collection, CXR1 to CXR3999.",
+            'Write ids with commas between them: STUDIES = "CXR24, CXR3282".',
+        )
+    found = studies.set_index("study_id").loc[ids].reset_index()
+    found["in the paper"] = found["study_id"].map(PAPER_STUDIES).fillna("")
+    found["here"] = found["study_id"].isin(list(there))
+    columns = ["study_id", "in the paper", "split_r2gen", "split", "status"]
+    return found[[*columns, "here"]]
+
+
+def second_system(
+    study_ids: Collection[str], folders: Iterable[Path]
+) -> tuple[str, list[str]] | None:
+    """Another system and its reports for these studies, from a CSV on disk.
+
+    Published predictions (`downloads.fetch`) come first, then any other
+    file that `predictions.read_table` takes and that has all the studies.
+    """
+    published = {SOURCES["cvt2distilgpt2"].saves: "CvT2DistilGPT2"}
+    paths = {path.name: path for f in folders for path in f.glob("*.csv")}
+    for name in sorted(paths, key=lambda n: (n not in published, n)):
+        try:
+            table = read_table(paths[name]).set_index("study_id")
+        except CourseError:
+            continue  # a CSV of something else
+        if set(study_ids) <= set(table.index):
+            reports = table["generated"].loc[list(study_ids)]
+            return published.get(name, Path(name).stem), list(reports)
+    return None
+
+
+# --- two texts --------------------------------------------------------------
 
 
 def verdict(reference: str | None, generated: str | None) -> str:
@@ -91,30 +129,49 @@ def verdict(reference: str | None, generated: str | None) -> str:
     Denials that only one side spells out are no disagreement: "".
     """
     reported = ("present", "uncertain")
-    if reference == generated:
-        return "agree" if reference else ""
-    if reference in reported and generated in reported:
-        return "agree"
-    if {reference, generated} & {"absent"} and reference and generated:
-        return "contradicts"
+    if reference and generated:
+        same = (reference in reported) == (generated in reported)
+        return "agree" if same else "contradicts"
     if reference in reported:
         return "missed"
     return "added" if generated in reported else ""
 
 
-def findings_table(reference: str, generated: str) -> pd.DataFrame:
-    """``finding``, ``reference``, ``generated``, ``verdict`` for every
-    finding that either text mentions (`No Finding` left out)."""
+def remark(verdict: str, finding: str, named: Collection[str] | None) -> str:
+    """A verdict; for an added finding also whether a score speaks for it.
+
+    `named` are the conditions at or above their operating point
+    (`prompts.names_above`), None without scores.
+    """
+    if verdict != "added":
+        return verdict
+    support = set(CONDITIONS_OF.get(finding, ())) & set(named or ())
+    return SUPPORTED if support else UNSUPPORTED
+
+
+def compare(
+    reference: str, generated: str, named: Collection[str] | None = None
+) -> list[tuple[str, str, str, str, str]]:
+    """(finding, state in the reference, in the generated text, verdict,
+    remark) for every finding that either mentions (`No Finding` left out)."""
     truth, said = label_report(reference), label_report(generated)
-    rows = [
-        (f, truth.get(f, ""), said.get(f, ""),
-         verdict(truth.get(f), said.get(f)))
-        for f in FINDINGS[1:]
-        if f in truth or f in said
-    ]
-    return pd.DataFrame(
-        rows, columns=["finding", "reference", "generated", "verdict"]
-    )
+    rows = []
+    for f in FINDINGS[1:]:
+        if f in truth or f in said:
+            word = verdict(truth.get(f), said.get(f))
+            states = truth.get(f, ""), said.get(f, "")
+            rows.append((f, *states, word, remark(word, f, named)))
+    return rows
+
+
+def findings_table(
+    reference: str, generated: str, named: Collection[str] | None = None
+) -> pd.DataFrame:
+    """`compare` as a table: ``finding``, ``reference``, ``generated``,
+    ``verdict``, ``remark``."""
+    columns = ["finding", "reference", "generated", "verdict", "remark"]
+    rows = compare(reference, generated, named)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def counts(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -122,59 +179,144 @@ def counts(chosen: pd.DataFrame) -> pd.DataFrame:
     study (index ``study_id``)."""
     rows = {}
     for row in chosen.itertuples():
-        found = findings_table(row.reference, row.generated)["verdict"]
-        rows[row.study_id] = {v: int((found == v).sum()) for v in VERDICTS}
+        words = [w for *_, w, _ in compare(row.reference, row.generated)]
+        rows[row.study_id] = {v: words.count(v) for v in VERDICTS}
     return pd.DataFrame(rows).T.rename_axis("study_id")
 
 
-def _finding_marks(reference: str, generated: str) -> str:
-    marks = []
-    for row in findings_table(reference, generated).itertuples():
-        if row.verdict:
-            mark, colour = VERDICTS[str(row.verdict)]
-            marks.append(
-                f'<span class="finding {row.verdict}" '
-                f'style="color:{colour};border-color:{colour}">'
-                f"{mark} {escape(str(row.finding))}</span>"
-            )
-    return "".join(marks) or "nothing to compare"
+# --- a reference and several systems ----------------------------------------
 
 
-def render(chosen: pd.DataFrame, title: str, stamp: str) -> str:
-    """The cases as HTML, a section a study.
+def judge(
+    reference: str, texts: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """System -> finding -> verdict; "only" is a correct statement that no
+    other of several systems makes (green in the paper's Tables 5 and 6).
 
-    Parameters
-    ----------
-    chosen : DataFrame
-        ``study_id``, ``status``, ``mesh``, ``reference``, ``generated``.
-    title, stamp : str
-        Heading and provenance.
+    Findings on which there is nothing to say are left out.
     """
-    legend = ", ".join(
-        f'<b style="color:{colour}">{mark} {name}</b>'
-        for name, (mark, colour) in VERDICTS.items()
-    )
-    parts = [f"<h3>{escape(title)}</h3><p>{legend}</p>"]
-    for row in chosen.itertuples():
-        mesh = "; ".join(row.mesh)
-        parts.append(
-            f"<article><h4>{escape(row.study_id)} · {escape(row.status)}"
-            f"</h4><p>MeSH: {escape(mesh)}</p><div class=texts>"
-            f"<div><b>Reference</b><p>{escape(row.reference)}</p></div>"
-            f"<div><b>Generated</b><p>{escape(row.generated)}</p></div>"
-            f"</div><p>{_finding_marks(row.reference, row.generated)}</p>"
-            "</article>"
+    truth = label_report(reference)
+    said = {name: label_report(text) for name, text in texts.items()}
+    judged: dict[str, dict[str, str]] = {name: {} for name in texts}
+    for finding in FINDINGS[1:]:
+        words = {
+            name: verdict(truth.get(finding), said[name].get(finding))
+            for name in texts
+        }
+        right = [name for name in texts if words[name] == "agree"]
+        for name in texts:
+            alone = right == [name] and len(texts) > 1
+            if words[name]:
+                judged[name][finding] = "only" if alone else words[name]
+    return judged
+
+
+def sentences(text: str) -> list[tuple[str, list[str]]]:
+    """The sentences of a report as written, control characters taken out,
+    each with the findings whose state in the report it decides."""
+    whole = label_report(text) | {"No Finding": ""}
+    parts = re.split(r"(?<=[.?!;])\s+", " ".join(plain(text).split()))
+    return [
+        (part, [f for f, s in label_report(part).items() if s == whole.get(f)])
+        for part in parts
+        if part
+    ]
+
+
+def marked(
+    text: str, verdicts: Mapping[str, str]
+) -> list[tuple[str, str, list[str]]]:
+    """(sentence, verdict, findings) for each sentence of a report.
+
+    The strongest verdict among its findings stands for the sentence:
+    contradicts, added, missed, only, else "". The findings are those with
+    that verdict.
+    """
+    strongest = ("contradicts", "added", "missed", "only")
+    found = []
+    for part, mentions in sentences(text):
+        words = [verdicts.get(finding, "") for finding in mentions]
+        word = next((w for w in strongest if w in words), "")
+        these = [f for f, w in zip(mentions, words) if w == word and word]
+        found.append((part, word, these))
+    return found
+
+
+def quote(text: str, finding: str) -> str:
+    """What a report says about a finding, in its own sentences, and the
+    state; `NOT_SAID` if it says nothing."""
+    state = label_report(text).get(finding)
+    said = [part for part, mentions in sentences(text) if finding in mentions]
+    return f"{' '.join(said)} [{state}]".strip() if state else NOT_SAID
+
+
+def table_4(
+    reference: str,
+    texts: Mapping[str, str],
+    named: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Table 4 of the paper for one study: performance, then each finding.
+
+    Columns ``category``, ``reference``, one for each system of `texts`,
+    ``remark`` (one for all systems where they agree). The first row holds
+    BLEU-4, ROUGE-L and METEOR of each pair (protocol `llamaxr`).
+    """
+    scored = pair_scores([reference] * len(texts), texts.values())
+    numbers = [
+        " / ".join(f"{value:.2f}" for value in row) for row in scored.values
+    ]
+    rows = [[" / ".join(METRICS), "", *numbers, ""]]
+    remarks = [
+        {row[0]: row[-1] for row in compare(reference, text, named)}
+        for text in texts.values()
+    ]
+    for finding in FINDINGS[1:]:
+        told = [quote(text, finding) for text in (reference, *texts.values())]
+        words = [found.get(finding, "") or "–" for found in remarks]
+        notes = [f"{name}: {w}" for name, w in zip(texts, words)]
+        if set(told) != {NOT_SAID}:
+            note = "; ".join(notes) if len(set(words)) > 1 else words[0]
+            rows.append([finding, *told, note])
+    columns = ["category", "reference", *texts, "remark"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def table_5(
+    reference: str,
+    texts: Mapping[str, str],
+    named: Collection[str] | None = None,
+) -> dict[str, str]:
+    """A row of the paper's Tables 5 and 6 for one study and two systems.
+
+    The texts in plain characters, then names of findings: ``both found``
+    (black in the paper), ``only NAME found`` (green), ``NAME added`` (red;
+    with `remark`'s support), ``NAME contradicts``, ``NAME missed``.
+    """
+    judged = judge(reference, texts)
+
+    def having(name: str, word: str) -> list[str]:
+        return [f for f, w in judged[name].items() if w == word]
+
+    row = {"reference": plain(reference)}
+    row |= {name: plain(text) for name, text in texts.items()}
+    row["both found"] = ", ".join(having(next(iter(texts)), "agree"))
+    for name in texts:
+        row[f"only {name} found"] = ", ".join(having(name, "only"))
+    for name in texts:
+        row[f"{name} added"] = ", ".join(
+            f"{f} ({remark('added', f, named)[5:].strip(', ')})"
+            for f in having(name, "added")
         )
-    parts.append(f"<p><small>{escape(stamp)}. {WARNING}</small></p>")
-    return f"<div class=cases><style>{STYLE}</style>{''.join(parts)}</div>"
+        for word in ("contradicts", "missed"):
+            row[f"{name} {word}"] = ", ".join(having(name, word))
+    return row
 
 
-def write_page(path: Path, body: str, title: str = "Cases") -> None:
-    """Write a whole HTML page around a rendered body."""
-    page = (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width">'
-        f"<title>{escape(title)}</title><body>{body}</body></html>\n"
-    )
-    write_whole(path, lambda part: part.write_text(page, "utf-8"))
-
+def pair_scores(
+    references: Iterable[str], generated: Iterable[str]
+) -> pd.DataFrame:
+    """BLEU-4, ROUGE-L and METEOR of each pair, as in the paper's Table 4
+    (protocol `llamaxr`); NaN where the reference is empty."""
+    pairs = list(references), list(generated)
+    scored = score_reports(*pairs, protocol="llamaxr")["per_report"]
+    return scored[list(METRICS)].reindex(range(len(pairs[0])))

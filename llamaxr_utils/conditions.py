@@ -74,30 +74,35 @@ def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
     ----------
     values : sequence of float, length 18
     names : sequence of str, length 18
-        The network's own ``pathologies``, in its own order.
+        The network's own ``pathologies``, in its own order; "" for an
+        output that belongs to no condition (torchxrayvision's networks for
+        single collections have such).
 
     Returns
     -------
     dict
-        Condition -> value, in the order of `CONDITIONS`.
+        Condition -> value, in the order of `CONDITIONS`; NaN for one that
+        the network does not know.
 
     Raises
     ------
     CourseError
-        If the names are not exactly the 18 conditions.
+        If the names are not the 18 conditions, each at most once.
     """
     plain = [plain_name(name) for name in names]
-    if sorted(plain) != sorted(CONDITIONS) or len(values) != len(plain):
+    named = {name: value for name, value in zip(plain, values) if name}
+    lengths = {len(values), len(plain), len(named) + plain.count("")}
+    foreign = set(named) - set(CONDITIONS)
+    if lengths != {len(CONDITIONS)} or foreign or not named:
         raise CourseError(
             f"{len(values)} scores came with {len(plain)} names that are not "
             "the 18 conditions.",
-            f"Unknown: {sorted(set(plain) - set(CONDITIONS))}; missing: "
+            f"Unknown: {sorted(foreign)}; missing: "
             f"{sorted(set(CONDITIONS) - set(plain))}.",
             "Set `model.pathologies` to the 18 names in the order of the "
             "network's outputs (conditions.NATIVE_ORDER for torchxrayvision).",
         )
-    named = dict(zip(plain, values))
-    return {name: float(named[name]) for name in CONDITIONS}
+    return {name: float(named.get(name, np.nan)) for name in CONDITIONS}
 
 
 def as_vector(

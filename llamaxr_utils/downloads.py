@@ -1,4 +1,4 @@
-"""Files from elsewhere: fetched with a checksum, unpacked with care.
+"""Files from elsewhere: fetched whole, resumed when cut, checked.
 
 A thin layer over pooch: what is fetched is whole and is what it should be,
 or it is not there. Nothing of it is part of this repository, and nothing is
@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-import zipfile
-import zlib
+import time
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -20,12 +19,22 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from .errors import CourseError
-from .files import write_whole
+from .files import disk_errors, write_whole
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TIMEOUT = 30
+#: Attempts in a row without progress; seconds before the second, doubled.
+TRIES, PAUSE = 4, 0.25
 #: Bytes that stay free, whatever is fetched.
 SPARE = 50_000_000
+#: From so many bytes on, a file has a progress bar.
+LARGE = 5_000_000
+
+
+class DownloadError(CourseError):
+    """A server's fault: its answer (404) as `status`, 0 if it had none."""
+
+    status = 0
+    offline = False  #: no connection was made at all
 
 
 class Source(NamedTuple):
@@ -40,11 +49,9 @@ class Source(NamedTuple):
 
 #: What `fetch` knows.
 SOURCES: dict[str, Source] = {
-    # Nicolson et al. 2023, the IU X-ray test predictions of May 2023:
-    # columns report, dicom_id. The commit is pinned. The bytes were not at
-    # hand when this was written: the checksum is that of the same 590 pairs
-    # in the same order, written again in the file's format. Its length
-    # (139,099), beginning and end are those of a public copy of the file.
+    # Nicolson et al. 2023. The bytes were not at hand: the checksum is that
+    # of the same 590 pairs in the same order, in the file's format. Its
+    # length, beginning and end are those of a public copy of the file.
     "cvt2distilgpt2": Source(
         "https://raw.githubusercontent.com/aehrc/cvt2distilgpt2/"
         "8cf4c8dcafe92ebf50d5a1d4ebbc7c3f0b7e2d87/experiment/iu_x_ray_chen/"
@@ -66,16 +73,12 @@ def fetch(name: str, folder: Path, origin: str = "") -> Path:
     name : str
         A key of `SOURCES`.
     folder : path
-        Where the table is written, as `Source.saves`.
+        Where the table is written, as `Source.saves`; one that is there and
+        right is not fetched again.
     origin : str
         Empty: the pinned address. ``http(s)://``: a mirror, the file itself
         or the folder that it lies in. Else a local copy, as published or as
         a table ``id``, ``generated``.
-
-    Returns
-    -------
-    Path
-        The table; one that is there and right is not fetched again.
 
     Raises
     ------
@@ -90,9 +93,10 @@ def fetch(name: str, folder: Path, origin: str = "") -> Path:
         )
     source, folder = SOURCES[name], Path(folder)
     saved = folder / source.saves
-    if not origin and saved.is_file() and _matches(saved, source):
+    there = not origin and saved.is_file()
+    if there and _fingerprint(_read(saved)) == source.sha256:
         return saved
-    if origin and not _is_url(origin):
+    if origin and not origin.startswith(("http://", "https://")):
         table, why = _read(Path(origin)), f"{Path(origin).name} holds"
     else:
         url = origin or source.url
@@ -102,7 +106,7 @@ def fetch(name: str, folder: Path, origin: str = "") -> Path:
         with TemporaryDirectory() as place:
             raw = download(url, source.sha256, source.size, Path(place))
             table, why = _read(raw), "The server sent"
-    if table is None or _fingerprint(table) != source.sha256:
+    if _fingerprint(table) != source.sha256:
         raise CourseError(
             f"This is not the published file of {name}.",
             f"{why} other predictions than those pinned (SHA-256 "
@@ -114,72 +118,146 @@ def fetch(name: str, folder: Path, origin: str = "") -> Path:
     return saved
 
 
-def download(url: str, known_sha256: str, size: int, folder: Path) -> Path:
+def download(
+    url: str, known_sha256: str, size: int, folder: Path, copies: int = 1
+) -> Path:
     """Download one file; it is whole and the one expected, or not there.
+
+    A transfer that breaks off goes on where it stopped, in this call or in
+    the next one with the same `folder`, if the server can (``Range``); else
+    it begins again. `TRIES` attempts without progress end it.
 
     Parameters
     ----------
-    url : str
     known_sha256 : str
-        Of the whole file.
+        "" if none is published: then only the length is checked.
     size : int
-        Its bytes; the free space is checked before the first is asked for.
+        Bytes, 0 if not known; free space is checked before one is written.
     folder : path
         Made if it is missing. The file keeps its name.
-
-    Returns
-    -------
-    Path
+    copies : int
+        Room for so many times the file (2: it will be unpacked).
 
     Raises
     ------
     CourseError
-        Not enough space, no connection, an answer that is not the file.
+        Not enough space; `DownloadError`: no connection, another file.
     """
     import pooch
     from requests.exceptions import HTTPError, RequestException
 
     name = PurePosixPath(urlsplit(url).path).name
-    check_space(folder, size, name)
+    check_space(folder, size * copies, name)
     pooch.get_logger().setLevel("ERROR")
-    bar = pooch.HTTPDownloader(progressbar=_terminal(), timeout=TIMEOUT)
-    elsewhere = (
-        "Get the file on another machine and name it with --from FILE, or "
-        "name a copy with --mirror URL."
-    )
+
+    def resume(url: str, output: str, _: object) -> None:
+        part = Path(folder) / f".{name}.part"
+        _persist(url, part, copies)
+        part.replace(output)
+
+    known = f"sha256:{known_sha256}" if known_sha256 else None
+    cause: Exception
+    do = "Try again. "
     try:
-        known = f"sha256:{known_sha256}"
-        path = pooch.retrieve(url, known, name, folder, downloader=bar)
+        saved = pooch.retrieve(url, known, name, folder, downloader=resume)
+        return Path(saved)
     except HTTPError as error:
-        raise CourseError(
-            f"{name} is not at {_host(url)}.",
-            f"The server answered: {error}.",
-            elsewhere,
-        ) from error
+        cause, what = error, f"{name} is not at {_host(url)}."
+        why = f"The server answered: {error}."
     except RequestException as error:
-        raise CourseError(
-            f"{name} could not be downloaded.",
-            f"There is no connection to {_host(url)}, or it broke off "
-            f"({type(error).__name__}).",
-            f"Check the network, behind a proxy HTTPS_PROXY. {elsewhere}",
-        ) from error
-    except ValueError as error:  # pooch: another checksum
-        raise CourseError(
-            f"{_host(url)} sent something else than {name}.",
-            "Its SHA-256 is not the pinned one: a page of a proxy, a "
-            "download cut short, or a changed file. Nothing was kept.",
-            f"Try again. {elsewhere}",
-        ) from error
-    return Path(path)
+        cause, what = error, f"{name} could not be downloaded."
+        why = f"There is no connection to {_host(url)}, or it broke off "
+        why += f"({type(error).__name__})."
+        do = "Check the network, behind a proxy HTTPS_PROXY. "
+    except ValueError as error:  # a web page; pooch: another checksum
+        cause, what = error, f"{_host(url)} sent something else than {name}."
+        why = "It is a web page, perhaps a proxy's, or its SHA-256 is not "
+        why += "the pinned one: a download cut short, or a changed file."
+    do += "Get the file on another machine and name it with --from FILE, or "
+    failed = DownloadError(what, why, f"{do}name a copy with --mirror URL.")
+    answer = getattr(cause, "response", None)
+    failed.status = getattr(answer, "status_code", 0)
+    failed.offline = _is_offline(cause)
+    raise failed from cause
+
+
+def _persist(url: str, part: Path, copies: int) -> None:
+    """`_transfer` until `part` is whole; the last error if it never is."""
+    from requests.exceptions import RequestException
+
+    longest, tries = 0, 0
+    while True:
+        try:
+            return _transfer(url, part, copies)
+        except RequestException as error:
+            length = part.stat().st_size if part.exists() else 0
+            tries = 0 if length > longest else tries + 1
+            longest = max(longest, length)
+            code = getattr(error.response, "status_code", 0)
+            refused = 400 <= code < 500 and code != 429
+            if refused or _is_offline(error) or tries >= TRIES:
+                raise
+            time.sleep(PAUSE * 2**tries)
+
+
+def _transfer(url: str, part: Path, copies: int) -> None:
+    """One connection: the rest of `part`, or all of it."""
+    from requests import ConnectionError as Broken
+    from requests import get
+    from tqdm import tqdm
+    from urllib3.exceptions import HTTPError
+
+    of = part.with_suffix(".of")  # the version that the part is a part of
+    version = of.read_text("utf-8") if of.exists() and part.exists() else ""
+    had = part.stat().st_size if version else 0
+    ask = {"Accept-Encoding": "identity"}
+    if had:
+        ask |= {"Range": f"bytes={had}-", "If-Range": version}
+    with get(url, headers=ask, stream=True, timeout=TIMEOUT) as answer:
+        sent, code = answer.headers, answer.status_code
+        said = sent.get("Content-Range", "")
+        if code == 416 and said == f"bytes */{had}":
+            return of.unlink()  # it was whole already
+        if code == 416 or (code == 206) != said.startswith(f"bytes {had}-"):
+            of.unlink(missing_ok=True)
+            raise Broken("the file has changed: from the start")
+        answer.raise_for_status()
+        if sent.get("Content-Type", "").startswith("text/html"):
+            raise ValueError("a web page")
+        had = had if code == 206 else 0
+        rest = int(sent.get("Content-Length", 0))
+        check_space(part.parent, rest * copies, part.name[1:-5])
+        tag = sent.get("ETag", "W/")
+        tag = sent.get("Last-Modified", "") if tag.startswith("W/") else tag
+        with (
+            disk_errors(part),
+            part.open("ab" if had else "wb") as file,
+            tqdm(total=had + rest, initial=had, unit="B", unit_scale=True,
+                 disable=rest < LARGE or not sys.stderr.isatty()) as bar,
+        ):  # fmt: skip
+            of.write_text(tag, "utf-8")
+            try:  # as sent: requests would unpack a .tgz on the way
+                for block in answer.raw.stream(1 << 16, decode_content=False):
+                    bar.update(file.write(block))
+            except HTTPError as error:
+                raise Broken(str(error)) from error
+    of.unlink()
+
+
+def _is_offline(error: Exception) -> bool:
+    """No address, no route, no proxy: another attempt will not help."""
+    from requests import exceptions as of
+    from urllib3.exceptions import NewConnectionError
+
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    never = of.ProxyError, of.SSLError, of.ConnectTimeout
+    return isinstance(error, never) or isinstance(reason, NewConnectionError)
 
 
 def check_space(folder: Path, size: int, name: str) -> None:
     """Refuse to begin what the disk cannot hold.
 
-    Raises
-    ------
-    CourseError
-        If fewer than `size` bytes and some spare are free.
+    It needs `size` bytes and some spare, or raises a `CourseError`.
     """
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
@@ -192,61 +270,7 @@ def check_space(folder: Path, size: int, name: str) -> None:
         )
 
 
-def unpack_images(archive: Path, target: Path) -> Path:
-    """Unpack the images of a zip; whole or not at all, no path escapes.
-
-    Parameters
-    ----------
-    archive : path
-    target : path
-        A folder; one that is there is taken to be complete.
-
-    Returns
-    -------
-    Path
-        `target`.
-
-    Raises
-    ------
-    CourseError
-        If the archive is broken, holds a path that leads out of it, or
-        does not fit on the disk.
-    """
-    if target.is_dir():
-        return target
-
-    def fill(part: Path) -> None:
-        part.mkdir(parents=True)
-        for entry in images:
-            content.extract(entry, part)
-
-    try:
-        with zipfile.ZipFile(archive) as content:
-            images = [e for e in content.infolist() if _is_image(e, archive)]
-            size = sum(entry.file_size for entry in images)
-            check_space(target, size, archive.name)
-            write_whole(target, fill)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise CourseError(
-            f"{archive.name} could not be unpacked.",
-            f"{error}. The download may have been cut.",
-            "Download it again; nothing was changed.",
-        ) from error
-    return target
-
-
-def _is_image(entry: zipfile.ZipInfo, archive: Path) -> bool:
-    path = PurePosixPath(entry.filename)
-    if path.is_absolute() or ".." in path.parts:
-        raise CourseError(
-            f"{archive.name} is not safe to unpack.",
-            f"It holds the path {entry.filename!r}.",
-            "Get the archive again from a source you trust.",
-        )
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _read(path: Path) -> pd.DataFrame | None:
+def _read(path: Path) -> pd.DataFrame:
     """A predictions file in either form -> ``id``, ``generated``."""
     if not path.is_file():
         raise CourseError(
@@ -259,7 +283,7 @@ def _read(path: Path) -> pd.DataFrame | None:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         return table.rename(columns=names)[["id", "generated"]]
     except (ValueError, KeyError):
-        return None  # no CSV, or other columns
+        return pd.DataFrame(columns=["id", "generated"])  # another file
 
 
 def _fingerprint(table: pd.DataFrame) -> str:
@@ -271,19 +295,5 @@ def _fingerprint(table: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _matches(path: Path, source: Source) -> bool:
-    table = _read(path)
-    return table is not None and _fingerprint(table) == source.sha256
-
-
-def _is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
-
-
 def _host(url: str) -> str:
     return urlsplit(url).hostname or url
-
-
-def _terminal() -> bool:
-    """A progress bar is for people."""
-    return sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""Images -> 18 scores a view, by condition name; heatmaps.
+"""Images -> 18 scores a view, by condition name; how good they are.
 
 Scores are what the backbone returns: rescaled so that 0.5 is an operating
 point, not probabilities. This module maps them by name and never by place.
@@ -6,23 +6,45 @@ point, not probabilities. This module maps them by name and never by place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from . import backbones
+from . import backbones, released
 from .conditions import CONDITIONS, VIEWS, by_name
 from .errors import CourseError
+from .files import write_whole
 from .images import missing_views, read_grey, read_views
+
+#: Batches between two saves of unfinished work.
+SAVE_EVERY = 32
+
+
+class Work(NamedTuple):
+    """What has been scored so far."""
+
+    outputs: list[np.ndarray]  #: (n, 18), the network's own order
+    rows: list[int]  #: of the ``views`` table
+    unreadable: list[tuple[str, str]]  #: path, reason
 
 
 def score_views(
-    model: Any, views: pd.DataFrame, resize: str = "squash"
+    model: Any,
+    views: pd.DataFrame,
+    resize: str = "squash",
+    batch_size: int | None = None,
+    part: Path | None = None,
 ) -> pd.DataFrame:
     """Scores of every view of a ``views`` table.
+
+    Images are read ahead by two threads while the network works.
 
     Parameters
     ----------
@@ -31,42 +53,118 @@ def score_views(
     views : DataFrame
         Schema ``views``.
     resize : {"squash", "crop"}
+    batch_size : int, optional
+        By default 8 from 224 pixels on, where larger batches are slower on
+        a CPU, else 32.
+    part : path, optional
+        File (``.npz``) for the work done as long as it is not finished: the
+        same call after a kill goes on from there.
 
     Returns
     -------
     DataFrame
         Schema ``image_scores``: ``study_id``, ``view``, ``backbone``, and a
         float column in [0, 1] for each of the 18 conditions. A view that is
-        missing or unreadable is a row of NaN. ``attrs["unreadable"]`` lists
-        (path, reason).
+        missing or unreadable is a row of NaN, and so is a column that the
+        network does not know. ``attrs["unreadable"]`` lists (path, reason).
 
     Raises
     ------
     CourseError
         If all images got the same scores (the range was wrong).
     """
-    grey, table = read_views(views, model.resolution, resize)
-    named = _named(model, grey)
-    scores = pd.concat([table[["study_id", "view"]], named], axis=1)
-    absent = missing_views(table.assign())
+    size = batch_size or (8 if model.resolution >= 224 else 32)
+    key = _key(model, views, resize) if part else ""
+    work = _resume(part, key)
+
+    def read(first: int) -> tuple[np.ndarray, pd.DataFrame]:
+        rows = views.iloc[first : first + size]
+        numbers = np.arange(first, first + len(rows))
+        return read_views(rows.assign(row=numbers), model.resolution, resize)
+
+    done = len(work.rows) + len(work.unreadable)
+    places = range(done, len(views), size)
+    for count, (grey, rows) in enumerate(_ahead(read, places), 1):
+        work.outputs.append(backbones.predict(model, grey, size))
+        work.rows.extend(rows["row"])
+        work.unreadable.extend(rows.attrs["unreadable"])
+        if part and count % SAVE_EVERY == 0:
+            _keep(part, key, work)
+    outputs = np.concatenate(work.outputs)
+    check_spread(outputs)
+    scores = _one_row_a_view(views, views.iloc[work.rows], outputs, model)
+    scores.attrs["unreadable"] = work.unreadable
+    if part:
+        part.unlink(missing_ok=True)
+    return scores
+
+
+def _ahead(
+    read: Callable[[int], Any], places: Iterable[int], depth: int = 4
+) -> Iterator[Any]:
+    """``map(read, places)``, a few reads ahead of the reader."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(2) as pool:
+        for place in places:
+            waiting.append(pool.submit(read, place))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _key(model: Any, views: pd.DataFrame, resize: str) -> str:
+    """What unfinished work belongs to: weights, images, reading."""
+    digest = hashlib.sha256(f"{model.full_name} {resize}".encode())
+    digest.update("\n".join(views["path"]).encode())
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _keep(part: Path, key: str, work: Work) -> None:
+    facts = json.dumps({"key": key, "unreadable": work.unreadable})
+    outputs = np.concatenate(work.outputs)
+    part.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez(file, facts=facts, outputs=outputs, rows=work.rows)
+
+    write_whole(part, write)
+
+
+def _resume(part: Path | None, key: str) -> Work:
+    if part and part.is_file():
+        with np.load(part) as kept:  # arrays alone, no pickle
+            facts = json.loads(str(kept["facts"]))
+            if facts["key"] == key:
+                lost = [(path, why) for path, why in facts["unreadable"]]
+                return Work([kept["outputs"]], kept["rows"].tolist(), lost)
+    return Work([np.zeros((0, len(CONDITIONS)), np.float32)], [], [])
+
+
+def _one_row_a_view(
+    views: pd.DataFrame, read: pd.DataFrame, outputs: np.ndarray, model: Any
+) -> pd.DataFrame:
+    """Both views of every study, in the order of `views`; NaN where there
+    is no picture."""
+    table = read[["study_id", "view"]].reset_index(drop=True)
+    scores = pd.concat([table, _named(model, outputs)], axis=1)
     lost = views[~views["study_id"].isin(table["study_id"])]
     extra = pd.DataFrame(
         [(s, v) for s in lost["study_id"].unique() for v in VIEWS],
         columns=["study_id", "view"],
     )
-    scores = pd.concat([scores, absent, extra], ignore_index=True)
+    scores = pd.concat([scores, missing_views(table), extra])
     scores.insert(2, "backbone", model.full_name)
     order = {s: i for i, s in enumerate(views["study_id"].unique())}
     scores["order"] = scores["study_id"].map(order)
     scores = scores.sort_values(["order", "view"]).drop(columns="order")
-    scores = scores.reset_index(drop=True)
-    scores.attrs["unreadable"] = table.attrs["unreadable"]
-    return scores
+    return scores.reset_index(drop=True)
 
 
-def _named(model: Any, grey: np.ndarray) -> pd.DataFrame:
-    outputs = backbones.predict(model, grey)
-    check_spread(outputs)
+def _named(model: Any, outputs: np.ndarray) -> pd.DataFrame:
     rows = [by_name(row, model.pathologies) for row in outputs]
     return pd.DataFrame(rows, columns=list(CONDITIONS))
 
@@ -121,8 +219,9 @@ def score_images(
         )
     if weights is not None and Path(weights).is_dir():
         model = backbones.load(Path(weights))
-    elif backbone == backbones.RELEASED:
-        model = backbones.load_released(Path(weights or ""))
+    elif backbone in released.table():
+        file = Path(weights) if weights else None
+        model = backbones.load_released(backbone, file)
     elif weights is None and backbone.endswith("@random"):
         model = backbones.build(backbone)
     else:
@@ -136,8 +235,7 @@ def score_images(
     grey = np.stack([read_grey(p, model.resolution) for p in paths])
     outputs = backbones.predict(model, grey, batch_size)
     check_spread(outputs)
-    rows = [by_name(row, model.pathologies) for row in outputs]
-    table = pd.DataFrame(rows, columns=list(CONDITIONS))
+    table = _named(model, outputs)
     table.insert(0, "path", [str(p) for p in paths])
     table.insert(1, "backbone", model.full_name)
     return table
@@ -146,7 +244,7 @@ def score_images(
 def auc_table(
     scores: pd.DataFrame, labels: pd.DataFrame, least: int = 10
 ) -> pd.DataFrame:
-    """Area under the ROC curve per condition and view.
+    """Area under the ROC curve per condition and view, with its interval.
 
     Parameters
     ----------
@@ -160,22 +258,69 @@ def auc_table(
     Returns
     -------
     DataFrame
-        ``condition``, ``view``, ``positives``, ``auc``.
+        ``condition``, ``view``, ``positives``, ``auc``, ``low``, ``high``:
+        95 % interval after DeLong et al. (Biometrics 44, 1988).
     """
-    from sklearn.metrics import roc_auc_score
-
     rows = []
     for view in VIEWS:
-        part = scores[scores["view"] == view].dropna(subset=list(CONDITIONS))
+        part = scores[scores["view"] == view].dropna(
+            subset=list(CONDITIONS), how="all"
+        )
         truth = labels.reindex(part["study_id"])
         for condition in CONDITIONS:
-            positive = truth[condition].to_numpy()
-            if min(positive.sum(), (1 - positive).sum()) < least:
+            positive = truth[condition].to_numpy().astype(bool)
+            said = part[condition].to_numpy()
+            if min(positive.sum(), (~positive).sum()) < least:
                 continue
-            auc = roc_auc_score(positive, part[condition])
-            rows.append((condition, view, int(positive.sum()), auc))
+            if not np.isnan(said).any():  # a condition the network knows
+                found = auc_interval(said[positive], said[~positive])
+                rows.append((condition, view, int(positive.sum()), *found))
+    names = ["condition", "view", "positives", "auc", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def auc_interval(
+    positive: np.ndarray, negative: np.ndarray
+) -> tuple[float, float, float]:
+    """AUC of two groups of scores, and its 95 % interval (DeLong)."""
+    from scipy.stats import rankdata
+
+    m, n = len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]))
+    # Of every case: the share of the other group that it is ranked above.
+    above = (ranks[:m] - rankdata(positive)) / n
+    below = 1 - (ranks[m:] - rankdata(negative)) / m
+    auc = float(above.mean())
+    variance = above.var(ddof=1) / m if m > 1 else 0.0
+    variance += below.var(ddof=1) / n if n > 1 else 0.0
+    half = 1.96 * float(np.sqrt(variance))
+    return auc, max(auc - half, 0.0), min(auc + half, 1.0)
+
+
+def calibration(
+    scores: pd.DataFrame, labels: pd.DataFrame, bins: int = 10
+) -> pd.DataFrame:
+    """How often a condition is there, by the score that it got.
+
+    Returns
+    -------
+    DataFrame
+        ``score`` (middle of the bin), ``share`` with the condition,
+        ``values`` (how many scores): all views and conditions together.
+    """
+    part = scores.dropna(subset=list(CONDITIONS), how="all")
+    truth = labels.reindex(part["study_id"])[list(CONDITIONS)].to_numpy()
+    said = part[list(CONDITIONS)].to_numpy()
+    known = ~np.isnan(said)
+    place = np.minimum((said[known] * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": place, "truth": truth[known]})
+    found = table.groupby("bin")["truth"].agg(["mean", "size"])
     return pd.DataFrame(
-        rows, columns=["condition", "view", "positives", "auc"]
+        {
+            "score": (found.index + 0.5) / bins,
+            "share": found["mean"].to_numpy(),
+            "values": found["size"].to_numpy(),
+        }
     )
 
 
@@ -191,33 +336,3 @@ def top_name_right(scores: pd.DataFrame, labels: pd.DataFrame) -> float:
         return float("nan")
     truth = single.loc[above.index, list(CONDITIONS)].idxmax(axis=1)
     return float((above.idxmax(axis=1) == truth).mean())
-
-
-def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al., 2017) of one condition on one image.
-
-    The gradient is that of the *logit*: behind ``op_norm`` it can vanish.
-
-    Parameters
-    ----------
-    grey : ndarray of uint8, shape (size, size)
-    condition : str
-
-    Returns
-    -------
-    ndarray of float32, shape (size, size), in [0, 1]
-    """
-    import torch
-    from captum.attr import LayerAttribution, LayerGradCam
-
-    target = [
-        name.replace("_", " ") for name in model.pathologies
-    ].index(condition)
-    layer = model.features.norm5
-    cam = LayerGradCam(lambda x: backbones.logits(model, x), layer)
-    batch = backbones.to_batch(grey[None])
-    heat = cam.attribute(batch, target=target, relu_attributions=True)
-    heat = LayerAttribution.interpolate(heat, grey.shape, "bilinear")
-    heat = heat.detach()[0, 0]
-    top = heat.max()
-    return (heat / top if top > 0 else torch.zeros_like(heat)).numpy()

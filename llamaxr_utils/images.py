@@ -1,38 +1,35 @@
 """The frontal and the lateral image of a study, from drawings or X-rays.
 
-Finds image files, says which view each one shows, and reads one into the
-range that torchxrayvision expects. It computes no scores (`features`).
+Says which view each image shows, picks one of each, and reads them
+(`pixels`). It finds no files (`layouts`) and computes no scores (`features`).
 
 The list of views (``data/views.csv``) holds ids and views as published with
-the Kaggle copy of the collection; it disagrees with some DICOM headers and
-is the better source, under the reports' image ids. Never is "the first
-image" taken to be the frontal one.
+the Kaggle copy of the collection; it wins over the DICOM headers, which call
+most laterals PA. Images that it does not know are shown to a classifier
+(`view_model`). Never is "the first image" taken to be the frontal one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import phantoms
+from . import phantoms, pixels, view_model
 from .conditions import VIEWS
-from .downloads import IMAGE_SUFFIXES, unpack_images
 from .errors import CourseError
+from .layouts import find_images, find_xrays, known_views
 from .machine import cores
-from .reports import DATA
+from .reports import bundled_archive
 from .run import cache_folder, data_folder
 
-RESIZE = ("squash", "crop")
-#: torchxrayvision's range: ``xrv.datasets.normalize(image, maxval=255)``.
-LOW, HIGH = -1024.0, 1024.0
-
-
-def known_views() -> pd.DataFrame:
-    """``image_id``, ``view`` (frontal, lateral): 7,426 of 7,470 images."""
-    return pd.read_csv(DATA / "views.csv")
+LISTED = "published list"
+#: One image; they live in `pixels`, and callers of `images` need them too.
+read_grey, to_model_range = pixels.read_grey, pixels.to_model_range
 
 
 def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
@@ -50,12 +47,20 @@ def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
         Images that the list of views does not know are left out.
     """
     known = image_ids.merge(known_views(), on="image_id", how="inner")
-    known = known.sort_values("image_id", kind="stable")
-    first = known.groupby(["study_id", "view"], as_index=False).first()
-    order = {s: i for i, s in enumerate(image_ids["study_id"].unique())}
-    first["order"] = first["study_id"].map(order)
-    first = first.sort_values(["order", "view"]).drop(columns="order")
-    return first[["study_id", "image_id", "view"]].reset_index(drop=True)
+    first = _first_of_each(known.assign(view_source=LISTED))
+    return first[["study_id", "image_id", "view"]]
+
+
+def _first_of_each(images: pd.DataFrame) -> pd.DataFrame:
+    """A frontal and a lateral a study: listed ones first, then by number."""
+    listed = images["view_source"].ne(LISTED)
+    ranked = images.assign(listed=listed)
+    ranked = ranked.sort_values(["listed", "image_id"], kind="stable")
+    first = ranked.drop_duplicates(["study_id", "view"])
+    order = {s: i for i, s in enumerate(images["study_id"].unique())}
+    first = first.assign(order=first["study_id"].map(order))
+    first = first.sort_values(["order", "view"])
+    return first.drop(columns=["listed", "order"]).reset_index(drop=True)
 
 
 def draw_views(
@@ -92,53 +97,9 @@ def draw_views(
     views["path"] = [
         Path(p).relative_to(cache_folder()).as_posix() for p in views["path"]
     ]
-    views["view_source"] = "published list"
+    views["view_source"] = LISTED
     views["image_source"] = "phantom"
     return views
-
-
-def find_xrays(folder: Path | None = None) -> dict[str, Path]:
-    """Image id -> file, for every X-ray under a folder.
-
-    A zip archive of images is unpacked once, into the cache, with its paths
-    checked. Names are those of OpenI (``CXR1_1_IM-0001-3001.png``) or of
-    the Kaggle copy (``1_IM-0001-3001.dcm.png``).
-
-    Raises
-    ------
-    CourseError
-        If there are no images, or an archive is broken or not safe.
-    """
-    folder = folder or data_folder()
-    roots = [folder]
-    for archive in sorted(folder.glob("*.zip")):
-        roots.append(unpack_images(archive, cache_folder() / archive.stem))
-    known = set(known_views()["image_id"])
-    found = {}
-    for root in roots:
-        for file in sorted(root.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES:
-                image_id = _image_id(file.stem)
-                if image_id in known:
-                    found[image_id] = file
-    if not found:
-        raise CourseError(
-            f"No X-rays were found under {folder.name}/.",
-            "IMAGES = \"real\" reads IU X-ray images named by their OpenI id "
-            "(CXR1_1_IM-0001-3001.png), in any sub-folder or in a .zip.",
-            "Put them into data/, or set LLAMAXR_DATA to their folder; "
-            'IMAGES = "phantom" needs none.',
-        )
-    return found
-
-
-def _image_id(stem: str) -> str:
-    """Image id of a file name without its ending."""
-    image_id = stem.removesuffix(".dcm")
-    if not image_id.startswith("CXR"):
-        image_id = f"CXR{image_id}"
-    # Only the first study's images have a number more in their names.
-    return image_id.replace("CXR1_IM-", "CXR1_1_IM-")
 
 
 def xray_views(
@@ -147,14 +108,111 @@ def xray_views(
     """Schema ``views`` for X-rays on disk.
 
     Only images that are there take part: if the lowest frontal image is
-    missing, the next one is used.
+    missing, the next one is used. Images without a published view (a few of
+    OpenI's; all under R2Gen's names) are classified, and ``view_source``
+    says so, with the classifier's accuracy.
+
+    Raises
+    ------
+    CourseError
+        If there are no X-rays.
     """
-    found = find_xrays(folder)
-    views = choose_views(image_ids[image_ids["image_id"].isin(found)])
-    views["path"] = [_relative(found[i]) for i in views["image_id"]]
-    views["view_source"] = "published list"
+    files = find_images(folder)
+    if files.empty:
+        find_xrays(folder)  # raises, and says what was looked for
+    named = image_ids.merge(files.drop(columns="study_id"), on="image_id")
+    numbered = files[files["layout"].eq("r2gen")]
+    numbered = numbered[numbered["study_id"].isin(image_ids["study_id"])]
+    there = pd.concat([named, numbered]).merge(
+        known_views(), on="image_id", how="left"
+    )
+    there["view_source"] = LISTED
+    unknown = there["view"].isna()
+    lost: list[tuple[str, str]] = []
+    if unknown.any():
+        model = view_model.for_this_machine(folder, files)
+        found, lost = _classified(model, there[unknown])
+        there = pd.concat([there[~unknown], found])
+    views = _first_of_each(there).drop(columns="layout")
+    views["path"] = [_relative(Path(p)) for p in views["path"]]
     views["image_source"] = "IU X-ray"
+    views = views[
+        ["study_id", "image_id", "view", "path", "view_source", "image_source"]
+    ]
+    views.attrs = {"unreadable": lost}  # without those of `files`
     return views
+
+
+def _classified(
+    model: view_model.ViewModel, files: pd.DataFrame
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The readable files with their views; (path, reason) of the others."""
+    pictures, kept, lost = [], [], []
+    for row, path in enumerate(files["path"]):
+        try:
+            pictures.append(read_grey(path, view_model.SIZE))
+            kept.append(row)
+        except CourseError as error:
+            lost.append((_relative(Path(path)), error.why))
+    files = files.iloc[kept].copy()
+    if kept:
+        found = view_model.classify(model, np.stack(pictures))
+        files["view"] = found["view"].to_numpy()
+        files["view_source"] = str(model)
+    return files, lost
+
+
+# --- what the DICOM headers say ---------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _headers() -> pd.DataFrame:
+    """``rows``, ``columns``, ``position`` of 7,469 images, by image id: from
+    the table of DICOM headers inside torchxrayvision's wheel."""
+    names = {
+        "imageid": "image_id",
+        "Rows": "rows",
+        "Columns": "columns",
+        "View Position": "position",
+    }
+    path = bundled_archive().with_name("nlmcxr_dicom_metadata.csv.gz")
+    table = pd.read_csv(path, usecols=list(names)).rename(columns=names)
+    # OpenI's reports name the first study's images with a number more.
+    table["image_id"] = table["image_id"].str.replace(
+        r"^CXR1_(?=IM)", "CXR1_1_", regex=True
+    )
+    return table.set_index("image_id")
+
+
+def radiograph_shapes() -> dict[str, tuple[int, int]]:
+    """Image id -> (rows, columns) of the radiograph, before any resizing."""
+    headers = _headers()
+    shapes = zip(headers["rows"], headers["columns"], strict=True)
+    return dict(zip(headers.index, shapes, strict=True))
+
+
+def view_disagreements() -> pd.DataFrame:
+    """Images whose DICOM header names another view than the published list.
+
+    Returns
+    -------
+    DataFrame
+        ``image_id``, ``published`` (frontal, lateral), ``dicom`` (the
+        header's View Position: AP and PA are frontal, the rest lateral). A
+        third of the headers say nothing, and those are not listed.
+        ``attrs["compared"]``: how many images both sources name.
+    """
+    headers = _headers()["position"].dropna().rename("dicom")
+    both = known_views().merge(headers, on="image_id")
+    frontal = both["dicom"].isin(["AP", "PA"])
+    differ = both[frontal != both["view"].eq("frontal")]
+    table = differ.rename(columns={"view": "published"})
+    table = table.sort_values("image_id").reset_index(drop=True)
+    table.attrs["compared"] = len(both)
+    return table
+
+
+# --- files ------------------------------------------------------------------
 
 
 def _relative(path: Path) -> str:
@@ -176,84 +234,14 @@ def locate(path: str) -> Path:
     )
 
 
-def read_grey(path: str | Path, size: int, resize: str = "squash"):
-    """One image as uint8 grey values.
-
-    Parameters
-    ----------
-    path : path
-        8- or 16-bit PNG, or JPEG; colour is turned to grey.
-    size : int
-        Height and width of the result.
-    resize : {"squash", "crop"}
-        ``squash`` changes the aspect ratio (the paper); ``crop`` takes the
-        central square (torchxrayvision's examples).
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size)
-
-    Raises
-    ------
-    CourseError
-        For a file that is no image, or an unknown `resize`.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    _check_resize(resize)
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bit: scale, do not clip
-                wide = np.asarray(image, dtype=np.float32) / 257.0
-                grey = Image.fromarray(wide.clip(0, 255).astype(np.uint8))
-            else:
-                grey = image.convert("L")
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:
-        raise CourseError(
-            f"{Path(path).name} could not be read.",
-            f"{error}.",
-            "Get the image again, or remove the file: its view then counts "
-            "as missing.",
-        ) from error
-    if resize == "crop":
-        side = min(grey.size)
-        left, top = ((length - side) // 2 for length in grey.size)
-        grey = grey.crop((left, top, left + side, top + side))
-    if grey.size != (size, size):
-        grey = grey.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(grey)
-
-
-def _check_resize(resize: str) -> None:
-    if resize not in RESIZE:
-        raise CourseError(
-            f"RESIZE = {resize!r} is not known.",
-            "Images are squashed (the paper) or cropped.",
-            'Set RESIZE to "squash" or "crop".',
-        )
-
-
-def to_model_range(grey: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 in [-1024, 1024], as torchxrayvision expects.
-
-    In [-1, 1] its networks give every image the same scores
-    (torchxrayvision issue 89).
-    """
-    return grey.astype(np.float32) * ((HIGH - LOW) / 255.0) + LOW
-
-
 def read_views(
     views: pd.DataFrame, size: int, resize: str = "squash"
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """All images of a ``views`` table, uint8 of shape (n, size, size).
 
     Files that can't be read are left out, and listed with their reason.
+    ``crop`` gives X-rays that were squashed to a square their own shape
+    back, by the DICOM headers' rows and columns, before it cuts.
 
     Returns
     -------
@@ -261,18 +249,38 @@ def read_views(
         The images in the order of the rows that could be read; the table of
         those rows, with ``attrs["unreadable"]``: list of (path, reason).
     """
-    _check_resize(resize)  # here, or it would look like a broken file
-    pictures, kept, unreadable = [], [], []
-    for row, path in enumerate(views["path"]):
+    pixels.check_resize(resize)  # here, or it would look like a broken file
+    grey = np.empty((len(views), size, size), np.uint8)
+
+    def read(row: int) -> str:
         try:
-            pictures.append(read_grey(locate(path), size, resize))
-            kept.append(row)
+            file = locate(views["path"].iloc[row])
+            grey[row] = read_grey(file, size, resize, shapes[row])
         except CourseError as error:
-            unreadable.append((path, error.why))
-    table = views.iloc[kept].reset_index(drop=True)
-    table.attrs["unreadable"] = unreadable
-    shape = (0, size, size)
-    return (np.stack(pictures) if pictures else np.zeros(shape, "u1")), table
+            return error.why
+        return ""
+
+    shapes = _shapes(views) if resize == "crop" else [None] * len(views)
+    with ThreadPoolExecutor(cores()) as pool:  # decoding frees the GIL
+        reasons = np.array(list(pool.map(read, range(len(views)))), object)
+    whole = reasons == ""
+    table = views[whole].reset_index(drop=True)
+    table.attrs["unreadable"] = list(
+        zip(views["path"][~whole], reasons[~whole], strict=True)
+    )
+    return (grey if whole.all() else grey[whole]), table
+
+
+def _shapes(views: pd.DataFrame) -> list[tuple[int, int] | None]:
+    """Of X-rays, by their ids; a phantom is a square of its own."""
+    if "image_id" not in views:
+        return [None] * len(views)
+    known = radiograph_shapes()
+    drawn = views.get("image_source", pd.Series("", views.index))
+    return [
+        None if source == "phantom" else known.get(image_id)
+        for image_id, source in zip(views["image_id"], drawn, strict=True)
+    ]
 
 
 def missing_views(views: pd.DataFrame) -> pd.DataFrame:

@@ -18,23 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from . import chest as body
-from . import mesh
-from .chest import (
-    Camera,
-    Chest,
-    Solid,
-    anatomy,
-    attenuation,
-    level,
-    lung_of,
-    place,
-    random_stream,
-)
+from . import devices, mesh, rays
+from .chest import Chest, anatomy, attenuation, lung_of, place, rib, spine
 from .conditions import VIEWS
 from .errors import CourseError
+from .rays import Camera, Solid, expose, random_stream
 
 # A side is the sign of x: -1 the patient's right lung, 1 the left.
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
@@ -43,41 +33,47 @@ SEVERITY = {"mild": 0.9, "": 1.2, "moderate": 1.4, "severe": 1.8}
 #: Condition -> hazy patches: number, radius, attenuation.
 PATCHES = {
     "Consolidation": (1, 0.24, 1.0),
-    "Edema": (2, 0.27, 0.35),
-    "Fibrosis": (1, 0.14, 0.20),
+    "Edema": (2, 0.27, 0.45),
+    "Fibrosis": (1, 0.16, 0.25),
     "Infiltration": (3, 0.14, 0.8),
-    "Lung Opacity": (1, 0.19, 0.85),
+    "Interstitial": (2, 0.3, 0.3),
+    "Lung Opacity": (1, 0.19, 0.9),
     "Pneumonia": (2, 0.18, 1.1),
 }
 #: Condition -> thin lines: number, length, attenuation, slope, spread.
 LINES = {
-    "Atelectasis": (3, 0.34, 0.009, 0.2, 0.07),
-    "Edema": (30, 0.10, 0.003, 0.5, 0.22),
-    "Fibrosis": (10, 0.18, 0.006, 1.2, 0.09),
+    "Atelectasis": (3, 0.34, 0.011, 0.2, 0.07),
+    "Edema": (34, 0.10, 0.003, 0.3, 0.24),
+    "Fibrosis": (16, 0.16, 0.005, 1.2, 0.1),
     "Infiltration": (6, 0.14, 0.004, 1.0, 0.12),
+    "Interstitial": (40, 0.12, 0.004, 1.2, 0.2),
 }
 
 
 def _reshape(chest: Chest, word: str, name: str, sides, s: float) -> None:
     """Findings that change the chest itself, before things are placed."""
+    long = word.startswith("aort") and not word.startswith("aortic valve")
     chest.heart *= 1 + 0.22 * s * (name == "Cardiomegaly")
-    chest.media *= 1 + 0.4 * s * (name == "Enlarged Cardiomediastinum")
-    chest.aorta *= 1 + 0.4 * s * word.startswith("aorta/tortuous")
+    chest.media *= 1 + 0.6 * s * (name == "Enlarged Cardiomediastinum")
+    chest.aorta *= 1 + 0.4 * s * (long and ("tortuous" in word or name != ""))
     chest.curve += 0.07 * s * word.startswith("scoliosis")
+    chest.hunch += 0.45 * s * word.startswith("kyphosis")
+    chest.tilt += 0.06 * s * word.startswith("kyphosis")
+    chest.bone *= 1 - 0.3 * word.startswith(("bone diseases", "osteopor"))
+    chest.vessels *= 1 + 0.3 * s * word.startswith("markings/bronchov")
+    chest.vessels *= 1 + 0.25 * s * (name == "Edema")
     ill = s * (name == "Emphysema")
-    large = ill + 0.5 * s * word.startswith("lung/hyperdist")
-    chest.air, chest.vessels = (
-        chest.air + 0.04 * ill,
-        chest.vessels - 0.3 * ill,
-    )
-    chest.deep, chest.heart = (
-        chest.deep + 0.1 * large,
-        chest.heart - 0.06 * large,
-    )
-    chest.flat *= 1 - 0.35 * min(large, 1.6)
-    small = s * (
-        "hypoinflation" in word or "diaphragm" in word and "elev" in word
-    )
+    large = ill + 0.5 * s * word.startswith(("lung/hyper", "lung, hyper"))
+    large += 0.5 * s * word.startswith("lung/bilateral/hyperdist")
+    chest.air += 0.04 * ill
+    chest.vessels -= 0.3 * ill
+    chest.barrel = min(chest.barrel + 0.06 * large, 1.1)
+    chest.heart -= 0.06 * large
+    level = "diaphragm" in word and "flattened" in word
+    chest.flat *= 1 - 0.35 * min(large + 0.7 * s * level, 1.6)
+    high = "elev" in word or "eventration" in word
+    small = s * ("hypoinflation" in word or "diaphragm" in word and high)
+    small += 0.3 * s * (name == "Atelectasis" or "volume loss" in word)
     for side in sides:
         chest.dome[side] += 0.08 * large - 0.13 * small
 
@@ -85,16 +81,16 @@ def _reshape(chest: Chest, word: str, name: str, sides, s: float) -> None:
 def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
     """Findings that lie in one lung, or beside it."""
     name, zone, lung = finding.condition, finding.zone, lung_of(chest, side)
-    at = place(chest, side, zone, rng)
+    zone = "hilum" if name == "Edema" and not zone else zone
+    at, many = place(chest, side, zone, rng), "multiple" in word
     if name == "Effusion" or word.startswith(("costophrenic", "sulcus")):
-        low = chest.dome[side] - 0.3 - 0.5 * (s if name else 0.3)
-        radii = (lung.radii[0] * 1.35, lung.radii[1] * 1.3, 0.9)
+        low = chest.dome[side] - 0.3 - 0.5 * (s if name else 0.75)
+        wide, deep = lung.radii[0] * 1.35, lung.radii[1] * 1.3
         center = (lung.center[0] - side * 0.05, -0.05, low)
-        chest.left[side].append(Solid(center, radii))
+        chest.left[side].append(Solid(center, (wide, deep, 0.9)))
     elif name == "Pleural Thickening":
-        away = np.array(
-            [0, 0, 0.08] if zone == "apex" else [-0.06 * side, 0, 0]
-        )
+        top = zone == "apex"
+        away = np.array([0, 0, 0.08] if top else [-0.06 * side, 0, 0])
         chest.left[side].append(lung.moved(1, away * s))
     if name == "Pneumothorax" or word.startswith("hydropneumo"):
         away = np.array([-0.06 * side, 0, 0.14])
@@ -102,31 +98,51 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
     elif name in ("Nodule", "Mass", "Lung Lesion"):
         old = "calc" in word or "granuloma" in word
         radius = 0.16 if name == "Mass" else 0.056 if old else 0.09
-        for _ in range(4 if "multiple" in word or "scatt" in word else 1):
+        for _ in range(4 if many or "scatt" in word else 1):
             ball = Solid(at, radius * s**0.7 * rng.normal(1, 0.1, 3))
-            chest.solids.append((ball, 8.0 if old else 3.6, side))
+            mu = 8.0 if old else 3.0 if name == "Mass" else 3.6
+            chest.solids.append((ball, mu, side))
             if word.startswith(("cavit", "cyst")):
                 chest.solids.append((ball.moved(0.75), -4.5, side))
             at = place(chest, side, zone, rng)
     elif name == "Hernia":
-        ball = Solid((0.05, 0.2, 0.32), np.array([0.2, 0.17, 0.17]) * s)
-        chest.bulky.append(ball)
-        chest.solids.append((ball.moved((0.7, 0.7, 0.45)), -1.6, 0))
+        # The stomach behind the heart: a wall, a bubble of air in its top.
+        radii = np.array([0.2, 0.17, 0.17]) * min(s, 1.5)
+        sac = Solid((0.05, 0.2, 0.34), radii)
+        chest.bulky.append(sac)
+        bubble = sac.moved((0.7, 0.7, 0.45), (0, 0, -0.2 * radii[2]))
+        chest.solids.append((bubble, -1.6, 0))
     elif name == "Fracture":
-        middle, half = level(chest, side, at[2])
-        at[0] = middle[0] + side * half[0]
-        chest.solids.append((Solid(at, (0.07, 0.07, 0.05)), 5.0, 0))
-    number, radius, mu = PATCHES.get(name, (0, 0.0, 0.0))
+        for number in rng.permutation(np.arange(3, 9))[: 3 if many else 1]:
+            turn = rng.uniform(0.9, 1.7)
+            at = rib(chest, side, number, turn)
+            if "vertebra" in word or "spine" in word:
+                at = spine(chest, 0.15 * number - 0.6)
+            elif "clavicle" in word:
+                at = np.array([0.42 * side, -0.1, -0.58])
+            else:
+                chest.broken[side, number] = turn, 0.04 * s
+            radii = np.array([0.07, 0.07, 0.05]) * s**0.3
+            chest.solids.append((Solid(at, radii), 5.0, 0))
+    elif "hilum" in word and ("enlarged" in word or "prominent" in word):
+        ball = Solid((0.2 * side, 0.03, -0.02), np.full(3, 0.1 * s**0.5))
+        chest.solids.append((ball, 1.5, side))
+    fine = "interstitial" in word or "reticular" in word
+    kind = "Interstitial" if fine and name == "Lung Opacity" else name
+    number, radius, mu = PATCHES.get(kind, (0, 0.0, 0.0))
     for _ in range(number):
         spot = at + rng.normal(0, 0.09, 3) * (number > 1)
         haze = Solid(spot, radius * s**0.5 * rng.normal(1, 0.15, 3))
         chest.patches.append((haze, mu * s**0.5, side))
-    number, long, mu, slope, spread = LINES.get(name, (0, 0, 0, 0, 0))
+    number, long, mu, slope, spread = LINES.get(kind, (0, 0, 0, 0, 0))
+    plate = name == "Atelectasis"
+    t = np.linspace(-0.5, 0.5, 600 if plate else 80)[:, None]
     for _ in range(round(number * s**0.5)):
         way = np.array([1, rng.normal(0, 0.5), rng.normal(0, slope)])
         way *= long * rng.uniform(0.6, 1.2) / np.linalg.norm(way)
-        start = at + rng.normal(0, spread, 3)
-        line = start + np.linspace(-0.5, 0.5, 40)[:, None] * way
+        bow = long * rng.normal(0, 0.3, 3) * (t * t)
+        line = at + rng.normal(0, spread, 3) + t * way + bow
+        line = line + rng.normal(0, (0.005, 0.012)[plate], line.shape)
         chest.lines.append((line, mu * long * s**0.5))
 
 
@@ -141,6 +157,7 @@ def _patient(
         word, name = finding.heading.lower(), finding.condition
         one = (int(rng.choice([-1, 1])),) if name != "Hernia" else (1,)
         both = name in ("", "Edema", "Effusion", "Emphysema", "Fibrosis")
+        both = both or "interstitial" in word
         sides = SIDES["bilateral"] if both or "scatt" in word else one
         todo[word, name] = (finding, SIDES.get(finding.side, sides), s, rng)
     hidden = {word for word, name in todo if name == without != ""}
@@ -148,6 +165,8 @@ def _patient(
     for (word, name), (_, sides, s, _) in todo.items():
         _reshape(chest, word, name, sides, s)
     for (word, name), (finding, sides, s, rng) in todo.items():
+        if not name:
+            devices.add(chest, word, SIDES.get(finding.side, ()), s, rng)
         # One thing seen under two names (nodule, lesion): drawn once.
         if name != "Lung Lesion" or word.startswith(("cavit", "cyst")):
             for side in sides:
@@ -186,11 +205,9 @@ def draw(
     path = attenuation(study_id, _patient(study_id, headings), camera)
     rng = random_stream(study_id, "exposure", view)
     # Beer-Lambert, then scattered light, then the noise of few photons.
-    light = np.exp(-(1.7 if camera.i else 2.4) * rng.normal(1, 0.05) * path)
-    light = light + 0.035 + 0.05 * gaussian_filter(light, size / 12)
-    light += 0.012 * np.sqrt(light) * rng.normal(size=light.shape)
-    film = -np.log(np.maximum(light, 1e-3)) / (3.0 * rng.normal(1, 0.04))
-    film = np.clip(film, 0, 1) ** rng.normal(1.35, 0.08)
+    well = anatomy(study_id)
+    thick = (0.56 * well.deep, 0.7 * well.wide)[camera.i] + well.fat
+    film = expose(path, thick, view, rng)
     return (255 * film).astype(np.uint8)
 
 
@@ -202,8 +219,8 @@ def lesions(
     Returns
     -------
     dict of str to ndarray of bool, shape (size, size)
-        Condition -> where the attenuation differs from that of the same
-        patient without the headings of this condition.
+        Condition -> where the attenuation differs visibly from that of the
+        same patient without the headings of this condition.
     """
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
@@ -213,14 +230,16 @@ def lesions(
             chest = _patient(study_id, headings, without=name)
             without = attenuation(study_id, chest, camera)
             change = np.abs(path - without)
-            masks[name] = change > max(0.2 * change.max(), 0.004)
+            # Faint beside the rest, but plain to see: part of the lesion.
+            least = min(0.2 * change.max(), 0.05)
+            masks[name] = change > max(least, 0.004)
     return masks
 
 
 def folder_name(size: int) -> str:
     """Name of the cache folder: drawing code and size, ``1a2b3c4d-96``."""
-    files = [Path(f) for f in (__file__, body.__file__, mesh.__file__)]
-    code = b"".join(file.read_bytes() for file in files)
+    names = [__file__, *(str(m.__file__) for m in (body, devices, mesh, rays))]
+    code = b"".join(Path(name).read_bytes() for name in names)
     return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
 
 

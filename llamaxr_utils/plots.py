@@ -1,15 +1,17 @@
 """Plots in one style: colour-blind palette, alt text, provenance stamp.
 
-`save_figure` is the only way out: PNG for the page, SVG for print, and the
-alt text travels with both. Data is prepared by the notebooks.
+`save_figure` is a notebook's only way out: PNG for the page, SVG for print,
+and the alt text travels with both. Data is prepared by the notebooks.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,60 @@ def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
     return plt.subplots(figsize=(width, height))
 
 
+def _need_alt(alt: str) -> None:
+    if len(alt.strip()) < 20:
+        raise CourseError(
+            "A figure needs alt text.",
+            "Readers who do not see it rely on it.",
+            'Pass alt="...": one sentence on what the picture shows.',
+        )
+
+
+def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
+    """A figure as the bytes of an SVG or PNG file, its alt text inside.
+
+    The same figure gives the same bytes: no date, no program version.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    suffix : {"svg", "png"}
+    alt : str
+        What the picture shows, for those who do not see it.
+    dpi : int
+        Of the PNG.
+
+    Raises
+    ------
+    CourseError
+        Without a sentence of alt text.
+    """
+    _need_alt(alt)
+    varying = {"svg": "Date", "png": "Software"}[suffix]
+    content = io.BytesIO()
+    figure.savefig(
+        content,
+        format=suffix,
+        bbox_inches="tight",
+        dpi=dpi,
+        metadata={"Description": alt, varying: None},
+    )
+    return content.getvalue()
+
+
+def as_html(path: Path) -> str:
+    """A PNG of `picture` as an HTML figure: embedded, with its alt text."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        alt = str(opened.info.get("Description", ""))
+    content = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{escape(alt)}" '
+        f'src="data:image/png;base64,{content}"></figure>'
+    )
+
+
 def save_figure(
     nb: Run,
     figure: Any,
@@ -92,12 +148,7 @@ def save_figure(
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
-    if len(alt.strip()) < 20:
-        raise CourseError(
-            "A figure needs alt text.",
-            "Readers who do not see it rely on it.",
-            'Pass alt="...": one sentence on what the picture shows.',
-        )
+    _need_alt(alt)
     name = name or item
     if of_images and figure.get_suptitle():
         text = figure.get_suptitle() + nb.title_note
@@ -111,20 +162,12 @@ def save_figure(
         0.995, 0.0, nb.stamp, ha="right", va="top", size=6, color="0.45"
     )
     for suffix in ("svg", "png"):
-        content = io.BytesIO()
-        figure.savefig(
-            content,
-            format=suffix,
-            bbox_inches="tight",
-            dpi=150,
-            metadata={"Description": alt},
-        )
-        picture = content.getvalue()
+        content = picture(figure, suffix, alt)
         path = nb.file("figures", f"{name}.{suffix}")
-        write_whole(path, partial(Path.write_bytes, data=picture))
+        write_whole(path, partial(Path.write_bytes, data=content))
     plt.close(figure)
     width = int(figure.get_size_inches()[0] * 100)
-    display(Image(data=picture, width=width, alt=alt))
+    display(Image(data=content, width=width, alt=alt))
 
 
 def show_views(
@@ -149,30 +192,49 @@ def show_views(
     return figure
 
 
-def show_heatmap(
-    grey: np.ndarray, heat: np.ndarray, scores: pd.Series, title: str
+def show_heatmaps(
+    rows: Mapping[str, tuple[np.ndarray, np.ndarray, pd.Series]], title: str
 ) -> Any:
-    """X-ray, heatmap over it, and the scores as bars (paper, Figure 3)."""
+    """X-ray, heatmap over it, and the scores as bars (paper, Figure 3).
+
+    Parameters
+    ----------
+    rows : mapping of str to (grey, heat, scores)
+        One row of pictures a view: uint8 of shape (height, width); float in
+        [0, 1], of any size, laid over the whole picture; condition -> score.
+        A colour each, as in the paper; light and dark take turns and the
+        names stand beside, so that none needs a colour.
+    title : str
+    """
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    figure, axes = plt.subplots(
-        1, 3, figsize=(9, 3.4), width_ratios=(1, 1, 1.3)
-    )
-    for axis in axes[:2]:
-        axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        axis.axis("off")
-    axes[1].imshow(heat, cmap="inferno", alpha=0.45 * (heat > 0.15))
+    figure, grid = plt.subplots(
+        len(rows), 3, figsize=(9, 3.4 * len(rows)),
+        width_ratios=(1, 1, 1.3), squeeze=False,
+    )  # fmt: skip
     figure.suptitle(title, x=0.01, ha="left")
-    axes[0].set_title("image", fontsize=9)
-    axes[1].set_title("where the score comes from", fontsize=9)
-    colours = sns.color_palette("husl", len(scores))
-    axes[2].barh(scores.index, scores, color=colours)
-    axes[2].axvline(0.5, color="0.3", lw=0.8, ls="--")
-    axes[2].set(xlim=(0, 1), xlabel="score (0.5: operating point)")
-    axes[2].invert_yaxis()
-    axes[2].tick_params(axis="y", labelsize=7)
-    axes[2].grid(axis="y", visible=False)
+    for axes, (name, (grey, heat, scores)) in zip(grid, rows.items()):
+        for axis in axes[:2]:
+            axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+            axis.axis("off")
+        height, width = grey.shape
+        axes[1].imshow(
+            heat,
+            cmap="inferno",
+            alpha=0.45 * (heat > 0.15),
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        )
+        axes[0].set_title(name, fontsize=9)
+        axes[1].set_title("where the score comes from", fontsize=9)
+        hues = (sns.husl_palette(len(scores), l=v) for v in (0.42, 0.72))
+        colours = [pair[i % 2] for i, pair in enumerate(zip(*hues))]
+        axes[2].barh(scores.index, scores, color=colours)
+        axes[2].axvline(0.5, color="0.3", lw=0.8, ls="--")
+        axes[2].set(xlim=(0, 1), xlabel="score (0.5: operating point)")
+        axes[2].invert_yaxis()
+        axes[2].tick_params(axis="y", labelsize=7)
+        axes[2].grid(axis="y", visible=False)
     return figure
 
 
@@ -186,6 +248,28 @@ def loss_curve(log: pd.DataFrame, title: str) -> Any:
             axis.plot(part["step"], part["loss"], style, ms=4, label=label)
     axis.set(xlabel="step", ylabel="loss (nats per token)", title=title)
     axis.legend()
+    return figure
+
+
+def collapse_bars(table: pd.DataFrame) -> Any:
+    """What one LoRA makes of two bases (``figures/data/collapse.csv``)."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.2), sharey=True)
+    bases = table["base pre-trained on"]
+    for axis, column, factor, label in (
+        (axes[0], "distinct reports", 1, "distinct reports"),
+        (axes[1], "changed when scores are swapped", 100,
+         "% changed when scores are swapped"),
+    ):
+        bars = axis.barh(bases, factor * table[column], 0.55,
+                         color=["0.8", "0.35"], ec="black", lw=0.6)
+        axis.bar_label(bars, fmt="%.0f", padding=3, size=8)
+        axis.set_xlabel(label)
+        axis.margins(x=0.12)
+        axis.grid(axis="y", visible=False)
+    figure.suptitle("The same LoRA on two bases (590 test studies, phantom "
+                    "images)", x=0.01, ha="left")
     return figure
 
 

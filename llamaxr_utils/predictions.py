@@ -17,6 +17,7 @@ import pandas as pd
 
 from .cleaning import plain
 from .errors import CourseError
+from .exchange import read_rexrank
 from .reports import load_studies, normalise, r2gen_split
 
 _ID = re.compile(r"(CXR\d+)(?:_IM-[\d-]+)?")
@@ -120,7 +121,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     ----------
     path : path
         A CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``) and
-        ``generated``; an empty report is a report.
+        ``generated``; an empty report is a report. Or ReXrank's ``.json``.
 
     Returns
     -------
@@ -134,7 +135,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         Not a CSV, empty, a column or an id missing, a study twice.
     """
     path = Path(path)
-    table = _read_csv(path)
+    is_json = path.suffix == ".json"
+    table = read_rexrank(path) if is_json else _read_csv(path)
     lacking = [c for c in ("id", "generated") if c not in table]
     if lacking:
         raise _lacks(path, lacking, table)

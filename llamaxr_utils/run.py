@@ -34,6 +34,10 @@ NOTEBOOKS = (
     "05_generate_reports",
     "06_evaluate_reports",
     "07_read_cases",
+    "08_audit_protocol",
+    "09_test_grounding",
+    "10_compare_designs",
+    "11_rebuild_paper",
 )
 IMAGE_SOURCES = ("phantom", "real")
 WARNING = "For research and teaching, not for diagnosis."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,26 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    """The very last line of a test run says what did not run, and why
+    (`pytest_terminal_summary` would come before pytest's own last line)."""
+    result = yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter:
+        reporter.write_line(left_out(reporter.stats.get("skipped", [])))
+    return result
+
+
+def left_out(skipped):
+    """One line from the reports of the skipped tests."""
+    reasons = Counter(
+        str(report.longrepr[-1]).removeprefix("Skipped: ")
+        if isinstance(report.longrepr, tuple)
+        else "another reason"
+        for report in skipped
+    )
+    listed = "; ".join(f"{n} ({why})" for why, n in reasons.most_common())
+    return f"Did not run: {listed}." if listed else "Nothing was left out."

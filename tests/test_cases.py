@@ -1,18 +1,21 @@
-"""Reports side by side: verdicts, sentences, and a page that is safe."""
+"""Reports side by side: verdicts, remarks, the rows of Tables 4 to 6."""
 
 from __future__ import annotations
 
 import itertools
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
-from llamaxr_utils import cases
+from llamaxr_utils import cases, downloads
+from llamaxr_utils.conditions import CONDITIONS
+from llamaxr_utils.errors import CourseError
+from llamaxr_utils.findings import FINDINGS
 
 STATES = ("present", "absent", "uncertain", None)
-
-EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quoted"'
+REFERENCE = "The heart is enlarged. No pleural effusion. No pneumothorax."
+FIRST = "The heart is enlarged. There is no pleural effusion."
+SECOND = "The heart is normal. No effusion. There is a rib fracture."
 
 
 # --- verdicts ---------------------------------------------------------------
@@ -61,13 +64,13 @@ def test_findings_of_two_texts():
         "Pneumothorax": ("", "present", "added"),
     }
     for finding, row in expected.items():
-        assert tuple(table.loc[finding]) == row
+        assert tuple(table.loc[finding])[:3] == row
     assert "No Finding" not in table.index
 
 
 def test_empty_texts_have_nothing_to_compare():
     assert cases.findings_table("", "").empty
-    assert cases.align("", "").empty
+    assert cases.sentences("") == []
 
 
 def test_counts_are_per_study():
@@ -84,34 +87,6 @@ def test_counts_are_per_study():
     assert found.loc["CXR1", "agree"] >= 1
     assert found.loc["CXR1", ["missed", "added", "contradicts"]].sum() == 0
     assert found.loc["CXR2", "added"] >= 1
-
-
-# --- sentences --------------------------------------------------------------
-
-
-def test_the_closest_sentences_stand_side_by_side():
-    table = cases.align(
-        "The heart is large. The lungs are clear. Bones look old.",
-        "Lungs are clear. The heart is very large. A pipe is seen.",
-    )
-    pairs = list(zip(table["reference"], table["generated"]))
-    assert pairs == [
-        ("the heart is large", "the heart is very large"),
-        ("the lungs are clear", "lungs are clear"),
-        ("bones look old", ""),
-        ("", "a pipe is seen"),
-    ]
-
-
-def test_no_sentence_is_lost_or_used_twice():
-    reference = "One two three. One two four. Five six."
-    generated = "One two three. Seven eight."
-    table = cases.align(reference, generated)
-    left = [text for text in table["reference"] if text]
-    right = [text for text in table["generated"] if text]
-    assert left == ["one two three", "one two four", "five six"]
-    assert sorted(right) == ["one two three", "seven eight"]
-    assert table["generated"][0] == "one two three"
 
 
 # --- choosing ---------------------------------------------------------------
@@ -148,79 +123,166 @@ def test_more_cases_than_there_are(table):
     assert cases.choose(table.head(0), 4, seed=1).empty
 
 
-# --- the page ---------------------------------------------------------------
+def test_where_the_studies_asked_for_are():
+    studies = pd.DataFrame(
+        {
+            "study_id": ["CXR3660", "CXR3282", "CXR9"],
+            "split_r2gen": ["train", "test", "test"],
+            "split": ["train", "test", "test"],
+            "status": ["normal", "abnormal", "normal"],
+        }
+    )
+    found = cases.look_up("CXR3282,CXR3660", studies, {"CXR3282", "CXR9"})
+    assert list(found["study_id"]) == ["CXR3282", "CXR3660"]
+    assert list(found["here"]) == [True, False]
+    assert list(found["in the paper"]) == ["Table 6", "Table 6"]
+    assert list(found["split_r2gen"]) == ["test", "train"]
+    assert cases.look_up("", studies, []).empty
+    with pytest.raises(CourseError, match="CXR0"):
+        cases.look_up("CXR9, CXR0", studies, [])
 
 
-class Reader(HTMLParser):
-    """Tags, and the text that a reader sees."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.text, self.attributes = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [name for name, _ in attrs]
-
-    def handle_data(self, data):
-        self.text.append(data)
+# --- another system ---------------------------------------------------------
 
 
-def case(**changed):
-    row = {
-        "study_id": "CXR7",
-        "status": "abnormal",
-        "mesh": ["Cardiomegaly/mild"],
-        "reference": "The heart is enlarged.",
-        "generated": "There is a pleural effusion.",
-    }
-    return pd.DataFrame([{**row, **changed}])
+def write(path, ids, text):
+    table = pd.DataFrame({"id": ids, "generated": text})
+    table.to_csv(path, index=False)
+
+
+def test_published_predictions_come_before_any_other(tmp_path):
+    ids = ["CXR2_IM-1", "CXR1_IM-2"]
+    write(tmp_path / "another.csv", ids, "Theirs.")
+    (tmp_path / "views.csv").write_text("image,view\n1,frontal\n")
+    found = cases.second_system(["CXR1"], [tmp_path])
+    assert found == ("another", ["Theirs."])
+    saved = downloads.SOURCES["cvt2distilgpt2"].saves
+    write(tmp_path / saved, ids, ["Two.", "One."])
+    assert cases.second_system(["CXR1", "CXR2"], [tmp_path]) == (
+        "CvT2DistilGPT2",
+        ["One.", "Two."],
+    )
+
+
+def test_a_file_that_lacks_a_study_is_not_taken(tmp_path):
+    write(tmp_path / "some.csv", ["CXR1"], "Text.")
+    assert cases.second_system(["CXR1", "CXR2"], [tmp_path]) is None
+    assert cases.second_system(["CXR1"], [tmp_path / "none"]) is None
+
+
+# --- remarks ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "column", ["study_id", "status", "mesh", "reference", "generated"]
+    ("finding", "named", "expected"),
+    [
+        ("Pleural Effusion", ["Effusion"], cases.SUPPORTED),
+        ("Pleural Effusion", ["Edema"], cases.UNSUPPORTED),
+        ("Lung Lesion", ["Nodule"], cases.SUPPORTED),
+        ("Scoliosis", list(CONDITIONS), cases.UNSUPPORTED),
+        ("Fracture", [], cases.UNSUPPORTED),
+        ("Fracture", None, cases.UNSUPPORTED),
+    ],
 )
-def test_nothing_of_a_report_becomes_markup(column):
-    value = [EVIL] if column == "mesh" else EVIL
-    read = Reader(cases.render(case(**{column: value}), "Cases", "stamp"))
-    assert "script" not in read.tags
-    assert "img" not in read.tags
-    assert "onerror" not in read.attributes
-    assert EVIL in "".join(read.text)  # seen as it was written
+def test_an_added_finding_has_the_support_of_a_score_or_not(
+    finding, named, expected
+):
+    assert cases.remark("added", finding, named) == expected
 
 
-@pytest.mark.parametrize("place", ["title", "stamp"])
-def test_title_and_stamp_are_escaped_too(place):
-    words = {"title": "Cases", "stamp": "stamp", place: EVIL}
-    read = Reader(cases.render(case(), **words))
-    assert "script" not in read.tags
-    assert EVIL in "".join(read.text)
+def test_other_verdicts_are_their_own_remark():
+    for word in ("agree", "missed", "contradicts", ""):
+        assert cases.remark(word, "Fracture", ["Fracture"]) == word
 
 
-def test_the_page_stands_alone(tmp_path):
-    """No script, no link, nothing from elsewhere, and a whole page."""
-    body = cases.render(case(), "Cases", "stamp")
-    cases.write_page(tmp_path / "cases.html", body, title=EVIL)
-    page = (tmp_path / "cases.html").read_text("utf-8")
-    read = Reader(page)
-    assert page.startswith("<!doctype html>")
-    assert not {"script", "link", "iframe", "img"} & set(read.tags)
-    assert not {"src", "href"} & set(read.attributes)
-    assert "http" not in page
-    assert "not for diagnosis" in page
-    assert 'charset=utf-8' in page
+def test_support_is_named_by_known_names():
+    assert set(cases.CONDITIONS_OF) < set(FINDINGS)
+    speaking = {c for names in cases.CONDITIONS_OF.values() for c in names}
+    assert speaking == set(CONDITIONS)  # every score speaks for something
 
 
-def test_marks_say_what_is_missed_and_added_without_colour():
-    page = cases.render(case(), "Cases", "stamp")
-    text = "".join(Reader(page).text)
-    assert "− Cardiomegaly" in text
-    assert "+ Pleural Effusion" in text
-    for mark, _ in cases.VERDICTS.values():
-        assert mark in text  # the legend
+def test_swapping_the_scores_turns_the_remark():
+    texts = "The lungs are clear.", "There is a pneumothorax."
+    tables = [
+        cases.findings_table(*texts, named).set_index("finding")
+        for named in (["Pneumothorax"], ["Edema"])
+    ]
+    remarks = [table.loc["Pneumothorax", "remark"] for table in tables]
+    assert remarks == [cases.SUPPORTED, cases.UNSUPPORTED]
 
 
-def test_no_case_is_a_page_too():
-    page = cases.render(case().head(0), "Cases", "stamp")
-    assert "Cases" in page
+# --- a reference and two systems --------------------------------------------
+
+
+def test_green_is_right_in_one_system_only():
+    judged = cases.judge(REFERENCE, {"a": FIRST, "b": SECOND})
+    assert judged["a"]["Pleural Effusion"] == "agree"  # both deny it
+    assert judged["b"]["Pleural Effusion"] == "agree"
+    assert judged["a"]["Cardiomegaly"] == "only"
+    assert judged["b"]["Cardiomegaly"] == "contradicts"
+    assert judged["b"]["Fracture"] == "added"
+    assert "Pneumothorax" not in judged["a"]  # a denial left unsaid
+    alone = cases.judge(REFERENCE, {"a": FIRST})["a"]
+    assert alone["Cardiomegaly"] == "agree"
+
+
+def test_the_strongest_verdict_stands_for_a_sentence():
+    parts = cases.marked(
+        "There is a fracture and cardiomegaly. Lungs are clear.",
+        {"Fracture": "added", "Cardiomegaly": "only"},
+    )
+    assert parts == [
+        ("There is a fracture and cardiomegaly.", "added", ["Fracture"]),
+        ("Lungs are clear.", "", []),
+    ]
+
+
+def test_a_sentence_that_the_report_overrules_is_not_marked():
+    text = "No fracture on the left. There is a fracture on the right."
+    assert [found for _, found in cases.sentences(text)] == [[], ["Fracture"]]
+
+
+def test_table_4_quotes_each_text_and_remarks_by_state():
+    table = cases.table_4(REFERENCE, {"a": FIRST, "b": SECOND}, [])
+    assert list(table) == ["category", "reference", "a", "b", "remark"]
+    first = table.iloc[0]
+    assert first["category"] == "BLEU-4 / ROUGE-L / METEOR"
+    assert len(first["a"].split(" / ")) == 3
+    rows = table.set_index("category")
+    effusion = rows.loc["Pleural Effusion"]
+    assert effusion["a"] == "There is no pleural effusion. [absent]"
+    assert effusion["remark"] == "agree"
+    assert rows.loc["Cardiomegaly", "remark"] == "a: agree; b: contradicts"
+    assert rows.loc["Fracture", "reference"] == cases.NOT_SAID
+    assert rows.loc["Fracture", "remark"] == f"a: –; b: {cases.UNSUPPORTED}"
+    assert rows.loc["Pneumothorax", "remark"] == "–"
+
+
+def test_the_pairs_of_table_4_are_scored_one_by_one():
+    both = cases.pair_scores([REFERENCE, REFERENCE], [REFERENCE, SECOND])
+    assert list(both) == ["BLEU-4", "ROUGE-L", "METEOR"]
+    assert both["ROUGE-L"][0] == 1.0 > both["ROUGE-L"][1]
+    (only,) = cases.pair_scores([REFERENCE], [SECOND])["METEOR"]
+    assert only == both["METEOR"][1]
+    assert cases.pair_scores(["", "Clear."], ["a", "Clear."])["METEOR"].isna(
+    ).tolist() == [True, False]
+
+
+def test_table_5_names_what_was_found_by_whom():
+    row = cases.table_5(REFERENCE, {"a": FIRST, "b": SECOND}, ["Fracture"])
+    assert row["both found"] == "Pleural Effusion"
+    assert row["only a found"] == "Cardiomegaly"
+    assert row["only b found"] == row["a added"] == ""
+    assert row["b added"] == "Fracture (supported by the scores)"
+    assert row["b contradicts"] == "Cardiomegaly"
+    row = cases.table_5(REFERENCE, {"a": "Clear.", "b": "Clear."})
+    assert row["a missed"] == row["b missed"] == "Cardiomegaly"
+
+
+def test_no_control_character_reaches_a_table():
+    evil = "The heart is \x1b[31menlarged\x1b[0m.\x07 No\u2028 effusion.\r"
+    row = cases.table_5(evil, {"a": evil, "b": evil})
+    table = cases.table_4(evil, {"a": evil}, None)
+    text = "".join([*row.values(), table.to_csv()])
+    assert "enlarged" in text
+    assert not {"\x1b", "\x07", "\u2028", "\r"} & set(text)

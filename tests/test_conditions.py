@@ -91,7 +91,7 @@ def test_a_vector_has_the_order_asked_for():
 
 def scored(model) -> pd.Series:
     grey = np.zeros((1, model.resolution, model.resolution), np.uint8)
-    return features._named(model, grey).iloc[0]
+    return features._named(model, backbones.predict(model, grey)).iloc[0]
 
 
 @pytest.mark.parametrize("names", [NATIVE_ORDER, SPELLED])

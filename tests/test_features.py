@@ -1,4 +1,4 @@
-"""Images to 18 scores a view; the range trap; heatmaps."""
+"""Images to 18 scores a view; the range trap; AUC."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llamaxr_utils import artifacts, backbones, features, images
+from llamaxr_utils import (
+    artifacts,
+    backbone_training,
+    backbones,
+    features,
+    images,
+)
 from llamaxr_utils.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.errors import CourseError
 
@@ -27,7 +33,8 @@ def model():
     labels = np.zeros((48, 18), int)
     labels[::2, NATIVE_ORDER.index("Effusion")] = 1
     grey[::2, size // 2 :] += 150
-    backbones.train(model, grey.astype(np.uint8), labels, 3, batch_size=8)
+    grey = grey.astype(np.uint8)
+    backbone_training.train(model, grey, labels, 3, batch_size=8)
     return model
 
 
@@ -118,7 +125,7 @@ def test_a_study_whose_views_are_both_unreadable(model, views, folders):
 # --- the range trap ---------------------------------------------------------
 
 
-def test_in_the_wrong_range_all_scores_are_the_same(
+def test_the_wrong_range_does_not_reach_the_network(
     model, views, monkeypatch
 ):
     """Pixels in [-1, 1], torchxrayvision issue 89."""
@@ -128,10 +135,22 @@ def test_in_the_wrong_range_all_scores_are_the_same(
     )
     with pytest.raises(CourseError) as caught:
         features.score_views(model, views)
-    assert "same scores" in caught.value.what
-    assert "[-1024, 1024]" in caught.value.why
     assert "issue 89" in caught.value.why
     assert "to_model_range" in caught.value.do
+
+
+def test_and_if_it_did_its_scores_would_be_refused(
+    model, views, monkeypatch
+):
+    right = backbones.to_model_range
+    monkeypatch.setattr(
+        backbones, "to_model_range", lambda grey: right(grey) / 1024
+    )
+    monkeypatch.setattr(backbones, "check_range", lambda _: None)
+    with pytest.raises(CourseError) as caught:
+        features.score_views(model, views)
+    assert "same scores" in caught.value.what
+    assert "[-1024, 1024]" in caught.value.why
 
 
 def test_the_spread_of_one_image_says_nothing():
@@ -181,7 +200,72 @@ def test_no_paths():
         features.score_images([], "densenet-small@random")
 
 
-# --- AUC and heatmaps -------------------------------------------------------
+# --- unfinished work --------------------------------------------------------
+
+
+def long_views(folders, n=40):
+    data = folders.parent / "data"
+    data.mkdir(exist_ok=True)
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(n):
+        noise = rng.integers(0, 256, (64, 64)).astype(np.uint8)
+        Image.fromarray(noise).save(data / f"{i}.png")
+        rows.append((f"CXR{i}", "frontal", f"{i}.png"))
+    (data / "5.png").write_bytes(b"no image")
+    return pd.DataFrame(rows, columns=["study_id", "view", "path"])
+
+
+def test_a_killed_scoring_goes_on_where_it_was(
+    model, folders, tmp_path, monkeypatch
+):
+    views, part = long_views(folders), tmp_path / "part.npz"
+    whole = features.score_views(model, views, batch_size=4)
+    monkeypatch.setattr(features, "SAVE_EVERY", 2)
+    predict, seen = backbones.predict, []
+
+    def dies(model, grey, size):
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(len(grey))
+        return predict(model, grey, size)
+
+    monkeypatch.setattr(backbones, "predict", dies)
+    with pytest.raises(KeyboardInterrupt):
+        features.score_views(model, views, batch_size=4, part=part)
+    assert part.is_file()
+
+    monkeypatch.setattr(
+        backbones, "predict", lambda *a: (seen.append(1), predict(*a))[1]
+    )
+    seen.clear()
+    again = features.score_views(model, views, batch_size=4, part=part)
+    assert len(seen) == 6  # of ten batches, four were kept
+    pd.testing.assert_frame_equal(again, whole)
+    assert again.attrs["unreadable"] == whole.attrs["unreadable"] != []
+    assert not part.exists()
+
+
+def test_work_of_another_network_is_not_taken_up(
+    model, folders, tmp_path, monkeypatch
+):
+    views, part = long_views(folders, 8), tmp_path / "part.npz"
+    monkeypatch.setattr(features, "SAVE_EVERY", 1)
+    key = features._key(model, views, "squash")
+    features._keep(
+        part, key, features.Work([np.zeros((4, 18))], [0, 1, 2, 3], [])
+    )
+    assert features._resume(part, key).rows == [0, 1, 2, 3]
+    other = backbones.build(SMALL, seed=1)
+    for changed in (
+        features._key(other, views, "squash"),
+        features._key(model, views, "crop"),
+        features._key(model, views[::-1], "squash"),
+    ):
+        assert features._resume(part, changed).rows == []
+
+
+# --- AUC, calibration -------------------------------------------------------
 
 
 def test_auc_by_hand():
@@ -203,6 +287,39 @@ def test_auc_by_hand():
     assert again.loc["Edema", "auc"] == 1.0
 
 
+def test_the_interval_of_an_auc():
+    """DeLong against the bootstrap, on normal scores of known AUC (.76)."""
+    rng = np.random.default_rng(0)
+    ill, well = rng.normal(1, 1, 80), rng.normal(0, 1, 300)
+    auc, low, high = features.auc_interval(ill, well)
+    assert auc == pytest.approx(
+        (ill[:, None] > well).mean() + (ill[:, None] == well).mean() / 2
+    )
+    draws = [
+        (rng.choice(ill, 80)[:, None] > rng.choice(well, 300)).mean()
+        for _ in range(500)
+    ]
+    assert [low, high] == pytest.approx(
+        np.quantile(draws, [0.025, 0.975]), abs=0.015
+    )
+    assert features.auc_interval(np.ones(3), np.ones(4)) == (0.5, 0.5, 0.5)
+    assert features.auc_interval(np.ones(3), np.zeros(4))[0] == 1.0
+
+
+def test_calibration_counts_every_score_once():
+    scores = pd.DataFrame(0.05, index=range(10), columns=list(CONDITIONS))
+    scores.insert(0, "study_id", list("abcdefghij"))
+    scores.insert(1, "view", "frontal")
+    scores.loc[8:, "Edema"] = 1.0  # the last bin holds 1, too
+    scores.loc[9, "Mass"] = np.nan
+    labels = pd.DataFrame(0, index=scores["study_id"], columns=CONDITIONS)
+    labels.loc["i", "Edema"] = 1
+    curve = features.calibration(scores, labels)
+    assert curve["score"].tolist() == [0.05, 0.95]
+    assert curve["share"].tolist() == [0.0, 0.5]
+    assert curve["values"].tolist() == [177, 2]
+
+
 def test_auc_leaves_missing_views_out():
     scores = pd.DataFrame(np.nan, index=range(4), columns=list(CONDITIONS))
     scores["study_id"], scores["view"] = list("abcd"), "frontal"
@@ -215,31 +332,3 @@ def test_auc_leaves_missing_views_out():
     auc = features.auc_table(scores, labels, least=1)
     assert auc["auc"].eq(1.0).all()
     assert auc["positives"].eq(1).all()
-
-
-def test_a_heatmap_lies_on_what_the_network_looks_at(model):
-    size = model.resolution
-    grey = np.full((size, size), 40, np.uint8)
-    grey[size // 2 :] += 150
-    heat = features.heatmap(model, grey, "Effusion")
-    assert heat.shape == (size, size)
-    assert heat.dtype == np.float32
-    assert heat.min() >= 0
-    assert heat.max() == pytest.approx(1.0)
-    assert np.isfinite(heat).all()
-
-
-def test_a_heatmap_knows_torchxrayvisions_spelling(model, monkeypatch):
-    spelled = [n.replace(" Th", "_Th") for n in NATIVE_ORDER]
-    grey = np.zeros((model.resolution,) * 2, np.uint8)
-    plain = features.heatmap(model, grey, "Pleural Thickening")
-    monkeypatch.setattr(model, "pathologies", spelled)
-    same = features.heatmap(model, grey, "Pleural Thickening")
-    assert np.array_equal(plain, same)
-
-
-def test_a_heatmap_leaves_the_network_as_it_was(model):
-    grey = np.zeros((2, model.resolution, model.resolution), np.uint8)
-    before = backbones.predict(model, grey)
-    features.heatmap(model, grey[0], "Edema")
-    assert np.array_equal(backbones.predict(model, grey), before)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import zipfile
-import zlib
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from llamaxr_utils import images, reports
+from llamaxr_utils import images, phantoms, reports, view_model
+from llamaxr_utils.conditions import VIEWS
 from llamaxr_utils.errors import CourseError
-
-WIDE = np.tile(np.arange(200, dtype=np.uint8), (100, 1))  # 100 x 200, grey
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +34,6 @@ def put(folder, image_id, size=8, value=100):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (size, size), value).save(file)
     return file
-
-
-def png16(path, values):
-    Image.fromarray(values.astype(np.uint16)).save(path)
-    return path
 
 
 # --- views ------------------------------------------------------------------
@@ -126,106 +118,36 @@ def test_phantoms_take_the_places_of_the_real_views(folders, known):
         assert images.read_grey(images.locate(path), 16).shape == (16, 16)
 
 
-# --- the range --------------------------------------------------------------
+def test_dicom_headers_call_laterals_pa(known):
+    differ = images.view_disagreements()
+    assert list(differ) == ["image_id", "published", "dicom"]
+    assert differ.attrs["compared"] == 4863
+    assert differ.groupby(["published", "dicom"]).size().to_dict() == {
+        ("frontal", "LL"): 1,
+        ("lateral", "AP"): 13,
+        ("lateral", "PA"): 1368,
+    }
+    view = known.set_index("image_id")["view"]
+    assert (view[differ["image_id"]].to_numpy() == differ["published"]).all()
+    named = differ.set_index("image_id").loc["CXR1000_IM-0003-2001"]
+    assert named.to_list() == ["lateral", "PA"]
 
 
-def test_the_range_is_torchxrayvisions():
-    import torchxrayvision as xrv
-
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    ours = images.to_model_range(grey)
-    assert ours.min() == -1024
-    assert ours.max() == 1024
-    assert ours.dtype == np.float32
-    theirs = xrv.datasets.normalize(grey, maxval=255)
-    assert np.allclose(ours, theirs, atol=1e-3)
-
-
-def test_the_range_of_one_value_does_not_depend_on_the_picture():
-    dark = images.to_model_range(np.full((2, 2), 10, np.uint8))
-    mixed = images.to_model_range(np.array([[10, 255]], np.uint8))
-    assert dark[0, 0] == mixed[0, 0]
+def test_the_shape_of_the_radiographs(known):
+    shapes = images.radiograph_shapes()
+    assert shapes["CXR1_1_IM-0001-3001"] == (2828, 2320)
+    assert known["image_id"].isin(shapes).sum() == 7425  # all but one
+    wide = [shapes[i][1] > shapes[i][0] for i in shapes]
+    assert 0.1 < np.mean(wide) < 0.6
 
 
 # --- reading ----------------------------------------------------------------
 
 
-def save_as(tmp_path, kind):
-    """The same grey ramp in another coat."""
-    grey = Image.fromarray(WIDE)
-    file = tmp_path / f"{kind}.{'jpg' if kind == 'jpeg' else 'png'}"
-    if kind == "16 bit":
-        return png16(file, WIDE.astype(np.uint32) * 257)
-    if kind == "palette":
-        grey.convert("P").save(file)
-    elif kind == "jpeg":
-        grey.save(file, quality=95)
-    else:
-        mode = {"rgb": "RGB", "rgba": "RGBA", "grey+alpha": "LA"}.get(kind)
-        (grey.convert(mode) if mode else grey).save(file)
-    return file
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["grey", "16 bit", "rgb", "rgba", "grey+alpha", "palette", "jpeg"],
-)
-def test_any_coat_gives_the_same_grey(tmp_path, kind):
-    grey = images.read_grey(save_as(tmp_path, kind), 50)
-    plain = images.read_grey(save_as(tmp_path, "grey"), 50)
-    assert grey.dtype == np.uint8
-    assert grey.shape == (50, 50)
-    assert np.abs(grey.astype(int) - plain).max() <= 2
-
-
-def test_16_bit_is_scaled_not_clipped(tmp_path):
-    values = np.linspace(0, 65535, 64).reshape(8, 8)
-    grey = images.read_grey(png16(tmp_path / "a.png", values), 8)
-    assert grey.min() == 0
-    assert grey.max() == 255
-    assert len(np.unique(grey)) > 50
-
-
-def test_squash_keeps_everything_and_crop_keeps_the_shape(tmp_path):
-    file = save_as(tmp_path, "grey")
-    squashed = images.read_grey(file, 100, "squash")
-    cropped = images.read_grey(file, 100, "crop")
-    assert np.ptp(squashed) > 190  # from edge to edge
-    assert cropped[0, 0] == 50
-    assert cropped[0, -1] == 149
-    assert (np.diff(cropped[0].astype(int)) == 1).all()  # no resampling
-
-
-def test_crop_of_a_tall_picture_takes_the_middle(tmp_path):
-    Image.fromarray(WIDE.T.copy()).save(tmp_path / "tall.png")
-    cropped = images.read_grey(tmp_path / "tall.png", 100, "crop")
-    assert cropped[0, 0] == 50
-    assert cropped[-1, 0] == 149
-
-
-def test_an_unknown_way_to_resize(tmp_path, data):
-    with pytest.raises(CourseError, match="'stretch' is not known"):
-        images.read_grey(save_as(tmp_path, "grey"), 8, "stretch")
+def test_an_unknown_way_to_resize(data):
     views = pd.DataFrame({"path": [str(put(data, "a"))]})
     with pytest.raises(CourseError, match="'stretch' is not known"):
         images.read_views(views, 8, "stretch")  # not "unreadable files"
-
-
-def chunk(kind, content):
-    check = zlib.crc32(kind + content)
-    return (
-        struct.pack(">I", len(content)) + kind + content
-        + struct.pack(">I", check)
-    )
-
-
-def bomb():
-    """A PNG of 60,000 x 60,000 pixels in a few bytes."""
-    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-    )
 
 
 def good_png():
@@ -233,49 +155,6 @@ def good_png():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64))
     Image.fromarray(noise.astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-BROKEN = {
-    "empty": b"",
-    "text": b"<html>404 not found</html>",
-    "header only": good_png()[:8],
-    "cut": good_png()[:1500],
-    "bomb": bomb(),
-    "zeros": bytes(1000),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_named(tmp_path, kind):
-    file = tmp_path / "CXR7.png"
-    file.write_bytes(BROKEN[kind])
-    with pytest.raises(CourseError) as caught:
-        images.read_grey(file, 8)
-    assert "CXR7.png could not be read" in caught.value.what
-
-
-def test_damaged_bytes_are_read_or_named_but_nothing_else(tmp_path):
-    """200 files with a few wrong bytes each."""
-    rng = np.random.default_rng(1)
-    jpeg = io.BytesIO()
-    Image.fromarray(WIDE).save(jpeg, "JPEG")
-    for good in (good_png(), jpeg.getvalue()):
-        for number in range(100):
-            content = bytearray(good)
-            for place in rng.integers(8, len(content), 4):
-                content[place] = rng.integers(256)
-            file = tmp_path / f"{number}.png"
-            file.write_bytes(content)
-            try:
-                assert images.read_grey(file, 8).shape == (8, 8)
-            except CourseError:
-                pass
-
-
-def test_a_folder_or_nothing_is_no_image(tmp_path):
-    for path in (tmp_path, tmp_path / "nothing.png"):
-        with pytest.raises(CourseError):
-            images.read_grey(path, 8)
 
 
 def test_unreadable_files_are_listed_and_the_others_kept(data):
@@ -295,6 +174,47 @@ def test_unreadable_files_are_listed_and_the_others_kept(data):
     reasons = dict(table.attrs["unreadable"])
     assert set(reasons) == {"b.png", "gone.png"}
     assert all(reasons.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "file_size", "round_again"),
+    [
+        ("IU X-ray", (256, 256), True),
+        ("phantom", (256, 256), False),  # a square of its own
+        ("IU X-ray", (232, 283), False),  # it still has its shape
+    ],
+)
+def test_only_squashed_xrays_get_their_shape_back(
+    data, source, file_size, round_again
+):
+    """A disc in a file of an image of 2,828 rows and 2,320 columns."""
+    width, height = file_size
+    y, x = np.mgrid[:height, :width]
+    inside = (y - height / 2) ** 2 + (x - width / 2) ** 2 < 60**2
+    Image.fromarray((200 * inside).astype(np.uint8)).save(data / "a.png")
+    views = pd.DataFrame(
+        {
+            "image_id": ["CXR1_1_IM-0001-3001"],
+            "image_source": [source],
+            "path": ["a.png"],
+        }
+    )
+    (grey,), _ = images.read_views(views, 256, "crop")
+    ratio = (grey > 99).any(1).sum() / (grey > 99).any(0).sum()
+    expected = 2828 / 2320 if round_again else 1.0
+    assert ratio == pytest.approx(expected, abs=0.02)
+    (squashed,), _ = images.read_views(views, 256, "squash")
+    plain = images.read_grey(data / "a.png", 256)
+    assert (squashed == plain).all()
+
+
+def test_the_order_of_the_rows_is_kept(data):
+    """Files are read side by side."""
+    for value in range(60):
+        put(data, f"{value:02d}", value=4 * value)
+    views = pd.DataFrame({"path": [f"{v:02d}.png" for v in range(60)]})
+    grey, _ = images.read_views(views.iloc[::-1], 8)
+    assert grey[:, 0, 0].tolist() == [4 * v for v in range(59, -1, -1)]
 
 
 def test_no_readable_file_at_all(data):
@@ -374,55 +294,6 @@ def packed(data, entries, name="xrays.zip"):
     return data / name
 
 
-def test_a_zip_is_unpacked_once(data, some):
-    archive = packed(data, {f"deep/{some[0]}.png": good_png(), "a.txt": "x"})
-    found = images.find_xrays()
-    assert set(found) == {some[0]}
-    assert not list(data.rglob("*.txt"))
-    written = found[some[0]].stat().st_mtime_ns
-    assert images.find_xrays()[some[0]].stat().st_mtime_ns == written
-    assert archive.exists()
-
-
-@pytest.mark.parametrize(
-    "path", ["../{}.png", "a/../../{}.png", "/tmp/{}.png"]
-)
-def test_a_zip_that_wants_out_is_refused(data, some, path):
-    outside = path.format(some[0])
-    packed(data, {f"{some[1]}.png": good_png(), outside: good_png()})
-    with pytest.raises(CourseError) as caught:
-        images.find_xrays()
-    assert "not safe" in caught.value.what
-    assert repr(outside) in caught.value.why
-    assert not (data.parent / f"{some[0]}.png").exists()
-    assert not (data / "xrays").exists()  # and it is not taken for whole
-
-
-def test_a_broken_zip_leaves_nothing_and_a_good_one_then_works(data, some):
-    entries = {f"{i}.png": good_png() for i in some}
-    archive = packed(data, entries)
-    whole = archive.read_bytes()
-    half = bytearray(whole)
-    half[len(whole) // 2] ^= 255  # a checksum that fails
-    for content in (whole[:1000], bytes(half), b"no zip"):
-        archive.write_bytes(content)
-        with pytest.raises(CourseError, match="could not be unpacked"):
-            images.find_xrays()
-    packed(data, {f"{some[0]}.png": good_png()})
-    assert set(images.find_xrays()) == {some[0]}
-
-
-def test_a_full_disk_while_unpacking(data, some, monkeypatch):
-    packed(data, {f"{some[0]}.png": good_png()})
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
-    with pytest.raises(CourseError, match="No space left"):
-        images.find_xrays()
-
-
 def test_a_read_only_data_folder(data, some, folders, monkeypatch):
     """A class folder: nothing is written there, caches go to the runs."""
     packed(data, {f"{some[0]}.png": good_png()})
@@ -443,6 +314,72 @@ def test_a_read_only_data_folder(data, some, folders, monkeypatch):
     for path in images.xray_views(ids)["path"]:
         assert not os.path.isabs(path)
         images.read_grey(images.locate(path), 8)
+
+
+# --- X-rays whose view nobody has published ---------------------------------
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Trained on a few drawings."""
+    drawn = [(f"CXR{n}", view) for n in range(12) for view in VIEWS]
+    grey = np.stack([phantoms.draw(s, ["normal"], v, 64) for s, v in drawn])
+    return view_model.fit(grey, [view for _, view in drawn])
+
+
+@pytest.fixture
+def trained(model, monkeypatch):
+    monkeypatch.setattr(view_model, "for_this_machine", lambda *_: model)
+
+
+def draw(file, view):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    grey = phantoms.draw("CXR99", ["normal"], view, 64)
+    Image.fromarray(grey).save(file)
+
+
+def test_the_first_image_is_not_taken_for_the_frontal_one(data, trained):
+    """R2Gen's folders hold 0.png and 1.png, in no published order."""
+    draw(data / "CXR2384_IM-0942" / "0.png", "lateral")
+    draw(data / "CXR2384_IM-0942" / "1.png", "frontal")
+    views = images.xray_views(reports.load_image_ids())
+    assert views[["view", "image_id"]].to_numpy().tolist() == [
+        ["frontal", "CXR2384_IM-0942/1"],
+        ["lateral", "CXR2384_IM-0942/0"],
+    ]
+    assert views["view_source"].str.startswith("classifier").all()
+    assert set(views["study_id"]) == {"CXR2384"}
+
+
+def test_the_published_list_wins_over_the_picture(data, trained, known):
+    """An unlisted image of a lower number shows the same view; the listed
+    one, whatever its picture looks like, is taken."""
+    ids = reports.load_image_ids()
+    assert "CXR2084_IM-0715-2001-0001" not in set(known["image_id"])
+    view = known.set_index("image_id")["view"]["CXR2084_IM-0715-2001-0002"]
+    other = {"frontal": "lateral", "lateral": "frontal"}[view]
+    draw(data / "CXR2084_IM-0715-2001-0001.png", view)
+    draw(data / "CXR2084_IM-0715-2001-0002.png", other)
+    (row,) = images.xray_views(ids).itertuples()
+    assert row.image_id == "CXR2084_IM-0715-2001-0002"
+    assert row.view == view
+    assert row.view_source == "published list"
+
+
+def test_images_of_openi_that_the_list_does_not_know(data, trained, known):
+    ids = reports.load_image_ids()
+    unlisted = ids[~ids["image_id"].isin(known["image_id"])]
+    assert len(unlisted) == 44
+    first, second = unlisted["image_id"].iloc[:2]
+    draw(data / f"{first}.png", "lateral")
+    (data / f"{second}.png").write_bytes(b"no image")
+    views = images.xray_views(ids)
+    assert views[["image_id", "view"]].to_numpy().tolist() == [
+        [first, "lateral"]
+    ]
+    ((path, reason),) = views.attrs["unreadable"]
+    assert path.endswith(f"{second}.png")
+    assert "cannot identify" in reason
 
 
 def test_an_image_that_is_gone_says_what_to_do(data):

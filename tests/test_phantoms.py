@@ -4,6 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from llamaxr_utils import mesh, phantoms
 from llamaxr_utils.conditions import CONDITIONS, VIEWS
@@ -33,7 +39,7 @@ HEADINGS = {
 
 
 #: Mean grey of a left-sided effusion's picture in 3 x 3 blocks: measured.
-BLOCKS = [[42.0, 73.2, 49.3], [62.0, 132.4, 88.7], [89.8, 172.5, 119.4]]
+BLOCKS = [[98.5, 133.2, 109.3], [127.2, 178.9, 142.8], [142.3, 207.6, 190.8]]
 
 
 def center(mask):
@@ -205,3 +211,104 @@ def test_folder_that_cannot_be_written(tmp_path):
 def test_bad_view_or_size(view, size):
     with pytest.raises(CourseError, match="No phantom"):
         phantoms.draw("CXR1", ["normal"], view, size)
+
+
+#: What is common in IU X-ray's headings and not among the 18 conditions.
+BESIDE = [
+    "Aorta/tortuous",
+    "Aorta, Thoracic/tortuous",
+    "Atherosclerosis/aorta",
+    "Bone Diseases, Metabolic",
+    "Calcinosis/aorta",
+    "Calcinosis/lung/hilum/lymph nodes/left",
+    "Catheters, Indwelling/right",
+    "Costophrenic Angle/left/blunted",
+    "Deformity/thoracic vertebrae",
+    "Diaphragm/bilateral/flattened",
+    "Diaphragm/right/elevated",
+    "Diaphragmatic Eventration/right",
+    "Foreign Bodies/thorax/left",
+    "Granulomatous Disease",
+    "Implanted Medical Device/left",
+    "Implanted Medical Device/aortic valve",
+    "Kyphosis/thoracic vertebrae",
+    "Lung/hilum/prominent",
+    "Lung/hyperdistention",
+    "Lung/hypoinflation",
+    "Markings/bronchovascular",
+    "Medical Device",
+    "Osteophyte/thoracic vertebrae/multiple",
+    "Scoliosis/thoracic vertebrae",
+    "Spinal Fusion/thoracic vertebrae",
+    "Spine/degenerative",
+    "Spondylosis/thoracic vertebrae",
+    "Stents/coronary vessels",
+    "Surgical Instruments/abdomen/right",
+    "Surgical Instruments/mediastinum",
+    "Thoracic Vertebrae/degenerative/mild",
+    "Tube, Inserted/trachea, carina",
+    "Tube, Inserted/thorax/left",
+]
+
+
+@pytest.mark.parametrize("heading", BESIDE)
+def test_findings_beside_the_18_are_drawn_too(heading):
+    assert not any(mesh.labels([heading]).values())
+    assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
+    change = [
+        np.abs(
+            phantoms.draw("CXR4", [heading], view, 64).astype(float)
+            - phantoms.draw("CXR4", [], view, 64)
+        ).max()
+        for view in VIEWS
+    ]
+    assert max(change) > 12, change
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_outside_the_lesion_the_picture_is_the_healthy_one(name):
+    """Scattered light reaches further than a lesion, and nothing else."""
+    headings = [HEADINGS[name]]
+    for view in VIEWS:
+        sick = phantoms.draw("CXR6", headings, view, 64).astype(float)
+        well = phantoms.draw("CXR6", [], view, 64)
+        mask = phantoms.lesions("CXR6", headings, view, 64)[name]
+        outside = ~binary_dilation(mask, iterations=4)
+        assert outside.mean() > 0.1
+        assert np.abs(sick - well)[outside].max() <= 20
+        assert np.abs(sick - well)[outside].mean() < 1
+
+
+def test_findings_are_found_where_they_were_drawn_and_nowhere_else():
+    """A linear readout of 16 x 16 blocks; bench_phantoms.py asks a network."""
+    n, size = 48, 64
+
+    def blocks(images):
+        return np.array(images).reshape(-1, 16, 4, 16, 4).mean((2, 4))
+
+    def auc(sick, well):
+        x = np.concatenate([blocks(sick), blocks(well)]).reshape(2 * n, -1)
+        y = np.repeat([1, 0], n)
+        model = make_pipeline(StandardScaler(), RidgeClassifier(300.0))
+        folds = StratifiedKFold(6, shuffle=True, random_state=0)
+        score = cross_val_predict(
+            model, x, y, cv=folds, method="decision_function"
+        )
+        return roc_auc_score(y, score)
+
+    well = [phantoms.draw(f"CXR{i}", [], "frontal", size) for i in range(n)]
+    for heading in ("Cardiomegaly", "Pleural Effusion/right", "Pneumothorax"):
+        found, whole, masked = [f"{heading}/moderate"], [], []
+        name = mesh.parse_headings(found)[0].condition
+        for i in range(n, 2 * n):
+            study = f"CXR{i}"
+            sick = phantoms.draw(study, found, "frontal", size)
+            mask = phantoms.lesions(study, found, "frontal", size)[name]
+            mask = binary_dilation(mask, iterations=4)
+            same = phantoms.draw(study, [], "frontal", size)
+            whole.append(sick)
+            masked.append(np.where(mask, same, sick))
+        assert auc(whole, well) > 0.8, heading
+        # Three standard errors of an AUC of a half: 3 * sqrt((2n+1)/12) / n.
+        limit = 0.5 + 3 * np.sqrt((2 * n + 1) / 12) / n
+        assert auc(masked, well) < limit, heading

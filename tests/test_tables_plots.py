@@ -238,3 +238,74 @@ def test_progress_says_the_end(capsys):
     show(1, 3)
     show(3, 3)
     assert capsys.readouterr().out.startswith("3 of 3")
+
+
+# --- one look ---------------------------------------------------------------
+
+#: What is left of linear red, green, blue without one kind of cone (Machado
+#: et al. 2009, severity 1: protanopia, deuteranopia, tritanopia).
+WITHOUT_CONES = {
+    "red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998]],
+    "green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+              [-0.011820, 0.042940, 0.968881]],
+    "blue": [[1.255528, -0.076749, -0.178779],
+             [-0.078411, 0.930809, 0.147602],
+             [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(linear):
+    """CIE L*a*b* (D65) of linear sRGB colours, shape (n, 3)."""
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722],
+              [0.0193, 0.1192, 0.9505]]
+    xyz = np.clip(linear, 0, 1) @ np.array(matrix).T
+    f = np.cbrt(np.maximum(xyz / (0.9505, 1, 1.089), 0.008856))
+    x, y, z = f.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("missing", WITHOUT_CONES)
+def test_the_first_four_colours_differ_for_every_kind_of_eye(missing):
+    import seaborn as sns
+
+    colours = np.array(sns.color_palette(plots.PALETTE)[:4])
+    linear = np.where(colours <= 0.04045, colours / 12.92,
+                      ((colours + 0.055) / 1.055) ** 2.4)
+    seen = lab(linear @ np.array(WITHOUT_CONES[missing]).T)
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)
+    # 2.3 is just noticeable; matplotlib's own first four come down to 5.
+    assert apart[np.triu_indices(4, 1)].min() > 12
+
+
+def test_a_picture_has_no_date_and_no_program_in_it(figure):
+    for suffix in ("svg", "png"):
+        first = plots.picture(figure, suffix, ALT)
+        assert first == plots.picture(figure, suffix, ALT)
+        assert b"dc:date" not in first and b"Software" not in first
+
+
+def test_a_picture_as_html_has_its_alt_text(phantom, figure, shown):
+    plots.save_figure(phantom, figure, "loss", alt=ALT + ' <"quoted">')
+    html = plots.as_html(phantom.folder / "figures" / "loss.png")
+    assert "&lt;&quot;quoted&quot;&gt;" in html
+    assert 'src="data:image/png;base64,iVBOR' in html
+
+
+def test_a_refused_figure_keeps_its_title(phantom, figure, shown):
+    with pytest.raises(CourseError):
+        plots.save_figure(phantom, figure, "loss", alt="short")
+    assert figure.axes[0].get_title("left") == "Loss"
+
+
+def test_a_heatmap_of_any_size_covers_the_picture():
+    import matplotlib.pyplot as plt
+
+    grey = np.zeros((96, 96), np.uint8)
+    row = (grey, np.eye(7), pd.Series({"a": 0.1, "b": 0.9}))
+    fig = plots.show_heatmaps({"frontal": row, "lateral": row}, "title")
+    assert len(fig.axes) == 6
+    for axis in (fig.axes[1], fig.axes[4]):
+        image, heat = axis.images
+        assert tuple(image.get_extent()) == tuple(heat.get_extent())
+    plt.close(fig)

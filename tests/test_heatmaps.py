@@ -1,0 +1,132 @@
+"""Heatmaps: where they lie, and what they are worth on phantoms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamaxr_utils import backbone_training, backbones, heatmaps, phantoms
+from llamaxr_utils.conditions import NATIVE_ORDER
+from llamaxr_utils.errors import CourseError
+
+SMALL = "densenet-small@phantom"
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Trained on squares: a bright lower half is an effusion."""
+    model = backbones.build(SMALL)
+    rng = np.random.default_rng(0)
+    size = model.resolution
+    grey = rng.integers(0, 80, (48, size, size))
+    labels = np.zeros((48, 18), int)
+    labels[::2, NATIVE_ORDER.index("Effusion")] = 1
+    grey[::2, size // 2 :] += 150
+    grey = grey.astype(np.uint8)
+    backbone_training.train(model, grey, labels, 3, batch_size=8)
+    return model
+
+
+def test_a_heatmap_lies_on_what_the_network_looks_at(model):
+    size = model.resolution
+    grey = np.full((size, size), 40, np.uint8)
+    grey[size // 2 :] += 150
+    heat = heatmaps.heatmap(model, grey, "Effusion")
+    assert heat.shape == (size, size)
+    assert heat.dtype == np.float32
+    assert heat.min() >= 0
+    assert heat.max() == pytest.approx(1.0)
+    assert np.isfinite(heat).all()
+
+
+def test_a_heatmap_knows_torchxrayvisions_spelling(model, monkeypatch):
+    spelled = [n.replace(" Th", "_Th") for n in NATIVE_ORDER]
+    grey = np.zeros((model.resolution,) * 2, np.uint8)
+    plain = heatmaps.heatmap(model, grey, "Pleural Thickening")
+    monkeypatch.setattr(model, "pathologies", spelled)
+    same = heatmaps.heatmap(model, grey, "Pleural Thickening")
+    assert np.array_equal(plain, same)
+
+
+def test_a_heatmap_leaves_the_network_as_it_was(model):
+    grey = np.zeros((2, model.resolution, model.resolution), np.uint8)
+    before = backbones.predict(model, grey)
+    heatmaps.heatmap(model, grey[0], "Edema")
+    assert np.array_equal(backbones.predict(model, grey), before)
+
+
+@pytest.mark.parametrize(
+    "name", ["densenet121@random", "resnet50-imagenet@random",
+             "efficientnet-b0-imagenet@random"]
+)  # fmt: skip
+def test_every_architecture_has_a_layer_for_it(name):
+    model = backbones.build(name)
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (model.resolution,) * 2).astype(np.uint8)
+    heat = heatmaps.heatmap(model, grey, "Edema")
+    assert heat.shape == grey.shape
+    assert np.isfinite(heat).all()
+
+
+def test_an_output_that_a_network_lacks():
+    model = backbones.build(SMALL)
+    model.pathologies = ["Edema"] + [""] * 17
+    grey = np.zeros((64, 64), np.uint8)
+    with pytest.raises(CourseError, match="no output 'Mass'"):
+        heatmaps.heatmap(model, grey, "Mass")
+
+
+# --- the pointing game ------------------------------------------------------
+
+
+STUDIES = pd.DataFrame(
+    {
+        "study_id": ["CXR1", "CXR2", "CXR3"],
+        "mesh": [
+            ["Cardiomegaly/severe"],
+            ["Pleural Effusion/left/large"],
+            ["normal"],
+        ],
+    }
+)
+
+
+def play(monkeypatch, own):
+    """The game with maps that are known; the random control's are 0."""
+    model = backbones.build(SMALL)
+
+    def known(network, grey, condition):
+        if network is not model:
+            return np.zeros(grey.shape, np.float32)
+        study = STUDIES.iloc[0 if condition == "Cardiomegaly" else 1]
+        mask = phantoms.lesions(
+            study["study_id"], study["mesh"], "frontal", len(grey)
+        )[condition]
+        return own(mask.astype(np.float32))
+
+    monkeypatch.setattr(heatmaps, "heatmap", known)
+    return heatmaps.pointing_game(model, STUDIES)
+
+
+def test_a_map_of_the_lesion_wins(monkeypatch):
+    game = play(monkeypatch, lambda mask: mask)
+    assert list(game.index) == ["Cardiomegaly", "Effusion"]
+    assert game["n"].tolist() == [1, 1]
+    assert game["hit"].eq(1).all()
+    assert game["inside"].eq(1).all()
+    assert game["hit random"].eq(0).all()
+    assert game["area"].between(0.001, 0.5).all()
+
+
+def test_a_map_of_everything_else_loses(monkeypatch):
+    game = play(monkeypatch, lambda mask: 1 - mask)
+    assert game["hit"].eq(0).all()
+    assert game["inside"].eq(0).all()
+
+
+def test_a_map_without_preference_has_the_lesions_share(monkeypatch):
+    game = play(monkeypatch, np.ones_like)
+    assert np.allclose(game["inside"], game["area"])
