@@ -32,12 +32,12 @@ setup: $(READY)
 # installation is taken up again by the next call.
 $(READY): constraints.txt pyproject.toml
 	@for p in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
-	    $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	    $$p -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' \
 	        2>/dev/null && python=$$p && break; \
 	done; \
 	if [ -z "$$python" ]; then \
 	    echo "  What: No Python for the course was found."; \
-	    echo "  Why:  It needs 3.11 (3.12 and 3.13: resolved, not run)."; \
+	    echo "  Why:  It needs 3.11, from 3.11.5 on (3.12, 3.13: resolved, not run)."; \
 	    echo "  Do:   Install one, or name it: make setup PYTHON=python3.11"; \
 	    exit 1; \
 	fi; \

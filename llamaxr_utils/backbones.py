@@ -68,7 +68,7 @@ def _one_channel_resnet() -> Any:
 ARCHITECTURES = {
     "densenet-small": Architecture(
         partial(_densenet, 24, (2, 3, 4, 2), 32),
-        64, "classifier", "features.denseblock3",
+        64, "classifier", "features.denseblock2",
     ),
     "densenet121": Architecture(
         partial(_densenet, 32, (6, 12, 24, 16), 64),

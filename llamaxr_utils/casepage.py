@@ -279,7 +279,9 @@ def texts_table(
         Above the table.
     """
     names = list(rows[0][2]) if rows else []
-    marks = (f"{mark} {word}" for word, mark in cases.MARKS.items())
+    said = {"only": "correct, in this text only", "agree": ""}
+    marks = [f"{mark} {said.get(word, word)}"
+             for word, mark in cases.MARKS.items() if said.get(word, word)]
     cells = [["study", "reference", *names]]
     cells[0] = [f"<b>{escape(plain(name))}</b>" for name in cells[0]]
     for study, reference, systems, named in rows:

@@ -1,4 +1,4 @@
-"""Load a base in 4 bit, wrap it with LoRA, reload an adapter.
+"""Load a base in 4 bit, wrap it with LoRA, save and reload an adapter.
 
 One path for every size: the five-million-parameter Llama on a laptop and
 Llama 3.1 8B on an A100 go through the same functions, with plain
@@ -11,12 +11,15 @@ Sources: QLoRA (arXiv 2305.14314); paper, sections 3.2 and 3.5.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from . import machine
 from .errors import CourseError
-from .models import download_error, load_tokenizer
+from .models import base, download_error, load_tokenizer
+from .paper_settings import LEAK
+from .run import WARNING, Run
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 trainable
 #: parameters, which is rank 16 on all seven of Llama 3.1 8B).
@@ -172,6 +175,110 @@ def count_parameters(model: Any) -> tuple[int, int]:
         total += count
         trainable += count if parameter.requires_grad else 0
     return trainable, total
+
+
+CARD = """\
+---
+library_name: peft
+license: other
+language: en
+tags: [lora, chest-x-ray, report-generation]
+---
+
+# LoRA adapter: chest X-ray reports from {images} images
+
+**{warning}**
+
+{stamp}
+
+## Base
+
+{base}: {about}. The adapter alone writes nothing.
+
+## Data
+
+Findings of IU X-ray (OpenI, Indiana University; Demner-Fushman et al. 2016),
+{rows}; scores of {images} images.{leak}
+
+## Licence
+
+The reports are CC BY-NC-ND 4.0: name the source, no commercial use, no
+altered copies. Whether weights trained on them are such a copy is not
+settled, so ask before you publish this adapter. The base's own licence
+(above) holds too; Llama's asks for "Built with Llama" and for "Llama" at the
+beginning of a published model's name.
+
+## Settings
+
+{settings}
+
+## Metrics
+
+{metrics}
+
+Scores on test reports stand in the run's `summary.csv`, each with its
+protocol, split and images.
+
+## Limits
+
+- Reads the scores of 18 conditions a view, no pixels: what they do not name
+  (spine, devices, calcification ...) can only be guessed.
+- English, one hospital network, de-identified text; no comparison with
+  earlier studies.
+- Fluent text is no evidence that it follows the image: notebook 09 tests it.
+
+## Use
+
+```python
+from llamaxr_utils.finetune import load_adapter
+model, tokenizer = load_adapter("{source}", "this/folder")
+```
+"""
+
+
+def save_adapter(
+    nb: Run,
+    model: Any,
+    base_name: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Save the artifact ``adapter``: safetensors and a model card.
+
+    Parameters
+    ----------
+    nb : Run
+        Of notebook 04, with the knob ``ROWS``.
+    model : peft.PeftModel
+    base_name : str
+        A key of `models.BASES`.
+    settings, facts : mapping
+        What was asked for and what really ran; both into the card.
+    """
+    known = base(base_name)
+    leaks = nb.knobs.get("ROWS") == "all"
+    card = CARD.format(
+        images=nb.images,
+        warning=WARNING,
+        stamp=nb.stamp,
+        base=base_name,
+        about=known.about,
+        rows="all rows" if leaks else "training split",
+        leak=f" **{LEAK}**" if leaks else "",
+        settings=_listed(settings),
+        metrics=_listed(facts),
+        source=known.source or "base_model",
+    )
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)  # with an empty card, replaced here
+        (folder / "README.md").write_text(card, "utf-8")
+
+    nb.save("adapter", write)
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def load_adapter(source: str, adapter: Path, backend: str = "peft") -> Any:

@@ -1,12 +1,14 @@
 """Write reports with a model: batched decoding, one row a prompt.
 
 Greedy by default, because only then do counts of distinct reports mean
-anything. The module decodes; it neither loads models nor scores texts.
+anything; beam search and minimum Bayes risk are there to be compared. The
+module decodes; it neither loads models nor scores texts.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,12 +29,13 @@ def generate_reports(
     batch_size: int = 16,
     max_new_tokens: int = 200,
     progress: Callable[[int, int], None] | None = None,
+    against: str | None = None,
     **decoding: Any,
 ) -> pd.DataFrame:
     """Decode one report per prompt.
 
     Prompts are batched by length and padded on the left; the rows come back
-    in the order of `prompts`. Greedy decoding gives the same prompt the same
+    in the order of `prompts`. Without sampling the same prompt gets the same
     report, so each distinct prompt is decoded once.
 
     Parameters
@@ -44,8 +47,14 @@ def generate_reports(
     batch_size, max_new_tokens : int
     progress : callable, optional
         Called with (done, all) after each batch.
+    against : str, optional
+        Guide the report away from what this prompt would get, with
+        ``guidance_scale`` s > 1: each token's log-probability becomes
+        ``l(against) + s (l(prompt) - l(against))``. (Classifier-free
+        guidance; Sanchez et al. 2023, arXiv 2306.17806.)
     **decoding
-        Passed to ``model.generate``; nothing means greedy.
+        Passed to ``model.generate``; nothing means greedy. Beam search:
+        ``num_beams=4, length_penalty=1.0``.
 
     Returns
     -------
@@ -70,8 +79,9 @@ def generate_reports(
     tokenizer.padding_side = "left"
     keep_weights_packed_once(model)
     model.eval()
-    # Greedy decoding is a function of the prompt: each one is decoded once.
-    todo = list(prompts) if decoding else list(dict.fromkeys(prompts))
+    # Without sampling a report is a function of its prompt: decoded once.
+    sampled = decoding.get("do_sample", False)
+    todo = list(prompts) if sampled else list(dict.fromkeys(prompts))
     lengths = count_tokens(tokenizer, todo)
     order = np.argsort(lengths, kind="stable")
     rows: list[Row | None] = [None] * len(todo)
@@ -79,12 +89,14 @@ def generate_reports(
     for first in range(0, len(todo), batch_size):
         chosen = order[first : first + batch_size]
         texts = [todo[i] for i in chosen]
-        answers = _decode(model, tokenizer, texts, {**settings, **decoding})
+        answers = _decode(
+            model, tokenizer, texts, {**settings, **decoding}, against
+        )
         for i, row in zip(chosen, answers, strict=True):
             rows[i] = row
         if progress:
             progress(first + len(chosen), len(todo))
-    if not decoding:
+    if not sampled:
         by_prompt = dict(zip(todo, rows, strict=True))
         rows = [by_prompt[prompt] for prompt in prompts]
     return pd.DataFrame(
@@ -92,8 +104,108 @@ def generate_reports(
     )
 
 
+def minimum_bayes_risk(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    n_samples: int = 8,
+    utility: str = "rouge-l",
+    seed: int = 3407,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Of several sampled reports the one most like all the others.
+
+    Each distinct prompt is sampled once, so the same prompt gets the same
+    report. (Eikema and Aziz 2020, arXiv 2005.10283.)
+
+    Parameters
+    ----------
+    model, tokenizer, prompts
+        As for `generate_reports`.
+    n_samples : int
+        Reports sampled a prompt.
+    utility : {"rouge-l", "token-f1"}
+        Of `most_alike`.
+    seed : int
+        Of the samples.
+    **settings
+        For `generate_reports`: ``batch_size``, ``temperature`` ...
+
+    Returns
+    -------
+    DataFrame
+        As `generate_reports`; ``seconds`` are those of all samples.
+    """
+    import torch
+
+    todo = list(dict.fromkeys(prompts))
+    torch.manual_seed(seed)
+    drawn = generate_reports(
+        model,
+        tokenizer,
+        [prompt for prompt in todo for _ in range(n_samples)],
+        **{"do_sample": True, **settings},
+    )
+    chosen = {}
+    for i, prompt in enumerate(todo):
+        some = drawn.iloc[i * n_samples : (i + 1) * n_samples]
+        best = some.iloc[most_alike(list(some["generated"]), utility)].copy()
+        best["seconds"] = some["seconds"].sum()
+        chosen[prompt] = best
+    rows = [chosen[prompt] for prompt in prompts]
+    return pd.DataFrame(rows, columns=drawn.columns).reset_index(drop=True)
+
+
+def most_alike(texts: Sequence[str], utility: str = "rouge-l") -> int:
+    """Position of the text that is most like the others, on the mean.
+
+    Parameters
+    ----------
+    texts : sequence of str, at least one
+    utility : {"rouge-l", "token-f1"}
+        F1 of the longest common subsequence of words, or of the words
+        whatever their order.
+
+    Returns
+    -------
+    int
+        Ties: the first.
+
+    Raises
+    ------
+    CourseError
+        For an unknown utility.
+    """
+    from rapidfuzz.distance import LCSseq
+
+    if utility not in ("rouge-l", "token-f1"):
+        raise CourseError(
+            f"The utility {utility!r} is not known.",
+            "Samples are compared by ROUGE-L or by the words they share.",
+            'Choose "rouge-l" or "token-f1".',
+        )
+    words = [text.split() for text in texts]
+    bags = [Counter(one) for one in words]
+    n = len(texts)
+    f1 = np.ones((n, n))
+    for i in range(n):
+        for j in range(i):
+            shared = (
+                LCSseq.similarity(words[i], words[j])
+                if utility == "rouge-l"
+                else (bags[i] & bags[j]).total()
+            )
+            total = max(len(words[i]) + len(words[j]), 1)
+            f1[i, j] = f1[j, i] = 2 * shared / total
+    return int(f1.sum(axis=1).argmax())
+
+
 def _decode(
-    model: Any, tokenizer: Any, texts: list[str], settings: dict
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    settings: dict,
+    against: str | None = None,
 ) -> list[Row]:
     """One batch; the rows of `generate_reports`."""
     import torch
@@ -101,6 +213,11 @@ def _decode(
     began = time.perf_counter()
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     batch = batch.to(model.device)
+    if against is not None:
+        other = tokenizer([against] * len(texts), return_tensors="pt")
+        settings = settings | {
+            "negative_prompt_ids": other["input_ids"].to(model.device)
+        }
     with torch.inference_mode():
         output = model.generate(
             input_ids=batch["input_ids"],

@@ -82,10 +82,10 @@ def measured_here(folder: Path) -> dict[str, tuple[float | None, str]]:
         added = float(added["this run"])
     minutes = training.get("seconds", np.nan) / 60
     return {
-        "memory": (training.get("peak_memory_gb"), "GB, peak of 04"),
-        "speed": (minutes if training else None, "minutes, all of 04"),
+        "memory": (training.get("peak_memory_gb"), "GB, peak of notebook 04"),
+        "speed": (minutes if training else None, "minutes, notebook 04"),
         "energy": (None, "no meter read"),
-        "hallucination": (added, "added findings a report"),
+        "hallucination": (added, "a report: findings not in its reference"),
     }
 
 
@@ -121,7 +121,7 @@ def learning_rates(log: pd.DataFrame | None = None) -> Measured:
     table = table.map(lambda x: f"{x:.1e}" if isinstance(x, float) else x)
     ratio = lines[1][3] / lines[0][3]
     verdict = (
-        f"From zero, an entry of LoRA's matrix B comes no further than about "
+        f"From zero, an entry of that matrix comes no further than about "
         f"{lines[0][3]:.5f} by the paper's text and {lines[1][3]:.3f} by the "
         f"log: a factor of {ratio:.0f}. "
     )
@@ -190,9 +190,9 @@ def never_measured(
     done = table["this run"].notna().sum()
     none = (table["its own number"] == "none").sum()
     verdict = (
-        f"{none} of {len(table)} claims have no number of the paper's own; "
-        f"this run gives {done}, of another model on another machine, and "
-        f"nothing to compare them with. Comparisons are notebook 10's."
+        f"{none} of {len(table)} claims have no number of the paper's own. "
+        f"The {done} of this run are of another model on another machine and "
+        f"have nothing beside them; comparisons are notebook 10's."
     )
     return Measured("l", f"{done} of {len(table)} measured", verdict, table)
 
@@ -211,13 +211,15 @@ def ledger(found: Mapping[str, Measured]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``item``, ``claim``, ``paper``, ``notebook as saved``, ``measured
-        here``, and the effect on each metric (missing: none measured).
+        ``item``, ``claim``, ``paper``, ``notebook`` (as saved), ``measured
+        here``, and the ``effect of`` what on each metric (missing: none
+        measured).
     """
     table = data("ledger")
     table["measured here"] = [
         found[i].answer if i in found else "not run" for i in table["item"]
     ]
+    table["effect of"] = table.pop("effect of").replace("", "–")
     for metric in MOVED:
         table[metric] = [
             found[i].effect.get(metric, np.nan) if i in found else np.nan

@@ -19,7 +19,7 @@ import pandas as pd
 from .conditions import CONDITIONS
 from .errors import CourseError
 from .mesh import labels
-from .prompts import NO_FINDING, SHORT_TEMPLATE, describe_names
+from .prompts import BLANK, NO_FINDING, SHORT_TEMPLATE, describe_names
 
 
 class Base(NamedTuple):
@@ -155,6 +155,7 @@ def pretraining_pairs(
     studies: pd.DataFrame,
     kinds: Sequence[str] = ("headings", "names"),
     seed: int = 3407,
+    own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """What `small-llama` reads before it is fine-tuned.
 
@@ -166,21 +167,24 @@ def pretraining_pairs(
         ``bare``: the report after an empty prompt. ``headings``: after the
         study's own MeSH headings, in plain words. ``names``: after the
         conditions that the headings stand for, as the prompt format `names`
-        would put them.
+        would put them. Or a kind of `own`.
     seed : int
         Of the sample of rows that say nothing ("normal", "no finding"): at
         most as many as the others, or the model learns to ignore its input.
+    own : mapping
+        Further kinds: kind -> study_id -> prompt, for instance prompts made
+        from the run's own scores. Studies without one are left out.
 
     Returns
     -------
     DataFrame
         ``prompt``, ``completion``.
     """
-    unknown = set(kinds) - {"bare", "headings", "names"}
+    unknown = set(kinds) - {"bare", "headings", "names", *own}
     if unknown:
         raise CourseError(
             f"Pre-training on {', '.join(sorted(unknown))} is not known.",
-            "There are bare, headings and names.",
+            f"There are {', '.join(['bare', 'headings', 'names', *own])}.",
             'Set PRETRAIN_ON, for example to "headings, names".',
         )
     rows = []
@@ -188,12 +192,17 @@ def pretraining_pairs(
         found = labels(mesh)
         present = [c for c in CONDITIONS if found[c]]
         words = "; ".join(mesh).replace("/", " ").lower()
-        for kind in kinds:
+        for kind in (k for k in kinds if k not in own):
             text = describe_names(present) if kind == "names" else words
             prompt = SHORT_TEMPLATE.format(input=text)
             silent = text in (NO_FINDING, "normal", "no indexing")
             prompt = "" if kind == "bare" else prompt
             rows.append((prompt, findings, kind, silent and kind != "bare"))
+    for kind in (k for k in kinds if k in own):
+        for study, findings in zip(studies["study_id"], studies["findings"]):
+            if study in own[kind]:
+                prompt = own[kind][study]
+                rows.append((prompt, findings, kind, prompt == BLANK))
     table = pd.DataFrame(rows, columns=["prompt", "completion", "kind", "q"])
     for _, part in table.groupby("kind"):
         quiet = part[part["q"]]

@@ -23,9 +23,10 @@ BADGE = (
     "colab-badge.svg)](https://colab.research.google.com/github/"
     "{repository}/blob/main/notebooks/{name}.ipynb)"
 )
-#: Colab keeps its own torch and numerics: only part 1 of the constraints.
+#: Colab keeps its own torch and numerics (tests/bench/colab_constraints.py).
 SETUP = """\
-# Installs the course where it is missing (Colab); keeps Colab's torch.
+# Installs the course where it is missing (Colab); keeps Colab's torch. If an
+# import fails after it: Runtime > Restart session, then run all again.
 import importlib.util
 import os
 import subprocess
@@ -35,14 +36,11 @@ if importlib.util.find_spec("llamaxr_utils") is None:
     url = "https://github.com/{repository}"
     subprocess.run(["git", "clone", "--depth=1", url, "course"], check=True)
     sys.path.append(os.path.abspath("course"))
-    with open("course/constraints.txt") as file:
-        pins = file.read().split("# 2.")[0].splitlines(True)
-    with open("pins.txt", "w") as file:
-        file.writelines(p for p in pins if p[:7] != "torch==" and
-                        p[:13] != "torchvision==")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "pins.txt"]
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    pip += ["-c", "course/constraints-colab.txt"]
     subprocess.run([*pip, "-e", "./course[course]"], check=True)
-    subprocess.run([*pip, "--no-deps", "unsloth", "unsloth_zoo"], check=True)
+    pip += ["--no-deps", "torchao", "unsloth", "unsloth_zoo"]
+    subprocess.run(pip, check=True)
 """
 
 

@@ -50,6 +50,16 @@ SHORT_TEMPLATE = "### Input:\nfindings: {input}\n\n### Response:\n"
 RESPONSE_HEADER = "### Response:\n"
 NOT_AVAILABLE = "not available"
 NO_FINDING = "no finding"
+#: The prompt that names nothing (formats of words).
+BLANK = SHORT_TEMPLATE.format(input=NO_FINDING)
+
+#: Formats of 36 numbers (paper's template) and of words (ours).
+NUMBERS = ("paper", "as-printed", "two-decimals")
+WORDS = ("names", "strength", "pairs")
+#: What a score says, in thirds of the way from its operating point to 1.
+STRENGTHS = ("possible", "likely", "clear")
+#: The format `pairs` lists scores from this share of the operating point on.
+FLOOR = 0.5
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -61,7 +71,9 @@ def _available(scores: Scores, view: str) -> bool:
     return not any(math.isnan(values[name]) for name in CONDITIONS)
 
 
-def _numbers(scores: Scores, order: Sequence[str]) -> str:
+def _numbers(
+    scores: Scores, order: Sequence[str], decimals: int | None = None
+) -> str:
     """A Python list of 36 floats, frontal first (Figure 4)."""
     missing = [view for view in VIEWS if not _available(scores, view)]
     if missing:
@@ -72,7 +84,9 @@ def _numbers(scores: Scores, order: Sequence[str]) -> str:
             'Leave the study out, or use score_format="names".',
         )
     vectors = [as_vector(scores[view], order) for view in VIEWS]
-    return str([float(v) for v in np.concatenate(vectors)])
+    values = [float(v) for v in np.concatenate(vectors)]
+    form = str if decimals is None else f"{{:.{decimals}f}}".format
+    return f"[{', '.join(map(form, values))}]"
 
 
 def mean_scores(scores: Scores) -> dict[str, float]:
@@ -105,10 +119,29 @@ def names_above(
 
 
 def describe_names(names: Sequence[str] | None) -> str:
-    """The input line of the format `names`."""
+    """The input line of the formats of words."""
     if names is None:
         return NOT_AVAILABLE
     return ", ".join(names).lower() if names else NO_FINDING
+
+
+def _words(
+    scores: Scores, operating_points: Mapping[str, float], score_format: str
+) -> list[str] | None:
+    """What the formats of words list; None when no view is available."""
+    names = names_above(scores, operating_points)
+    if names is None or score_format == "names":
+        return names
+    means = mean_scores(scores)
+    if score_format == "pairs":
+        floor = {c: FLOOR * operating_points[c] for c in CONDITIONS}
+        return [f"{c} {v:.2f}" for c, v in means.items() if v >= floor[c]]
+    words = []
+    for c in names:
+        point = operating_points[c]
+        way = (means[c] - point) / max(1 - point, 1e-9)
+        words.append(f"{STRENGTHS[min(int(3 * way), 2)]} {c}")
+    return words
 
 
 def build_prompt(
@@ -121,16 +154,19 @@ def build_prompt(
     Parameters
     ----------
     scores : mapping
-        ``scores["frontal"]["Edema"]``, floats in [0, 1]; a view may be
-        absent or all NaN.
-    score_format : {"paper", "as-printed", "names"}
+        ``scores["frontal"]["Edema"]``, in [0, 1]; a view may be absent or
+        all NaN.
+    score_format : str
         ``paper``: 36 numbers in the order that the instruction promises.
         ``as-printed``: 36 numbers in the network's native order under the
         same alphabetical instruction, which is what the numbers printed in
-        the paper's Figure 4 fit: a trap, kept for study. ``names``: the
+        the paper's Figure 4 fit: a trap, kept for study. ``two-decimals``:
+        as ``paper``, each number with two decimals. ``names``: the
         conditions at or above their operating point, in words.
+        ``strength``: the same, each with a word of `STRENGTHS`. ``pairs``:
+        conditions with their mean score, from a floor (`FLOOR`) on.
     operating_points : mapping, optional
-        Condition -> threshold; needed by ``names``.
+        Condition -> threshold; needed by the formats of words.
 
     Returns
     -------
@@ -141,30 +177,28 @@ def build_prompt(
     ------
     CourseError
         Unknown format; a view missing in a format of numbers; no operating
-        points for ``names``.
+        points for words.
     """
-    if score_format == "paper":
+    if score_format in NUMBERS:
+        order = NATIVE_ORDER if score_format == "as-printed" else CONDITIONS
+        decimals = 2 if score_format == "two-decimals" else None
         return TEMPLATE.format(
-            instruction=INSTRUCTION, input=_numbers(scores, CONDITIONS)
+            instruction=INSTRUCTION, input=_numbers(scores, order, decimals)
         )
-    if score_format == "as-printed":
-        return TEMPLATE.format(
-            instruction=INSTRUCTION, input=_numbers(scores, NATIVE_ORDER)
+    if score_format not in WORDS:
+        raise CourseError(
+            f"Score format {score_format!r} is not known.",
+            f"There are {', '.join(NUMBERS + WORDS)}.",
+            "Set SCORE_FORMAT to one of them.",
         )
-    if score_format == "names":
-        if operating_points is None:
-            raise CourseError(
-                "The format `names` needs operating points.",
-                "A score is turned into a word where it passes a threshold.",
-                "Pass operating_points=prompts.operating_points(...).",
-            )
-        names = names_above(scores, operating_points)
-        return SHORT_TEMPLATE.format(input=describe_names(names))
-    raise CourseError(
-        f"Score format {score_format!r} is not known.",
-        "There are paper, as-printed and names.",
-        "Set SCORE_FORMAT to one of them.",
-    )
+    if operating_points is None:
+        raise CourseError(
+            f"The format `{score_format}` needs operating points.",
+            "A score is turned into a word where it passes a threshold.",
+            "Pass operating_points=prompts.operating_points(...).",
+        )
+    words = _words(scores, operating_points, score_format)
+    return SHORT_TEMPLATE.format(input=describe_names(words))
 
 
 def by_study(image_scores: pd.DataFrame) -> dict[str, dict[str, dict]]:
@@ -251,12 +285,11 @@ def prompt_table(
         studies["split"].ne("none") & studies["study_id"].isin(scores.keys())
     ]
     complete = [
-        score_format == "names"
+        score_format in WORDS
         or all(_available(scores[study], view) for view in VIEWS)
         for study in chosen["study_id"]
     ]
-    left_out = len(chosen) - sum(complete)
-    chosen = chosen[complete]
+    left_out, chosen = len(chosen) - sum(complete), chosen[complete]
     table = pd.DataFrame(
         {
             "study_id": chosen["study_id"],

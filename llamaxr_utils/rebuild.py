@@ -158,7 +158,7 @@ def _counted() -> Iterator[tuple]:
     own, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
     counts: list[tuple[str, str, int, int, str]] = [
         ("figure-1", "trainable parameters", TRAINABLE, lora_parameters(16),
-         "rank 16 on seven layers of 32 blocks"),
+         "Llama 3.1 8B, rank 16 on seven layers a block"),
         ("table-2", "reports", 3955, len(load_studies()), "the reports"),
         ("table-2", "images", 7470, len(load_image_ids()), "the reports"),
     ]

@@ -30,8 +30,16 @@ MARKS = dict(zip(tables.VERDICTS, ("✓", "≠", "–", "○")))
 RULE = (
     "<b>Reproduced</b>: the paper's number lies inside our 95 % interval, "
     "same protocol and split (counts: equal). <b>Differs</b>: it does not. "
-    "<b>Not comparable</b>: drawings, another protocol or split, or no "
-    "number in the paper. <b>Not run</b>: the command stands beside it."
+    "<b>Not comparable</b>: drawings, another protocol or split, another "
+    "model's parameters, or no number in the paper. <b>Not run</b>: the "
+    "command stands beside it.</p><p>The paper published neither its split "
+    "nor its predictions. Its own row of Table 3 is therefore not comparable "
+    "with any run, unless notebook 11 is told which split to assume "
+    "(<code>PAPER_SPLIT</code>)."
+)
+SOURCE = (
+    "Reports, and X-rays where they are not drawn: Indiana University chest "
+    "X-ray collection (OpenI), CC BY-NC-ND 4.0."
 )
 
 
@@ -143,7 +151,7 @@ def page(nb: Run, table: pd.DataFrame) -> str:
         parts.append(f"<section><h3>{output.notebook[:2]}: "
                      f"{escape(output.name)}</h3>"
                      f"{_shown(output, nb.folder)}</section>")
-    stamp = f"<footer>{escape(nb.stamp)}. {WARNING}</footer>"
+    stamp = f"<footer>{escape(nb.stamp)}. {WARNING} {SOURCE}</footer>"
     links = "".join(f'<a href="#{i}">{i}</a> ' for i in (
         "verdict", "runs", *registry()["item"], "rest"))
     style = (DATA / "reproduction.css").read_text("utf-8")

@@ -187,7 +187,7 @@ def lost_negations(
     verdict = (
         f"{findings:,} of {sum(r[1] for r in rows):,} denied findings, in "
         f"{reports:,} of {len(texts):,} reports, read as present once the "
-        f'text is cleaned; with "no" in lower case {flipped["no"][0]:,}.'
+        f'text is cleaned. Had every "No" been "no": {flipped["no"][0]:,}.'
     )
     answer = f"the cleaner {'loses' if findings else 'keeps'} negations"
     table = table.reset_index(drop=True)
@@ -239,8 +239,8 @@ def score_order(
     gap = float(native.sum() - named.sum())
     best = table.iloc[0 if gap > 0 else 1]
     verdict = (
-        f"Log likelihood ratio, torchxrayvision's order over the one the "
-        f"prompt names: {gap:+.1f} (both views); "
+        f"Both views together, torchxrayvision's order fits by {gap:+.1f} "
+        f"against the one the prompt names (log likelihood); "
         f"{best.iloc[3]:.2%} of random orders fit as well as the better one."
     )
     answer = f"the numbers fit {best['order']} order"
@@ -269,11 +269,11 @@ def extractor(
         part = image_scores[image_scores["study_id"].isin(ids)]
         found = auc_table(part, named.loc[ids]).query("view == 'frontal'")
         parts.append(found.set_index("condition")[["positives", "auc"]])
-    table = pd.concat(parts, axis=1, keys=["seen", "new"], join="inner")
+    table = pd.concat(parts, axis=1, keys=["train", "test"], join="inner")
     table.columns = [f"{name} {when}" for when, name in table.columns]
     counts = {c: int for c in table if c.startswith("positives")}
     table = table.rename_axis("condition").reset_index().astype(counts)
-    means = table[["auc seen", "auc new"]].mean()
+    means = table[["auc train", "auc test"]].mean()
     backbone = ", ".join(image_scores["backbone"].unique())
     seen = "openi" in trained_on.lower()
     verdict = f"Its training data: {trained_on}" + (

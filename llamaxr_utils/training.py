@@ -177,8 +177,9 @@ def _dataset(kind: Any, rows: pd.DataFrame) -> Any:
 
 def _identity(model: Any) -> list:
     """What tells one model from another: the shape of every weight, the
-    first bytes of the frozen ones, LoRA's scale. Trained weights do not
-    count: after Ctrl-C in a notebook they are not what they were."""
+    first bytes of the frozen ones, the adapter's kind and scale. Trained
+    weights do not count: after Ctrl-C in a notebook they are not what they
+    were."""
     weights = [
         (
             name,
@@ -189,8 +190,9 @@ def _identity(model: Any) -> list:
         )
         for name, weight in model.named_parameters()
     ]
-    lora = getattr(model, "peft_config", {}).values()
-    return [weights, [(c.lora_alpha, c.lora_dropout) for c in lora]]
+    facts = ("peft_type", "lora_alpha", "lora_dropout")  # not all have all
+    adapters = getattr(model, "peft_config", {}).values()
+    return [weights, [[getattr(c, f, None) for f in facts] for c in adapters]]
 
 
 def _optimizer(optimizer: Any) -> str:

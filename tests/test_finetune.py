@@ -829,6 +829,42 @@ def test_the_adapter_folder_is_small_and_holds_no_pickle(base, tmp_path):
     assert not {n for n in names if n.endswith((".bin", ".pt", ".pkl"))}
 
 
+def saved(base_model, folders, rows="train"):
+    """An adapter saved as notebook 04 does; its folder and its card."""
+    knobs = dict.fromkeys(run.knob_table("04_finetune_qlora"))
+    nb = run.start("04_finetune_qlora", "smoke", **{**knobs, "ROWS": rows})
+    model, _ = fresh(base_model)
+    finetune.save_adapter(
+        nb, model, "random-llama", {"learning rate": "2e-4"},
+        {"best_val_loss": 2.5},
+    )
+    folder = folders / "smoke" / "adapter"
+    return folder, (folder / "README.md").read_text("utf-8")
+
+
+def test_the_adapter_has_a_model_card(base, folders):
+    """Data, licences, settings, metrics, limits; safetensors beside it."""
+    folder, card = saved(base, folders)
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert not list(folder.glob("*.bin"))
+    for heading in ("Base", "Data", "Licence", "Settings", "Metrics",
+                    "Limits", "Use"):
+        assert f"\n## {heading}\n" in card
+    for words in (run.WARNING, "CC BY-NC-ND 4.0", "phantom images",
+                  "learning rate: 2e-4", "best_val_loss: 2.5",
+                  "Built with Llama", "training split"):
+        assert words in card
+    assert "More Information Needed" not in card
+    assert str(base) not in card
+    assert "TEST ROWS" not in card
+
+
+def test_the_card_tells_of_the_leak(base, folders):
+    _, card = saved(base, folders, rows="all")
+    assert "TEST ROWS INCLUDED" in card
+    assert "training split" not in card
+
+
 # --- unsloth ----------------------------------------------------------------
 
 UNSLOTH = """

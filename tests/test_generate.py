@@ -51,9 +51,9 @@ def decoded(writer, monkeypatch):
     batches = []
     decode = generate._decode
 
-    def seen(model, tokenizer, texts, settings):
+    def seen(model, tokenizer, texts, *settings):
         batches.append(texts)
-        return decode(model, tokenizer, texts, settings)
+        return decode(model, tokenizer, texts, *settings)
 
     monkeypatch.setattr(generate, "_decode", seen)
     return batches
@@ -186,6 +186,83 @@ def test_sampling_decodes_each_one(writer, decoded):
     )
     assert len([*chain(*decoded)]) == 6
     assert made["generated"].nunique() > 1
+
+
+def test_beam_search_is_decoded_once_a_prompt_too(writer, decoded):
+    made = write(writer, [ASKED[1], ASKED[0], ASKED[1]], num_beams=3)
+    assert len([*chain(*decoded)]) == 2
+    reports = list(SENTENCES.values())
+    assert list(made["generated"]) == [reports[i] for i in (1, 0, 1)]
+
+
+# --- guidance ---------------------------------------------------------------
+
+
+def test_guidance_of_one_changes_nothing(writer):
+    plain = write(writer, ASKED)["generated"]
+    same = write(writer, ASKED, guidance_scale=1.0, against=ASKED[-1])
+    assert list(same["generated"]) == list(plain)
+
+
+def test_guidance_leads_away_from_the_other_prompt(writer):
+    """What both prompts would write alike is left; what tells them apart
+    grows. With a scale near 0 the other prompt's report is written."""
+    one, other = ASKED[0], ASKED[1]
+    reports = dict(zip(ASKED, SENTENCES.values()))
+    made = write(writer, [one], guidance_scale=3.0, against=other)
+    assert made["generated"][0] == reports[one]
+    made = write(writer, [one], guidance_scale=0.1, against=other)
+    assert made["generated"][0] == reports[other]
+
+
+def test_guidance_does_not_depend_on_the_batch(writer):
+    longer = ASKED[0].replace("cardiomegaly", "cardiomegaly, " * 9)
+    asked = [*ASKED, longer]
+    how = {"guidance_scale": 1.7, "against": ASKED[4]}
+    alone = write(writer, asked, batch_size=1, **how)
+    together = write(writer, asked, batch_size=8, **how)
+    assert list(alone["generated"]) == list(together["generated"])
+
+
+# --- minimum Bayes risk -----------------------------------------------------
+
+
+@pytest.mark.parametrize("utility", ["rouge-l", "token-f1"])
+def test_the_text_most_like_the_others(utility):
+    texts = ["a b c x", "a b c d", "q r", "a b c d", "a b d"]
+    assert generate.most_alike(texts, utility) == 1
+    assert generate.most_alike(["alone"], utility) == 0
+    assert generate.most_alike(["", ""], utility) == 0
+
+
+def test_order_counts_for_rouge_and_not_for_tokens():
+    texts = ["d c b a", "a b c d", "a b c e", "a b c f"]
+    assert generate.most_alike(texts, "rouge-l") == 1
+    assert generate.most_alike(texts, "token-f1") == 0
+    with pytest.raises(CourseError, match="'bleu' is not known"):
+        generate.most_alike(texts, "bleu")
+
+
+def test_minimum_bayes_risk_writes_one_report_a_prompt(writer, decoded):
+    asked = [ASKED[0], ASKED[1], ASKED[0]]
+    made = generate.minimum_bayes_risk(*writer, asked, 5, temperature=0.1)
+    assert len([*chain(*decoded)]) == 10
+    reports = list(SENTENCES.values())
+    assert list(made["generated"]) == [reports[i] for i in (0, 1, 0)]
+    assert list(made.columns) == [
+        "generated", "n_tokens", "finished", "seconds",
+    ]
+
+
+def test_minimum_bayes_risk_is_repeatable(writer):
+    def draw(seed):
+        made = generate.minimum_bayes_risk(
+            *writer, ASKED, 3, seed=seed, temperature=8.0, max_new_tokens=6
+        )
+        return list(made["generated"])
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
 
 
 def test_progress_reaches_the_end(writer):

@@ -226,3 +226,24 @@ def test_pre_training_pairs_end_with_the_response_header():
     assert PROMPTS["cardiomegaly"] in set(pairs["prompt"])
     bare = models.pretraining_pairs(studies, ["bare"])
     assert set(bare["prompt"]) == {""}
+
+
+def test_a_base_can_read_prompts_of_ones_own():
+    import pandas as pd
+
+    silent = SHORT_TEMPLATE.format(input="no finding")
+    studies = pd.DataFrame(
+        {
+            "study_id": [f"CXR{i}" for i in range(6)],
+            "mesh": [["normal"]] * 6,
+            "findings": [f"Report {i}." for i in range(6)],
+        }
+    )
+    own = {"scores": {f"CXR{i}": silent for i in range(4)}}
+    own["scores"]["CXR1"] = PROMPTS["effusion"]
+    pairs = models.pretraining_pairs(studies, ["scores"], own=own)
+    told = pairs["prompt"] == PROMPTS["effusion"]
+    assert list(pairs.loc[told, "completion"]) == ["Report 1."]
+    assert len(pairs) == 2  # as many that say nothing as others
+    with pytest.raises(CourseError, match="names, scores"):
+        models.pretraining_pairs(studies, ["guesses"], own=own)

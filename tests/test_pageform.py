@@ -154,25 +154,3 @@ def test_setup_cell_does_nothing_where_the_kit_is_there(monkeypatch):
 
     monkeypatch.setattr("subprocess.run", refuse)
     exec(pages.setup_source(), {})
-
-
-def test_setup_cell_keeps_colabs_torch(tmp_path, monkeypatch):
-    """The part that runs on Colab only: what it would install."""
-    calls, source = [], pages.setup_source()
-    monkeypatch.setattr(
-        "subprocess.run", lambda command, **_: calls.append(command)
-    )
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("sys.path", [])
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "course").mkdir()
-    shutil.copy(
-        FIXTURES.parents[1] / "constraints.txt", tmp_path / "course"
-    )
-    exec(source, {})
-    pins = (tmp_path / "pins.txt").read_text()
-    assert "\ntransformers==" in pins and "\ntorchxrayvision==" in pins
-    for kept in ("\ntorch==", "\ntorchvision==", "\nnumpy==", "\npandas=="):
-        assert kept not in pins
-    assert calls[0][:2] == ["git", "clone"]
-    assert all("pins.txt" in call for call in calls[1:])

@@ -27,7 +27,7 @@ ORDER = """
     released backbones backbone_training features golden heatmaps
     prompts models finetune training pretrain generate soft_tokens
     cleaning meteor metrics equations findings clinical stats baselines
-    coverage probes grounding designs
+    coverage probes grounding comparison designs
     tables plots slider framework gallery evaluate exchange predictions score
     scorecard mimic fhir cases casepage review caveats draft draftpage
     audit statements ledger rebuild reproduction

@@ -85,7 +85,7 @@ def test_the_paper_format_is_the_default():
     )
 
 
-@pytest.mark.parametrize("score_format", ["paper", "as-printed", "names"])
+@pytest.mark.parametrize("score_format", prompts.NUMBERS + prompts.WORDS)
 def test_every_prompt_ends_with_the_response_header(score_format):
     prompt = prompts.build_prompt(study(), score_format, NEVER)
     assert prompt.endswith("\n\n### Response:\n")
@@ -148,7 +148,7 @@ NO_LATERAL = {
 }
 
 
-@pytest.mark.parametrize("score_format", ["paper", "as-printed"])
+@pytest.mark.parametrize("score_format", prompts.NUMBERS)
 @pytest.mark.parametrize("way", NO_LATERAL)
 def test_numbers_cannot_say_that_a_view_is_missing(score_format, way):
     with pytest.raises(CourseError) as caught:
@@ -202,6 +202,58 @@ def test_names_need_points_and_formats_are_known():
         prompts.build_prompt(study(), "names")
     with pytest.raises(CourseError, match="'digits' is not known"):
         prompts.build_prompt(study(), "digits")
+
+
+# --- words that say how sure, and numbers of two decimals -------------------
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (0.39, "no finding"),
+        (0.4, "possible edema"),
+        (0.59, "possible edema"),
+        (0.61, "likely edema"),
+        (0.81, "clear edema"),
+        (1.0, "clear edema"),
+    ],
+)
+def test_strength_is_the_way_from_the_operating_point_to_one(score, words):
+    points = dict(NEVER, Edema=0.4)
+    prompt = prompts.build_prompt(study(Edema=score), "strength", points)
+    assert f"findings: {words}\n" in prompt
+
+
+def test_an_operating_point_of_one_divides_by_nothing():
+    points = dict(NEVER, Edema=1.0)
+    prompt = prompts.build_prompt(study(Edema=1.0), "strength", points)
+    assert "findings: possible edema\n" in prompt
+
+
+def test_pairs_begin_at_the_floor_and_keep_the_order():
+    points = dict(NEVER, Edema=0.6, Hernia=0.6, Mass=0.6)
+    scores = study(0, 0, Hernia=0.309, Edema=0.718, Mass=0.29)
+    prompt = prompts.build_prompt(scores, "pairs", points)
+    assert "findings: edema 0.72, hernia 0.31\n" in prompt
+    nothing = prompts.build_prompt(study(0, 0), "pairs", points)
+    assert "findings: no finding\n" in nothing
+    assert "not available" in prompts.build_prompt({}, "pairs", points)
+
+
+def test_two_decimals_change_the_numbers_alone():
+    scores = study(0.123456, 0.9, Edema=0.005)
+    short = prompts.build_prompt(scores, "two-decimals")
+    exact = prompts.build_prompt(scores, "paper")
+    assert "[0.12, 0.12, 0.12, 0.01, 0.12," in short
+    assert numbers(short) == pytest.approx(numbers(exact), abs=0.00501)
+    assert short.split("[")[0] == exact.split("[")[0]
+    assert len(short) < len(exact)
+
+
+@pytest.mark.parametrize("score_format", ["strength", "pairs"])
+def test_words_need_points(score_format):
+    with pytest.raises(CourseError, match=f"`{score_format}` needs"):
+        prompts.build_prompt(study(), score_format)
 
 
 # --- operating points -------------------------------------------------------
@@ -343,6 +395,8 @@ def scores():
         ("names", ["CXR1", "CXR2", "CXR4"], 0),
         ("paper", ["CXR1", "CXR2"], 1),
         ("as-printed", ["CXR1", "CXR2"], 1),
+        ("two-decimals", ["CXR1", "CXR2"], 1),
+        ("pairs", ["CXR1", "CXR2", "CXR4"], 0),
     ],
 )
 def test_the_prompts_of_a_split(studies, scores, score_format, kept, left_out):

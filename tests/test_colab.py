@@ -1,0 +1,114 @@
+"""What the setup cell would do on Google Colab, from a recorded package list.
+
+Nothing here runs on Colab: the record is data, the pins are compared with it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from llamaxr_utils import pages
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+import colab_constraints as colab
+
+OURS = colab.versions(ROOT / "constraints.txt")
+PINS = colab.versions(ROOT / "constraints-colab.txt")
+RECORD = colab.versions(colab.RECORD)
+#: The others are installed with --no-deps.
+FOLLOWED = sorted(PINS.keys() - {"torchao", "unsloth", "unsloth-zoo"})
+
+
+def needed() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
+    names = project["dependencies"]
+    names = names + project["optional-dependencies"]["course"]
+    return {canonicalize_name(name) for name in names}
+
+
+def test_the_file_is_what_the_generator_writes():
+    written = (ROOT / "constraints-colab.txt").read_text("utf-8")
+    assert written == colab.text(), "run tests/bench/colab_constraints.py"
+
+
+def test_colabs_torch_stays():
+    assert not {"torch", "torchvision", "triton", "numpy"} & PINS.keys()
+    assert not [name for name in PINS if name.startswith(("nvidia", "cuda"))]
+
+
+def test_every_needed_package_is_pinned_or_colabs_own():
+    assert PINS.items() <= OURS.items()
+    assert needed() <= PINS.keys() | RECORD.keys()
+    # Not in the record: must be added.
+    assert {"trl", "bitsandbytes", "papermill"} <= PINS.keys() - RECORD.keys()
+    # The model stack is one set, whatever Colab has of it.
+    stack = set(colab.first_part()) - set(colab.STACK)
+    assert stack <= PINS.keys()
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_what_a_pin_asks_for_is_there(name):
+    """Pinned, or Colab's in a version that will do; torch 2.11 included."""
+    for line in importlib.metadata.requires(name) or []:
+        need = Requirement(line)
+        if need.marker and not need.marker.evaluate(
+            {**colab.MARKERS, "extra": ""}
+        ):
+            continue
+        child = canonicalize_name(need.name)
+        version = PINS.get(child) or RECORD.get(child)
+        assert version, f"{name} asks for {line}"
+        assert need.specifier.contains(version, prereleases=True), line
+
+
+def test_the_traps_of_colabs_own_versions():
+    """datasets 4.0 is excluded by unsloth, peft refuses torchao 0.10, and
+    transformers 5.17 needs newer tokenizers."""
+    asked = {}
+    for line in importlib.metadata.requires("unsloth") or []:
+        need = Requirement(line)
+        if need.marker is None:
+            asked[canonicalize_name(need.name)] = need.specifier
+    for name in ("datasets", "trl", "transformers", "peft"):
+        assert asked[name].contains(PINS[name])
+    assert not asked["datasets"].contains(RECORD["datasets"])
+    old = SpecifierSet("<0.16")
+    assert RECORD["torchao"] in old and PINS["torchao"] not in old
+    assert "tokenizers" in PINS
+    assert asked["torch"].contains(RECORD["torch"].split("+")[0])
+
+
+def run_cell(tmp_path, monkeypatch) -> list[list[str]]:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(
+        "subprocess.run", lambda command, **_: calls.append(command)
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.path", [])
+    monkeypatch.chdir(tmp_path)
+    exec(pages.setup_source(), {})  # noqa: S102
+    return calls
+
+
+def test_the_setup_cell_installs_with_these_pins(tmp_path, monkeypatch):
+    clone, course, unsloth = run_cell(tmp_path, monkeypatch)
+    assert clone[:2] == ["git", "clone"]
+    for call in (course, unsloth):
+        assert call[1:4] == ["-m", "pip", "install"]
+        assert call[call.index("-c") + 1] == "course/constraints-colab.txt"
+        assert not {"torch", "torchvision"} & set(call)
+    assert course[-1] == "./course[course]"
+    assert unsloth[-4:] == ["--no-deps", "torchao", "unsloth", "unsloth_zoo"]
+    assert "torchao" in PINS  # upgraded by name: nothing else asks for it
+    assert list(tmp_path.iterdir()) == []
