@@ -45,7 +45,7 @@ class Data(NamedTuple):
     folder: Path  #: the run
     images: str
     base_name: str
-    studies: pd.DataFrame  #: those with scores
+    studies: pd.DataFrame  #: those of a split; a few may have no scores
     scores: Mapping[str, prompts.Scores]
     test: pd.DataFrame  #: the test studies, with both views
     neighbours: list[str]  #: their nearest neighbours' reports
@@ -80,7 +80,6 @@ def load_data(
     table = artifacts.load(folder, "image_scores")
     scores = prompts.by_study(table)
     studies = artifacts.load(folder, "studies").query("split != 'none'")
-    studies = studies[studies["study_id"].isin(scores.keys())]
     whole = table.dropna(subset=list(CONDITIONS)).groupby("study_id").size()
     n_views = studies["study_id"].map(whole).fillna(0)
     test = studies[studies["split"].eq("test") & n_views.eq(len(VIEWS))]

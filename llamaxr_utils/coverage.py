@@ -16,7 +16,7 @@ import pandas as pd
 
 from .conditions import CONDITIONS
 from .findings import FINDINGS, label_report
-from .mesh import parse_headings
+from .mesh import labels, parse_headings
 
 #: Condition -> what the labeller calls it.
 FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
@@ -43,6 +43,22 @@ def present(text: str) -> frozenset[str]:
     """The findings that a report states as present; No Finding is none."""
     states = label_report(text)
     return frozenset(f for f in FINDINGS[1:] if states.get(f) == "present")
+
+
+def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
+    """The conditions that a report states as present, 0 or 1.
+
+    Where a finding's word stands for several conditions (a lung lesion: mass
+    or nodule), the MeSH headings decide between them.
+    """
+    known, said = labels(headings), present(report)
+    found = dict.fromkeys(CONDITIONS, 0)
+    for finding in said.intersection(CONDITION_FINDINGS):
+        named = [c for c in CONDITIONS if FINDING_OF[c] == finding]
+        plain = finding if finding in named else named[0]
+        for condition in [c for c in named if known[c]] or [plain]:
+            found[condition] = 1
+    return found
 
 
 def finding_counts(

@@ -30,7 +30,7 @@ from . import (
 )
 from .comparison import Data, embeddings_of, head, measure, points_of
 from .conditions import CONDITIONS
-from .coverage import CONDITION_FINDINGS, FINDING_OF, present
+from .coverage import stated_labels
 from .errors import CourseError
 from .probes import true_scores
 from .training import Training, train
@@ -96,22 +96,6 @@ DECODING: dict[str, dict[str, Any]] = {
 # --- what is read -----------------------------------------------------------
 
 
-def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
-    """The conditions that a report states as present, 0 or 1.
-
-    Where a finding's word stands for several conditions (a lung lesion: mass
-    or nodule), the MeSH headings decide between them.
-    """
-    known, said = mesh.labels(headings), present(report)
-    found = dict.fromkeys(CONDITIONS, 0)
-    for finding in said.intersection(CONDITION_FINDINGS):
-        named = [c for c in CONDITIONS if FINDING_OF[c] == finding]
-        plain = finding if finding in named else named[0]
-        for condition in [c for c in named if known[c]] or [plain]:
-            found[condition] = 1
-    return found
-
-
 def prompts_of(
     data: Data, design: Design, points: Mapping[str, float], source: str = ""
 ) -> dict[str, str]:
@@ -121,16 +105,18 @@ def prompts_of(
         raise CourseError(
             f"train_on = {source!r} is not known.",
             "Training prompts come from scores, labels or stated.",
-            "Set `train_on` of the design to one of them.",
+            "Set `train_on` to one of them.",
         )
     if source != "scores":  # 0 or 1, also for what the network never names
         points = dict.fromkeys(CONDITIONS, 0.5)
     for row in data.studies.itertuples():
-        given = data.scores[row.study_id]
-        if source == "labels":
-            given = true_scores(mesh.labels(row.mesh))
-        elif source == "stated":
-            given = true_scores(stated_labels(row.mesh, row.findings))
+        given = data.scores.get(row.study_id, {})
+        if source != "scores":
+            read = source == "stated"
+            given = true_scores(stated_labels(row.mesh, row.findings) if read
+                                else mesh.labels(row.mesh))
+        elif not given:
+            continue  # no image
         try:
             text = prompts.build_prompt(given, design.score_format, points)
         except CourseError:
@@ -147,7 +133,8 @@ def training_pairs(
 ) -> pd.DataFrame:
     """``split`` (train, val), ``prompt``, ``completion``: duplicates capped,
     abnormal studies repeated."""
-    table = data.studies[data.studies["study_id"].isin(list(asked))]
+    known = [study for study in asked if study in data.scores]
+    table = data.studies[data.studies["study_id"].isin(known)]
     train_ = table.query("split == 'train'").sample(frac=1, random_state=seed)
     train_ = train_.head(data.n_train or len(train_))
     if design.copies:

@@ -35,7 +35,7 @@ class Writer(NamedTuple):
     score_format: str
     language_model: Any
     tokenizer: Any
-    max_new_tokens: int
+    decoding: dict[str, Any]  #: of `generate.generate_reports`
     facts: dict[str, str]  #: provenance, for people
 
 
@@ -89,9 +89,13 @@ def load_writer(profile: str = "cpu", images: str | None = None) -> Writer:
     model, tokenizer = finetune.load_adapter(
         models.locate(base, own), adapter, tuned["BACKEND"]
     )
-    last, knob = "05_generate_reports", "MAX_NEW_TOKENS"
+    last = "05_generate_reports"
     done = (run.read_record(folder, last) or {}).get("knobs", {})
-    longest = done.get(knob) or run.knob_value(last, knob, profile, images)
+    longest, scale = (
+        done.get(knob) or run.knob_value(last, knob, profile, images)
+        for knob in ("MAX_NEW_TOKENS", "GUIDANCE")
+    )
+    decoding = generate.guided(scale)
     resize = knobs("image_scores")["RESIZE"]
     score_format = knobs("prompts")["SCORE_FORMAT"]
     facts = {
@@ -101,8 +105,8 @@ def load_writer(profile: str = "cpu", images: str | None = None) -> Writer:
         "base model": base,
         "adapter": f"SHA-256 {files.sha256(adapter)[:12]}",
         "prompt format": score_format,
-        "decoding": f"{generate.describe_decoding()}, at most {longest} "
-        "tokens",
+        "decoding": f"{generate.describe_decoding(**decoding)}, at most "
+        f"{longest} tokens",
     }
     return Writer(
         tuned["images"],
@@ -112,7 +116,7 @@ def load_writer(profile: str = "cpu", images: str | None = None) -> Writer:
         score_format,
         model,
         tokenizer,
-        longest,
+        {"max_new_tokens": longest, **decoding},
         facts,
     )
 
@@ -230,7 +234,7 @@ def write_draft(
         writer.language_model,
         writer.tokenizer,
         [prompt],
-        max_new_tokens=writer.max_new_tokens,
+        **writer.decoding,
     ).iloc[0]
     pictures = {}
     for view, picture in grey.items():

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .errors import CourseError
 from .finetune import keep_weights_packed_once
-from .prompts import RESPONSE_HEADER, count_tokens
+from .prompts import BLANK, RESPONSE_HEADER, count_tokens
 
 Row = tuple[str, int, bool, float]
 
@@ -273,8 +273,18 @@ def as_artifact(
     return pd.concat(parts, ignore_index=True)
 
 
+def guided(scale: float) -> dict[str, Any]:
+    """Settings of `generate_reports` that guide a report away from what the
+    prompt without a finding would get; none for a scale of 1. (Formats of
+    words only.)"""
+    if scale == 1:
+        return {}
+    return {"guidance_scale": float(scale), "against": BLANK}
+
+
 def describe_decoding(**decoding: Any) -> str:
     """One word or a short line for the column ``decoding``."""
-    if not decoding:
-        return "greedy"
+    if set(decoding) <= {"guidance_scale", "against"}:
+        scale = decoding.get("guidance_scale")
+        return f"greedy, guidance {scale:g}" if scale else "greedy"
     return ", ".join(f"{k}={v}" for k, v in sorted(decoding.items()))

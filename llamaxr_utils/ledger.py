@@ -93,11 +93,17 @@ def measured_here(folder: Path) -> dict[str, tuple[float | None, str]]:
 
 
 def rate_log(folder: Path | None = None) -> pd.DataFrame | None:
-    """Notebook 10's log of learning rates in ``figures/data``, if it is there:
-    ``learning_rate`` and ``loss``."""
+    """Both rates in notebook 10's log (``figures/data/designs.csv``), if it
+    has them: ``learning_rate`` and ``loss`` (validation)."""
     folder = folder or project_folder() / "figures" / "data"
-    path = folder / "learning_rates.csv"
-    return pd.read_csv(path) if path.is_file() else None
+    path = folder / "designs.csv"
+    log = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    rates = {"lr-2e-6": PAPER["rate"], "stated": NOTEBOOK["rate"]}
+    rate = log.get("design", pd.Series(dtype=str)).map(rates)
+    if set(rate.dropna()) != set(rates.values()):
+        return None
+    log = log[rate.notna()].assign(learning_rate=rate, loss=log["val_loss"])
+    return log[["images", "seed", "learning_rate", "loss"]]
 
 
 def learning_rates(log: pd.DataFrame | None = None) -> Measured:

@@ -127,6 +127,10 @@ def test_training_prompts_come_from_reports_and_test_prompts_from_scores(
     for study, text in texts.items():
         assert ("cardiomegaly" in given[study]) == (text == HEART)
         assert "no finding" in asked[study]
+    blind = data._replace(scores={})
+    assert designs.prompts_of(blind, design(), points, "scores") == {}
+    assert designs.prompts_of(blind, design(), points) == given
+    assert designs.training_pairs(blind, design(), given, 1).empty
     with pytest.raises(CourseError, match="'guesses' is not known"):
         designs.prompts_of(data, design(train_on="guesses"), points)
 

@@ -322,3 +322,12 @@ def test_generations_have_their_schema_and_their_references():
 def test_decoding_in_words():
     words = generate.describe_decoding(top_p=0.9, do_sample=True)
     assert words == "do_sample=True, top_p=0.9"
+
+
+def test_guidance_is_named_and_off_by_default():
+    assert generate.guided(1.0) == {}
+    settings = generate.guided(2)
+    assert settings["guidance_scale"] == 2.0
+    assert "no finding" in settings["against"]
+    assert generate.describe_decoding(**settings) == "greedy, guidance 2"
+    assert generate.describe_decoding() == "greedy"

@@ -455,3 +455,42 @@ def test_the_dose_figure_has_a_panel_a_condition(cards):
             figure.axes[0].lines}
     assert flat["blind"].max() == 0 and flat["grounded"][-1] == 1
     plt.close(figure)
+
+
+# --- what training prompts name ---------------------------------------------
+
+
+def two_studies():
+    """One for training whose report and headings disagree, one for test."""
+    studies = pd.DataFrame(
+        {
+            "study_id": ["CXR1", "CXR2"],
+            "split": ["train", "test"],
+            "mesh": [["Cardiomegaly/mild"], ["normal"]],
+            "findings": ["There is a small left pleural effusion.", "Clear."],
+        }
+    )
+    half = {view: dict.fromkeys(CONDITIONS, 0.5) for view in VIEWS}
+    return studies, {"CXR1": half, "CXR2": half}
+
+
+@pytest.mark.parametrize(
+    ("train_on", "named"),
+    [
+        ("scores", set()),
+        ("labels", {"Cardiomegaly"}),
+        ("stated", {"Effusion"}),
+    ],
+)
+def test_training_prompts_name_what_was_asked_for(train_on, named):
+    studies, scores = two_studies()
+    given = probes.training_scores(train_on, studies, scores)
+    high = {c for c, v in given["CXR1"]["lateral"].items() if v == 1.0}
+    assert high == named
+    assert given["CXR2"] is scores["CXR2"]  # a test prompt: from the image
+    assert scores["CXR1"]["frontal"]["Effusion"] == 0.5  # not changed
+
+
+def test_an_unknown_source_of_training_prompts():
+    with pytest.raises(CourseError, match="TRAIN_ON = 'truth'"):
+        probes.training_scores("truth", *two_studies())

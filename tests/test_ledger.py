@@ -146,8 +146,14 @@ def test_j_the_rates_are_computed_and_a_log_decides():
 
 def test_j_the_log_is_read_where_notebook_10_puts_it(tmp_path):
     assert ledger.rate_log(tmp_path) is None
-    (tmp_path / "learning_rates.csv").write_text("learning_rate,loss\n1,2\n")
-    assert ledger.rate_log(tmp_path)["loss"].tolist() == [2]
+    head = "design,images,seed,val_loss\nlr-2e-6,phantom,1,2.0\n"
+    (tmp_path / "designs.csv").write_text(head)
+    assert ledger.rate_log(tmp_path) is None  # one rate is no comparison
+    rows = head + "stated,phantom,1,1.5\nbeam,phantom,1,9\n"
+    (tmp_path / "designs.csv").write_text(rows)
+    log = ledger.rate_log(tmp_path)
+    assert log["learning_rate"].tolist() == [2e-6, 2e-4]
+    assert log["loss"].tolist() == [2.0, 1.5]
 
 
 def test_k_the_papers_examples_are_found_by_their_words(studies):
