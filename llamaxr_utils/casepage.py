@@ -134,6 +134,7 @@ def study_data(
         "words": plain(" ".join(spoken)).lower(),
         "img": {},
         "heat": {},
+        "heatof": {},
     }
 
 
@@ -233,6 +234,8 @@ def write_page(
     str
         One line: studies, images, heatmaps, megabytes.
     """
+    from PIL import Image
+
     columns = list(zip(*systems.values(), strict=True))
     studies = [
         study_data(row, dict(zip(systems, texts)),
@@ -251,6 +254,9 @@ def write_page(
             file = Path(heatmaps or "") / f"{name}_{view}.png"
             if file.is_file():
                 study["heat"][view] = data_uri(file, size, colour=True)
+                with Image.open(file) as picture:
+                    of = picture.info.get("Description", "")
+                study["heatof"][view] = of
     text = render(
         studies, list(systems), title=title, stamp=stamp, points=points
     )

@@ -7,6 +7,9 @@ nothing of the kind is known here.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import pandas as pd
 from . import backbones, phantoms
 from .conditions import CONDITIONS, plain_name
 from .errors import CourseError
+from .images import read_views
 
 
 def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
@@ -36,25 +40,86 @@ def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
     CourseError
         If the network has no output of this name.
     """
+    return heatmap_batch(model, grey[None], [condition])[0]
+
+
+def heatmap_batch(
+    model: Any, grey: np.ndarray, conditions: Sequence[str]
+) -> np.ndarray:
+    """`heatmap` for several images (n, size, size), a condition each."""
     from captum.attr import LayerAttribution, LayerGradCam
 
     names = [plain_name(name) for name in model.pathologies]
-    if condition not in names:
-        raise CourseError(
-            f"{model.full_name} has no output {condition!r}.",
-            f"Its outputs are {', '.join(filter(None, names))}.",
-            "Choose one of them.",
-        )
+    for condition in conditions:
+        if condition not in names:
+            raise CourseError(
+                f"{model.full_name} has no output {condition!r}.",
+                f"Its outputs are {', '.join(filter(None, names))}.",
+                "Choose one of them.",
+            )
     layer = model.get_submodule(backbones.architecture(model.full_name).cam)
     cam = LayerGradCam(lambda x: backbones.logits(model, x), layer)
     heat = cam.attribute(
-        backbones.to_batch(grey[None]),
-        target=names.index(condition),
+        backbones.to_batch(grey),
+        target=[names.index(condition) for condition in conditions],
         relu_attributions=True,
     )
-    heat = LayerAttribution.interpolate(heat, grey.shape, "bilinear")
-    heat = heat.detach()[0, 0].float().cpu()
-    return (heat / heat.max().clamp_min(1e-12)).numpy()
+    heat = LayerAttribution.interpolate(heat, grey.shape[1:], "bilinear")
+    heat = heat.detach()[:, 0].float().cpu()
+    top = heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    return (heat / top).numpy()
+
+
+def write_maps(
+    model: Any,
+    views: pd.DataFrame,
+    scores: pd.DataFrame,
+    folder: Path,
+    resize: str = "squash",
+    size: int = 128,
+) -> int:
+    """A picture for every view: the heatmap of its highest score over it.
+
+    Parameters
+    ----------
+    views, scores : DataFrame
+        Schemas ``views`` and ``image_scores``.
+    folder : path
+        ``<study_id>_<view>.png``; which condition it is, stands in the PNG's
+        ``Description``. Pictures of an earlier call are removed.
+    size : int
+        Pixels of the pictures.
+
+    Returns
+    -------
+    int
+        How many were written.
+    """
+    from matplotlib import colormaps
+    from PIL import Image, PngImagePlugin
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    table = scores.set_index(["study_id", "view"])[list(CONDITIONS)]
+    top = table.dropna(how="all").idxmax(axis=1)
+    keys = pd.MultiIndex.from_frame(views[["study_id", "view"]])
+    views, step = views[keys.isin(top.index)], 16
+    for first in range(0, len(views), step):
+        rows = views.iloc[first : first + step]
+        grey, rows = read_views(rows, model.resolution, resize)
+        named = [top[key] for key in zip(rows["study_id"], rows["view"])]
+        maps = heatmap_batch(model, grey, named) if len(grey) else ()
+        for row, name, one, heat in zip(rows.itertuples(), named, grey, maps):
+            share = 0.45 * (heat > 0.15)[..., None]
+            colour = 255 * colormaps["inferno"](heat)[..., :3]
+            mixed = one[..., None] * (1 - share) + colour * share
+            note = PngImagePlugin.PngInfo()
+            note.add_text("Description", name)
+            picture = Image.fromarray(mixed.astype(np.uint8))
+            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+            file = folder / f"{row.study_id}_{row.view}.png"
+            picture.save(file, pnginfo=note)
+    return len(list(folder.glob("*.png")))
 
 
 def pointing_game(

@@ -93,8 +93,9 @@ def train(
         No training pairs; a completion that would be cut; an unknown
         `loss_on`; a full disk.
     """
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
 
     if loss_on not in ("completion", "all"):
@@ -132,6 +133,7 @@ def train(
         "dataloader_pin_memory": machine.pick_device()[0] == "cuda",
         **settings,
     }
+    disable_progress_bars()  # five of trl's for a second of work
     _keep_if_same(
         folder, pairs, {**config, "model": _identity(model), "on": loss_on}
     )
@@ -150,6 +152,7 @@ def train(
             # trl makes a 4-bit model's adapter bfloat16, which is too coarse
             # for the paper's learning rate: most steps would be rounded off.
             weight.data = weight.data.float()
+    logging.disable_progress_bar()  # of every checkpoint that is written
     began = time.perf_counter()
     last = last_checkpoint(folder)
     if last:

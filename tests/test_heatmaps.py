@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils import backbone_training, backbones, heatmaps, phantoms
-from llamaxr_utils.conditions import NATIVE_ORDER
+from llamaxr_utils.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.errors import CourseError
 
 SMALL = "densenet-small@phantom"
@@ -77,6 +77,46 @@ def test_an_output_that_a_network_lacks():
     grey = np.zeros((64, 64), np.uint8)
     with pytest.raises(CourseError, match="no output 'Mass'"):
         heatmaps.heatmap(model, grey, "Mass")
+
+
+def test_maps_for_the_case_page(model, folders, tmp_path):
+    from PIL import Image
+
+    data = folders.parent / "data"
+    data.mkdir()
+    grey = np.full((64, 64), 40, np.uint8)
+    grey[32:] += 150
+    Image.fromarray(grey).save(data / "a.png")
+    (data / "b.png").write_bytes(b"no image")
+    views = pd.DataFrame(
+        [("CXR1", "frontal", "a.png"), ("CXR1", "lateral", "b.png"),
+         ("CXR2", "frontal", "a.png")],
+        columns=["study_id", "view", "path"],
+    )  # fmt: skip
+    scores = pd.DataFrame(0.1, index=[0, 1, 2], columns=list(CONDITIONS))
+    scores.loc[0, "Effusion"] = 0.9
+    scores.loc[2] = np.nan  # CXR2 has no scores
+    scores = pd.concat([views[["study_id", "view"]], scores], axis=1)
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    (folder / "CXR9_frontal.png").write_bytes(b"of an earlier run")
+    n = heatmaps.write_maps(model, views, scores, folder)
+    assert [file.name for file in folder.iterdir()] == ["CXR1_frontal.png"]
+    assert n == 1
+    with Image.open(folder / "CXR1_frontal.png") as picture:
+        assert picture.size == (128, 128)
+        assert picture.info["Description"] == "Effusion"
+        assert np.ptp(np.asarray(picture), axis=2).max() > 30  # in colour
+
+
+def test_a_batch_is_what_its_images_are(model):
+    rng = np.random.default_rng(2)
+    grey = rng.integers(0, 256, (3, 64, 64)).astype(np.uint8)
+    named = ["Effusion", "Edema", "Effusion"]
+    together = heatmaps.heatmap_batch(model, grey, named)
+    for one, name, heat in zip(grey, named, together):
+        assert np.allclose(heatmaps.heatmap(model, one, name), heat,
+                           atol=1e-4)  # fmt: skip
 
 
 # --- the pointing game ------------------------------------------------------

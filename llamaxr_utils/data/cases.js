@@ -21,7 +21,8 @@ const sign = (verdict) =>
 
 function film(study, view, kind) {
   const source = study[kind][view];
-  const name = kind === "heat" ? `${view}, heatmap` : view;
+  const of = kind === "heat" ? study.heatof[view] : "";
+  const name = kind === "heat" ? `${view}, heatmap: ${of}` : view;
   const box = make("div");
   if (source) box.append(make("img", { src: source, decoding: "async",
     loading: "lazy", alt: `${study.id}, ${name}` }));
