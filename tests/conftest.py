@@ -54,6 +54,26 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def model():
+    """A network trained on squares: a bright lower half is an effusion."""
+    import numpy as np
+
+    from llamaxr_utils import backbone_training, backbones
+    from llamaxr_utils.conditions import NATIVE_ORDER
+
+    model = backbones.build("densenet-small@phantom")
+    rng = np.random.default_rng(0)
+    size = model.resolution
+    grey = rng.integers(0, 80, (48, size, size))
+    labels = np.zeros((48, 18), int)
+    labels[::2, NATIVE_ORDER.index("Effusion")] = 1
+    grey[::2, size // 2 :] += 150
+    grey = grey.astype(np.uint8)
+    backbone_training.train(model, grey, labels, 3, batch_size=8)
+    return model
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
     """The very last line of a test run says what did not run, and why

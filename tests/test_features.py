@@ -9,7 +9,6 @@ from PIL import Image
 
 from llamaxr_utils import (
     artifacts,
-    backbone_training,
     backbones,
     features,
     images,
@@ -21,21 +20,6 @@ SMALL = "densenet-small@phantom"
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Trained on squares: a bright lower half is an effusion."""
-    model = backbones.build(SMALL)
-    rng = np.random.default_rng(0)
-    size = model.resolution
-    grey = rng.integers(0, 80, (48, size, size))
-    labels = np.zeros((48, 18), int)
-    labels[::2, NATIVE_ORDER.index("Effusion")] = 1
-    grey[::2, size // 2 :] += 150
-    grey = grey.astype(np.uint8)
-    backbone_training.train(model, grey, labels, 3, batch_size=8)
-    return model
 
 
 @pytest.fixture

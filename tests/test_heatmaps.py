@@ -6,28 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils import backbone_training, backbones, heatmaps, phantoms
+from llamaxr_utils import backbones, heatmaps, phantoms
 from llamaxr_utils.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.errors import CourseError
 
 SMALL = "densenet-small@phantom"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Trained on squares: a bright lower half is an effusion."""
-    model = backbones.build(SMALL)
-    rng = np.random.default_rng(0)
-    size = model.resolution
-    grey = rng.integers(0, 80, (48, size, size))
-    labels = np.zeros((48, 18), int)
-    labels[::2, NATIVE_ORDER.index("Effusion")] = 1
-    grey[::2, size // 2 :] += 150
-    grey = grey.astype(np.uint8)
-    backbone_training.train(model, grey, labels, 3, batch_size=8)
-    return model
 
 
 def test_a_heatmap_lies_on_what_the_network_looks_at(model):
