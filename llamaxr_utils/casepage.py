@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -34,8 +34,6 @@ from .run import WARNING
 
 #: Side of an embedded image in pixels: 590 studies in a few megabytes.
 SIZE = 128
-#: Those of `texts_table`; the page's own are in its style sheet.
-TINTS = {"only": "#dff0e2", "added": "#fbe2de", "contradicts": "#efe2f4"}
 
 
 def data_uri(path: str | Path, size: int = SIZE, colour: bool = False) -> str:
@@ -265,62 +263,4 @@ def write_page(
     return (
         f"{len(studies)} studies, {images} images, {heats} heatmaps, "
         f"{len(text) / 1e6:.1f} MB"
-    )
-
-
-def texts_table(
-    rows: Sequence[
-        tuple[str, str, Mapping[str, str], Collection[str] | None]
-    ],
-    caption: str,
-) -> str:
-    """Reference and systems side by side, coloured and marked, as HTML.
-
-    Parameters
-    ----------
-    rows : sequence of (str, str, mapping, collection or None)
-        Study, reference, system -> report (the same systems in each), the
-        conditions at or above their operating point.
-    caption : str
-        Above the table.
-    """
-    names = list(rows[0][2]) if rows else []
-    said = {"only": "correct, in this text only", "agree": ""}
-    marks = [f"{mark} {said.get(word, word)}"
-             for word, mark in cases.MARKS.items() if said.get(word, word)]
-    cells = [["study", "reference", *names]]
-    cells[0] = [f"<b>{escape(plain(name))}</b>" for name in cells[0]]
-    for study, reference, systems, named in rows:
-        judged = cases.judge(reference, systems)
-        cells.append([escape(plain(study)), escape(plain(reference))])
-        for name, text in systems.items():
-            shown = [_marked(*part) for part in
-                     cases.marked(text, judged[name])]
-            lines = [
-                f"{cases.MARKS[word]} {finding}"
-                + cases.remark(word, finding, named)[len(word) :]
-                for finding, word in judged[name].items()
-                if word != "agree"
-            ]
-            note = f"<br><small>{escape(' · '.join(lines))}</small>"
-            cells[-1].append(" ".join(shown) + (note if lines else ""))
-    style = "text-align:left;vertical-align:top;max-width:26em"
-    body = "".join(
-        "<tr>" + "".join(f"<td style='{style}'>{c}</td>" for c in row)
-        + "</tr>" for row in cells
-    )
-    title = f"{escape(plain(caption))} ({' · '.join(marks)})"
-    return (
-        f"<table><caption style='{style};max-width:none'>{title}</caption>"
-        f"{body}</table>"
-    )
-
-
-def _marked(sentence: str, verdict: str, findings: list[str]) -> str:
-    if verdict not in TINTS:
-        return escape(sentence)
-    return (
-        f"<mark title='{verdict}: {escape(', '.join(findings))}' "
-        f"style='color:#20262e;background:{TINTS[verdict]}'>"
-        f"<b>{cases.MARKS[verdict]}</b> {escape(sentence)}</mark>"
     )

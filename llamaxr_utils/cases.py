@@ -19,7 +19,6 @@ from .conditions import CONDITIONS
 from .downloads import SOURCES
 from .errors import CourseError
 from .findings import FINDINGS, label_report
-from .metrics import score_reports
 from .predictions import read_table
 
 #: verdict -> the mark that stands beside its colour.
@@ -51,7 +50,6 @@ PAPER_STUDIES = {
     "CXR3282": "Table 6",
     "CXR3660": "Table 6",
 }
-NOT_SAID = "not mentioned"
 METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
 
 
@@ -240,83 +238,3 @@ def marked(
         these = [f for f, w in zip(mentions, words) if w == word and word]
         found.append((part, word, these))
     return found
-
-
-def quote(text: str, finding: str) -> str:
-    """What a report says about a finding, in its own sentences, and the
-    state; `NOT_SAID` if it says nothing."""
-    state = label_report(text).get(finding)
-    said = [part for part, mentions in sentences(text) if finding in mentions]
-    return f"{' '.join(said)} [{state}]".strip() if state else NOT_SAID
-
-
-def table_4(
-    reference: str,
-    texts: Mapping[str, str],
-    named: Collection[str] | None = None,
-) -> pd.DataFrame:
-    """Table 4 of the paper for one study: performance, then each finding.
-
-    Columns ``category``, ``reference``, one for each system of `texts`,
-    ``remark`` (one for all systems where they agree). The first row holds
-    BLEU-4, ROUGE-L and METEOR of each pair (protocol `llamaxr`).
-    """
-    scored = pair_scores([reference] * len(texts), texts.values())
-    numbers = [
-        " / ".join(f"{value:.2f}" for value in row) for row in scored.values
-    ]
-    rows = [[" / ".join(METRICS), "", *numbers, ""]]
-    remarks = [
-        {row[0]: row[-1] for row in compare(reference, text, named)}
-        for text in texts.values()
-    ]
-    for finding in FINDINGS[1:]:
-        told = [quote(text, finding) for text in (reference, *texts.values())]
-        words = [found.get(finding, "") or "–" for found in remarks]
-        notes = [f"{name}: {w}" for name, w in zip(texts, words)]
-        if set(told) != {NOT_SAID}:
-            note = "; ".join(notes) if len(set(words)) > 1 else words[0]
-            rows.append([finding, *told, note])
-    columns = ["category", "reference", *texts, "remark"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def table_5(
-    reference: str,
-    texts: Mapping[str, str],
-    named: Collection[str] | None = None,
-) -> dict[str, str]:
-    """A row of the paper's Tables 5 and 6 for one study and two systems.
-
-    The texts in plain characters, then names of findings: ``both found``
-    (black in the paper), ``only NAME found`` (green), ``NAME added`` (red;
-    with `remark`'s support), ``NAME contradicts``, ``NAME missed``.
-    """
-    judged = judge(reference, texts)
-
-    def having(name: str, word: str) -> list[str]:
-        return [f for f, w in judged[name].items() if w == word]
-
-    row = {"reference": plain(reference)}
-    row |= {name: plain(text) for name, text in texts.items()}
-    row["both found"] = ", ".join(having(next(iter(texts)), "agree"))
-    for name in texts:
-        row[f"only {name} found"] = ", ".join(having(name, "only"))
-    for name in texts:
-        row[f"{name} added"] = ", ".join(
-            f"{f} ({remark('added', f, named)[5:].strip(', ')})"
-            for f in having(name, "added")
-        )
-        for word in ("contradicts", "missed"):
-            row[f"{name} {word}"] = ", ".join(having(name, word))
-    return row
-
-
-def pair_scores(
-    references: Iterable[str], generated: Iterable[str]
-) -> pd.DataFrame:
-    """BLEU-4, ROUGE-L and METEOR of each pair, as in the paper's Table 4
-    (protocol `llamaxr`); NaN where the reference is empty."""
-    pairs = list(references), list(generated)
-    scored = score_reports(*pairs, protocol="llamaxr")["per_report"]
-    return scored[list(METRICS)].reindex(range(len(pairs[0])))

@@ -27,9 +27,9 @@ from . import (
     stats,
 )
 from .conditions import CONDITIONS, VIEWS
+from .coverage import true_scores
 from .findings import label_report
 from .grounding import GAP, swap_test
-from .probes import true_scores
 
 #: Numbers of a row that are averaged over seeds.
 AVERAGED = (

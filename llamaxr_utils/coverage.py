@@ -7,16 +7,18 @@ Nothing here knows a model; only the state "present" counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .conditions import CONDITIONS
+from .conditions import CONDITIONS, VIEWS
+from .errors import CourseError
 from .findings import FINDINGS, label_report
 from .mesh import labels, parse_headings
+from .prompts import Scores
 
 #: Condition -> what the labeller calls it.
 FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
@@ -59,6 +61,61 @@ def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
         for condition in [c for c in named if known[c]] or [plain]:
             found[condition] = 1
     return found
+
+
+def true_scores(truth: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views.
+
+    Above or below every operating point, but for a condition without a
+    training study: its point is never reached.
+    """
+    values = {name: float(truth[name]) for name in CONDITIONS}
+    return {view: dict(values) for view in VIEWS}
+
+
+def named_scores(
+    source: str, headings: Sequence[str], report: str
+) -> dict[str, dict[str, float]]:
+    """`true_scores` of what the MeSH headings say (``labels``) or of what
+    the report itself states (``stated``, `stated_labels`)."""
+    if source not in ("labels", "stated"):
+        raise CourseError(
+            f"TRAIN_ON = {source!r} is not known.",
+            "Training prompts come from scores, labels or stated.",
+            "Choose one of them.",
+        )
+    if source == "labels":
+        return true_scores(labels(headings))
+    return true_scores(stated_labels(headings, report))
+
+
+def training_scores(
+    train_on: str, studies: pd.DataFrame, scores: Mapping[str, Scores]
+) -> dict[str, Scores]:
+    """The scores that prompts are made from, with those of training studies
+    replaced on demand.
+
+    Parameters
+    ----------
+    train_on : {"scores", "labels", "stated"}
+        What training prompts name: the network's conditions, those of the
+        MeSH headings, or those that the report to be written itself states
+        (`coverage.stated_labels`). A report never sees more than the last,
+        so the model learns that what is named gets written.
+    studies : DataFrame
+        ``study_id``, ``split``, ``mesh``, ``findings``.
+    scores : mapping
+        `prompts.by_study`; validation and test studies keep theirs.
+    """
+    given = dict(scores)
+    if train_on == "scores":
+        return given
+    for row in studies[studies["split"].eq("train")].itertuples():
+        if row.study_id in given:
+            given[row.study_id] = named_scores(
+                train_on, row.mesh, row.findings
+            )
+    return given
 
 
 def finding_counts(

@@ -23,16 +23,14 @@ from . import (
     finetune,
     generate,
     machine,
-    mesh,
     models,
     prompts,
     soft_tokens,
 )
 from .comparison import Data, embeddings_of, head, measure, points_of
 from .conditions import CONDITIONS
-from .coverage import stated_labels
+from .coverage import named_scores
 from .errors import CourseError
-from .probes import true_scores
 from .training import Training, train
 
 
@@ -101,20 +99,12 @@ def prompts_of(
 ) -> dict[str, str]:
     """Study -> prompt, from ``source`` (as `Design.train_on`)."""
     source, made = source or design.train_on, {}
-    if source not in ("scores", "labels", "stated"):
-        raise CourseError(
-            f"train_on = {source!r} is not known.",
-            "Training prompts come from scores, labels or stated.",
-            "Set `train_on` to one of them.",
-        )
     if source != "scores":  # 0 or 1, also for what the network never names
         points = dict.fromkeys(CONDITIONS, 0.5)
     for row in data.studies.itertuples():
         given = data.scores.get(row.study_id, {})
         if source != "scores":
-            read = source == "stated"
-            given = true_scores(stated_labels(row.mesh, row.findings) if read
-                                else mesh.labels(row.mesh))
+            given = named_scores(source, row.mesh, row.findings)
         elif not given:
             continue  # no image
         try:

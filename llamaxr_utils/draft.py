@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import artifacts, files, prompts, run
+from . import artifacts, files, profiles, prompts, run
 from .caveats import Caveat, about_text
 from .conditions import CONDITIONS, VIEWS, by_name
 from .errors import CourseError
@@ -64,7 +64,7 @@ def load_writer(profile: str = "cpu", images: str | None = None) -> Writer:
 
     from . import backbones, finetune, generate, models
 
-    folder = run.runs_folder() / run.run_name(profile, images)
+    folder = run.runs_folder() / profiles.run_name(profile, images)
     if not folder.is_dir():
         raise CourseError(
             f"There is no run {folder.name!r} to write with.",
@@ -92,7 +92,7 @@ def load_writer(profile: str = "cpu", images: str | None = None) -> Writer:
     last = "05_generate_reports"
     done = (run.read_record(folder, last) or {}).get("knobs", {})
     longest, scale = (
-        done.get(knob) or run.knob_value(last, knob, profile, images)
+        done.get(knob) or profiles.knob_value(last, knob, profile, images)
         for knob in ("MAX_NEW_TOKENS", "GUIDANCE")
     )
     decoding = generate.guided(scale)
@@ -201,7 +201,7 @@ def write_draft(
     paths : mapping
         View ("frontal", "lateral") -> image file; at least one.
     profile, images : str
-        Which run writes (`run.run_name`).
+        Which run writes (`profiles.run_name`).
 
     Returns
     -------

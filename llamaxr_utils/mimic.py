@@ -14,7 +14,8 @@ import pandas as pd
 
 from . import artifacts
 from .errors import CourseError
-from .run import data_folder, run_name, runs_folder
+from .profiles import run_name
+from .run import data_folder, runs_folder
 
 #: ``ViewPosition`` -> view; the rest (blank, obliques ...) takes no part.
 MIMIC_VIEWS = {"PA": "frontal", "AP": "frontal"} | dict.fromkeys(

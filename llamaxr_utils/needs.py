@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import models, run
+from . import models, profiles
 
 #: GB (10^9 bytes): CUDA context and libraries, our allowance.
 CONTEXT = 1.5
@@ -121,15 +121,15 @@ class Plan:
 
 def plan(profile: str, images: str | None = None) -> Plan:
     """The `Plan` of a profile; an unknown one is a `CourseError`."""
-    run.run_name(profile, images)
+    profiles.run_name(profile, images)
 
     def knob(notebook: str, name: str):
-        return run.knob_value(notebook, name, profile, images)
+        return profiles.knob_value(notebook, name, profile, images)
 
     tuning = "04_finetune_qlora"
     return Plan(
         profile,
-        images or run.profiles()["profiles"][profile]["images"],
+        images or profiles.read()["profiles"][profile]["images"],
         knob("03_build_prompts", "BASE"),
         knob("02_extract_features", "BACKBONE"),
         knob(tuning, "BACKEND"),

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .conditions import CONDITIONS, VIEWS
-from .coverage import FINDING_OF, present, stated_labels
+from .conditions import CONDITIONS
+from .coverage import FINDING_OF, present
 from .errors import CourseError
 from .findings import label_report
 from .generate import generate_reports
-from .mesh import labels
 from .prompts import Scores, build_prompt
 from .reports import load_studies
 
@@ -83,52 +82,6 @@ def constant_input(write: Writer, scores: Scores) -> Writer:
 
 
 # --- scores -----------------------------------------------------------------
-
-
-def true_scores(labels: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views.
-
-    Above or below every operating point, but for a condition without a
-    training study: its point is never reached.
-    """
-    values = {name: float(labels[name]) for name in CONDITIONS}
-    return {view: dict(values) for view in VIEWS}
-
-
-def training_scores(
-    train_on: str, studies: pd.DataFrame, scores: Mapping[str, Scores]
-) -> dict[str, Scores]:
-    """The scores that prompts are made from, with those of training studies
-    replaced on demand.
-
-    Parameters
-    ----------
-    train_on : {"scores", "labels", "stated"}
-        What training prompts name: the network's conditions, those of the
-        MeSH headings, or those that the report to be written itself states
-        (`coverage.stated_labels`). A report never sees more than the last,
-        so the model learns that what is named gets written.
-    studies : DataFrame
-        ``study_id``, ``split``, ``mesh``, ``findings``.
-    scores : mapping
-        `prompts.by_study`; validation and test studies keep theirs.
-    """
-    if train_on not in ("scores", "labels", "stated"):
-        raise CourseError(
-            f"TRAIN_ON = {train_on!r} is not known.",
-            "Training prompts come from scores, labels or stated.",
-            "Choose one of them.",
-        )
-    given = dict(scores)
-    if train_on == "scores":
-        return given
-    for row in studies[studies["split"].eq("train")].itertuples():
-        if row.study_id in given:
-            known = labels(row.mesh)
-            if train_on == "stated":
-                known = stated_labels(row.mesh, row.findings)
-            given[row.study_id] = true_scores(known)
-    return given
 
 
 def with_scores(

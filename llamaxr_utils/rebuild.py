@@ -14,19 +14,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from . import artifacts, files, tables
+from . import artifacts, files, profiles, tables
 from .backbones import RELEASED
 from .conditions import NATIVE_ORDER
 from .errors import CourseError
 from .framework import lora_parameters
 from .reports import DATA, load_image_ids, load_studies
 from .run import (
-    IMAGE_SOURCES,
     NOTEBOOKS,
-    profiles,
     project_folder,
     read_record,
-    run_name,
     runs_folder,
 )
 
@@ -96,9 +93,9 @@ class Output(NamedTuple):
 
 def images_of(name: str) -> str:
     """"phantom" or "real" for the name of a run folder, "" for others."""
-    for profile in profiles()["profiles"]:
-        for images in IMAGE_SOURCES:
-            if run_name(profile, images) == name:
+    for profile in profiles.read()["profiles"]:
+        for images in profiles.IMAGE_SOURCES:
+            if profiles.run_name(profile, images) == name:
                 return images
     return ""
 
@@ -123,7 +120,7 @@ def runs_on_disk() -> pd.DataFrame:
     home = runs_folder()
     there = sorted(p.name for p in home.glob("*") if images_of(p.name))
     rows = []
-    for name in dict.fromkeys([*there, *profiles()["profiles"]]):
+    for name in dict.fromkeys([*there, *profiles.read()["profiles"]]):
         known = {n[:2] for n in NOTEBOOKS if read_record(home / name, n)}
         missing = [n[:2] for n in NOTEBOOKS[:-1] if n[:2] not in known]
         # In between, the runner skips what is up to date.

@@ -14,15 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from . import artifacts, files
+from . import artifacts, files, profiles
 from .errors import CourseError
 from .machine import peak_memory_gb, platform_line, versions
 
@@ -39,7 +37,6 @@ NOTEBOOKS = (
     "10_compare_designs",
     "11_rebuild_paper",
 )
-IMAGE_SOURCES = ("phantom", "real")
 WARNING = "For research and teaching, not for diagnosis."
 
 
@@ -78,57 +75,6 @@ def cache_folder() -> Path:
     return folder if writable else runs_folder() / "cache"
 
 
-# --- profiles ---------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def profiles() -> dict:
-    """``profiles.yaml`` as a dict."""
-    path = Path(__file__).with_name("profiles.yaml")
-    return yaml.safe_load(path.read_text("utf-8"))
-
-
-def knob_table(notebook: str) -> dict:
-    """Knob -> its values by profile; empty for a notebook without knobs."""
-    return profiles()["notebooks"].get(notebook) or {}
-
-
-def knob_value(
-    notebook: str, knob: str, profile: str, images: str | None = None
-) -> Any:
-    """A knob's value: for the run (``cpu-real``), else for the profile
-    (``cpu``), else the one under ``else``."""
-    row = knob_table(notebook)[knob]
-    for column in (run_name(profile, images), profile):
-        if column in row:
-            return row[column]
-    return row["else"]
-
-
-def run_name(profile: str, images: str | None = None) -> str:
-    """Folder name of a run: ``cpu``, ``cpu-real``, ``t4`` ...
-
-    The suffix stands where the images are not the profile's own.
-    """
-    known = profiles()["profiles"]
-    if profile not in known:
-        raise CourseError(
-            f"There is no profile {profile!r}.",
-            f"The kit knows {', '.join(known)}.",
-            'Set PROFILE to one of them; "cpu" runs everywhere.',
-        )
-    if images not in (None, *IMAGE_SOURCES):
-        raise CourseError(
-            f"IMAGES = {images!r} is not known.",
-            "Images are drawn (phantom) or X-rays on your disk (real).",
-            'Set IMAGES to "phantom", "real" or None.',
-        )
-    default = known[profile]["images"]
-    if images in (None, default):
-        return profile
-    return f"{profile}-{images}"
-
-
 # --- the run ----------------------------------------------------------------
 
 
@@ -137,8 +83,8 @@ class Run:
 
     def __init__(self, notebook: str, profile: str, images: str | None):
         self.notebook, self.profile = notebook, profile
-        self.name = run_name(profile, images)
-        self.images = images or profiles()["profiles"][profile]["images"]
+        self.name = profiles.run_name(profile, images)
+        self.images = images or profiles.read()["profiles"][profile]["images"]
         self.folder = runs_folder() / self.name
         self.knobs: dict[str, Any] = {}
         self.inputs: list[str] = []
@@ -294,7 +240,7 @@ def start(
             "Give start() the file name without .ipynb.",
         )
     run = Run(notebook, profile, images)
-    known = knob_table(notebook)
+    known = profiles.knob_table(notebook)
     if set(knobs) != set(known):
         raise CourseError(
             f"The knobs of {notebook} do not match profiles.yaml.",
@@ -306,10 +252,10 @@ def start(
     print(f"{notebook} · profile {profile} · {run.images} images")
     rows = []
     for knob, given in knobs.items():
-        own = knob_value(notebook, knob, profile, images)
+        own = profiles.knob_value(notebook, knob, profile, images)
         run.knobs[knob] = own if given is None else given
         origin = "profile" if given is None else "you"
-        paper = knob_value(notebook, knob, "paper")
+        paper = profiles.knob_value(notebook, knob, "paper")
         rows.append((knob, run.knobs[knob], origin, paper))
     if rows:
         columns = ["knob", "value", "from", "profile paper"]
@@ -335,7 +281,7 @@ def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:
         if attempt == 2 or not make:
             artifacts.load(run.folder, name)  # raises, saying what to do
         earlier = NOTEBOOKS[: NOTEBOOKS.index(run.notebook)]
-        minutes = profiles()["profiles"][run.profile]["minutes"]
+        minutes = profiles.read()["profiles"][run.profile]["minutes"]
         print(
             f"{name} is not ready: running {earlier[0][:2]} to "
             f"{earlier[-1][:2]} first (the whole course of this profile "

@@ -21,10 +21,10 @@ from .audit import MOVED, Measured, difference
 from .baselines import nearest_neighbour
 from .cleaning import clean_author
 from .conditions import CONDITIONS, NATIVE_ORDER
-from .features import auc_table
 from .findings import label_report
 from .mesh import labels
 from .metrics import score_reports
+from .score_quality import auc_table
 from .stats import paired_interval
 
 AS_SAVED = "The notebook as saved; the final run may have differed."

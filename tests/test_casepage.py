@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llamaxr_utils import casepage, cases
+from llamaxr_utils import casepage, cases, qualitative
 from llamaxr_utils.conditions import CONDITIONS
 from llamaxr_utils.errors import CourseError
 
@@ -169,7 +169,7 @@ def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
 def test_the_table_of_texts_is_escaped_and_marked():
     rows = [("CXR1", "The lungs are clear.",
              {"a": f"There is a fracture {EVIL}", "b": "Clear."}, [])]
-    page = casepage.texts_table(rows, EVIL)
+    page = qualitative.texts_table(rows, EVIL)
     read = Reader(page)
     assert not {"script", "img"} & set(read.tags)
     assert "\x1b" not in page
@@ -178,7 +178,7 @@ def test_the_table_of_texts_is_escaped_and_marked():
     assert "+ Fracture without support" in text
     for mark in cases.MARKS.values():
         assert mark in text  # the legend
-    assert "<table" in casepage.texts_table([], "none")
+    assert "<table" in qualitative.texts_table([], "none")
 
 
 # --- the last line of the tests ---------------------------------------------

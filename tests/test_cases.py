@@ -7,7 +7,7 @@ import itertools
 import pandas as pd
 import pytest
 
-from llamaxr_utils import cases, downloads
+from llamaxr_utils import cases, downloads, qualitative
 from llamaxr_utils.conditions import CONDITIONS
 from llamaxr_utils.errors import CourseError
 from llamaxr_utils.findings import FINDINGS
@@ -243,7 +243,7 @@ def test_a_sentence_that_the_report_overrules_is_not_marked():
 
 
 def test_table_4_quotes_each_text_and_remarks_by_state():
-    table = cases.table_4(REFERENCE, {"a": FIRST, "b": SECOND}, [])
+    table = qualitative.table_4(REFERENCE, {"a": FIRST, "b": SECOND}, [])
     assert list(table) == ["category", "reference", "a", "b", "remark"]
     first = table.iloc[0]
     assert first["category"] == "BLEU-4 / ROUGE-L / METEOR"
@@ -253,36 +253,37 @@ def test_table_4_quotes_each_text_and_remarks_by_state():
     assert effusion["a"] == "There is no pleural effusion. [absent]"
     assert effusion["remark"] == "agree"
     assert rows.loc["Cardiomegaly", "remark"] == "a: agree; b: contradicts"
-    assert rows.loc["Fracture", "reference"] == cases.NOT_SAID
+    assert rows.loc["Fracture", "reference"] == qualitative.NOT_SAID
     assert rows.loc["Fracture", "remark"] == f"a: –; b: {cases.UNSUPPORTED}"
     assert rows.loc["Pneumothorax", "remark"] == "–"
 
 
 def test_the_pairs_of_table_4_are_scored_one_by_one():
-    both = cases.pair_scores([REFERENCE, REFERENCE], [REFERENCE, SECOND])
+    both = qualitative.pair_scores([REFERENCE, REFERENCE], [REFERENCE, SECOND])
     assert list(both) == ["BLEU-4", "ROUGE-L", "METEOR"]
     assert both["ROUGE-L"][0] == 1.0 > both["ROUGE-L"][1]
-    (only,) = cases.pair_scores([REFERENCE], [SECOND])["METEOR"]
+    (only,) = qualitative.pair_scores([REFERENCE], [SECOND])["METEOR"]
     assert only == both["METEOR"][1]
-    assert cases.pair_scores(["", "Clear."], ["a", "Clear."])["METEOR"].isna(
-    ).tolist() == [True, False]
+    some = qualitative.pair_scores(["", "Clear."], ["a", "Clear."])
+    assert some["METEOR"].isna().tolist() == [True, False]
 
 
 def test_table_5_names_what_was_found_by_whom():
-    row = cases.table_5(REFERENCE, {"a": FIRST, "b": SECOND}, ["Fracture"])
+    texts = {"a": FIRST, "b": SECOND}
+    row = qualitative.table_5(REFERENCE, texts, ["Fracture"])
     assert row["both found"] == "Pleural Effusion"
     assert row["only a found"] == "Cardiomegaly"
     assert row["only b found"] == row["a added"] == ""
     assert row["b added"] == "Fracture (supported by the scores)"
     assert row["b contradicts"] == "Cardiomegaly"
-    row = cases.table_5(REFERENCE, {"a": "Clear.", "b": "Clear."})
+    row = qualitative.table_5(REFERENCE, {"a": "Clear.", "b": "Clear."})
     assert row["a missed"] == row["b missed"] == "Cardiomegaly"
 
 
 def test_no_control_character_reaches_a_table():
     evil = "The heart is \x1b[31menlarged\x1b[0m.\x07 No\u2028 effusion.\r"
-    row = cases.table_5(evil, {"a": evil, "b": evil})
-    table = cases.table_4(evil, {"a": evil}, None)
+    row = qualitative.table_5(evil, {"a": evil, "b": evil})
+    table = qualitative.table_4(evil, {"a": evil}, None)
     text = "".join([*row.values(), table.to_csv()])
     assert "enlarged" in text
     assert not {"\x1b", "\x07", "\u2028", "\r"} & set(text)

@@ -20,7 +20,7 @@ import pytest
 from conftest import FIXTURES
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils import course, files, kernel, run
+from llamaxr_utils import course, files, kernel, profiles, run
 from llamaxr_utils.errors import CourseError
 
 TINY = run.NOTEBOOKS[:3]
@@ -189,9 +189,9 @@ def test_a_changed_cell_matters_for_that_notebook(project):
 
 
 def test_a_changed_profile_matters(project, monkeypatch):
-    changed = json.loads(json.dumps(run.profiles()))
+    changed = json.loads(json.dumps(profiles.read()))
     changed["notebooks"][TINY[0]]["NEW_KNOB"] = {"else": 1}
-    monkeypatch.setattr(run, "profiles", lambda: changed)
+    monkeypatch.setattr(profiles, "read", lambda: changed)
     assert reasons(project) == ["its knobs changed", "", ""]
 
 
@@ -379,7 +379,7 @@ def test_make_inputs_runs_the_earlier_notebooks(project, capsys):
     shutil.rmtree(project / "runs")
     options = {
         "reads": ["image_scores"],
-        **dict.fromkeys(run.knob_table(TINY[2])),
+        **dict.fromkeys(profiles.knob_table(TINY[2])),
     }
     with pytest.raises(CourseError, match="image_scores was not found"):
         run.start(TINY[2], "smoke", make_inputs=False, **options)

@@ -13,6 +13,7 @@ from test_models import tiny_tokenizer
 from llamaxr_utils import (
     artifacts,
     comparison,
+    coverage,
     designs,
     metrics,
     prompts,
@@ -101,9 +102,9 @@ def test_every_design_can_be_read_and_says_what_it_is():
 
 
 def test_what_a_report_states_is_read_from_the_report():
-    found = designs.stated_labels(["Cardiomegaly"], CLEAR)
+    found = coverage.stated_labels(["Cardiomegaly"], CLEAR)
     assert not any(found.values())
-    found = designs.stated_labels(["normal"], HEART)
+    found = coverage.stated_labels(["normal"], HEART)
     assert [c for c in CONDITIONS if found[c]] == ["Cardiomegaly"]
 
 
@@ -113,7 +114,7 @@ def test_headings_decide_between_conditions_that_share_a_word():
         ("Nodule", {"Nodule", "Lung Lesion"}),  # by MeSH a nodule is both
         ("normal", {"Lung Lesion"}),
     ):
-        found = designs.stated_labels([heading], text)
+        found = coverage.stated_labels([heading], text)
         assert {c for c in CONDITIONS if found[c]} == names
 
 

@@ -26,7 +26,7 @@ def labels_of(*present):
 
 #: Ten abnormal studies, each with one condition of its own; ten normal ones.
 LABELS = [labels_of(name) for name in SINGLE] + [labels_of()] * 10
-SCORES = [probes.true_scores(one) for one in LABELS]
+SCORES = [coverage.true_scores(one) for one in LABELS]
 STATUS = ["abnormal"] * 10 + ["normal"] * 10
 
 
@@ -486,7 +486,7 @@ def two_studies():
 )
 def test_training_prompts_name_what_was_asked_for(train_on, named):
     studies, scores = two_studies()
-    given = probes.training_scores(train_on, studies, scores)
+    given = coverage.training_scores(train_on, studies, scores)
     high = {c for c, v in given["CXR1"]["lateral"].items() if v == 1.0}
     assert high == named
     assert given["CXR2"] is scores["CXR2"]  # a test prompt: from the image
@@ -495,4 +495,4 @@ def test_training_prompts_name_what_was_asked_for(train_on, named):
 
 def test_an_unknown_source_of_training_prompts():
     with pytest.raises(CourseError, match="TRAIN_ON = 'truth'"):
-        probes.training_scores("truth", *two_studies())
+        coverage.training_scores("truth", *two_studies())

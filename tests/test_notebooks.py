@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import FIXTURES
 
-from llamaxr_utils import artifacts, pageform, pages, run
+from llamaxr_utils import artifacts, pageform, pages, profiles, run
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -46,7 +46,7 @@ def test_tidy_has_nothing_to_do(path, tmp_path):
 def test_the_knobs_are_those_of_the_profiles(path):
     declared = pageform.Page(pages.read(path), path.stem).declared
     knobs = declared.keys() - pageform.FOR_START.keys()
-    assert knobs == run.knob_table(path.stem).keys()
+    assert knobs == profiles.knob_table(path.stem).keys()
 
 
 # --- profile smoke ----------------------------------------------------------

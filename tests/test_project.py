@@ -22,15 +22,16 @@ PACKAGE = ROOT / "llamaxr_utils"
 ORDER = """
     __init__ torch_setup errors files conditions thresholds mesh
     artifacts downloads
-    machine run paper_settings
+    machine profiles run paper_settings
     reports layouts openi rays chest devices phantoms pixels view_model images
-    released backbones backbone_training features golden heatmaps
+    released backbones backbone_training features score_quality
+    golden heatmaps
     prompts models finetune training pretrain generate soft_tokens
     cleaning meteor metrics equations findings clinical stats baselines
     coverage probes grounding comparison designs
     tables plots slider framework gallery evaluate exchange predictions score
-    scorecard mimic fhir cases casepage review caveats draft draftpage
-    audit statements ledger rebuild reproduction
+    scorecard mimic fhir cases qualitative casepage review caveats draft
+    draftpage audit statements ledger rebuild reproduction
     pages pageform kernel course needs machine_facts check __main__
 """.split()
 #: Lines a module (DESIGN: about 300, and 3,000 in all; more needs a reason).

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from llamaxr_utils import artifacts, files, machine, run
+from llamaxr_utils import artifacts, files, machine, profiles, run
 from llamaxr_utils.errors import CourseError
 
 NOTEBOOK = "03_build_prompts"
@@ -20,9 +20,9 @@ TABLE = {
 @pytest.fixture(autouse=True)
 def small_profiles(monkeypatch, folders):
     """Two knobs of our own, so that profiles.yaml may change."""
-    known = json.loads(json.dumps(run.profiles()))
+    known = json.loads(json.dumps(profiles.read()))
     known["notebooks"] = {NOTEBOOK: TABLE}
-    monkeypatch.setattr(run, "profiles", lambda: known)
+    monkeypatch.setattr(profiles, "read", lambda: known)
 
 
 def begin(profile="smoke", notebook=NOTEBOOK, **options):
@@ -42,15 +42,15 @@ def put(folder, name, writer):
 
 def test_the_profiles_file_is_sound(monkeypatch):
     monkeypatch.undo()
-    known = run.profiles()
+    known = profiles.read()
     names = {"smoke", "cpu", "laptop", "t4", "paper", "author"}
     assert set(known["profiles"]) == names
     assert set(known["notebooks"]) <= set(run.NOTEBOOKS)
     for notebook, table in known["notebooks"].items():
         for knob, row in (table or {}).items():
             assert knob.isupper(), (notebook, knob)
-            profiles = {column.removesuffix("-real") for column in row}
-            assert profiles <= names | {"else"}, (notebook, knob)
+            columns = {column.removesuffix("-real") for column in row}
+            assert columns <= names | {"else"}, (notebook, knob)
             assert "else" in row or names <= set(row), (notebook, knob)
     for profile in ("smoke", "cpu", "laptop"):
         assert known["profiles"][profile]["images"] == "phantom"
@@ -68,7 +68,7 @@ def test_the_profiles_file_is_sound(monkeypatch):
     ],
 )
 def test_one_folder_is_one_run(profile, images, name):
-    assert run.run_name(profile, images) == name
+    assert profiles.run_name(profile, images) == name
 
 
 def test_an_unknown_profile_lists_those_there_are():

@@ -17,6 +17,7 @@ from llamaxr_utils import (
     models,
     pages,
     paper_settings,
+    profiles,
     prompts,
     reports,
     run,
@@ -30,7 +31,8 @@ NAME = "04_finetune_qlora"
 
 
 def knobs(profile: str) -> dict:
-    return {k: run.knob_value(NAME, k, profile) for k in run.knob_table(NAME)}
+    names = profiles.knob_table(NAME)
+    return {k: profiles.knob_value(NAME, k, profile) for k in names}
 
 
 def settings(profile: str) -> dict:
@@ -70,7 +72,7 @@ def test_profile_paper_is_section_3_5(setting):
 
 def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
     def knob(notebook, name):
-        return run.knob_value(notebook, name, "paper")
+        return profiles.knob_value(notebook, name, "paper")
 
     # 3.1: "DenseNet121-res224-all"; 3.4: resized to 224 x 224, both views.
     assert knob("02_extract_features", "BACKBONE") == "densenet121-res224-all"
@@ -92,7 +94,7 @@ def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
 
 def test_profile_papers_split_is_70_10_20():
     """3.3: "aligning with the partitioning scheme" of other systems."""
-    assert run.knob_value("01_explore_data", "SPLIT", "paper") == "r2gen"
+    assert profiles.knob_value("01_explore_data", "SPLIT", "paper") == "r2gen"
     share = reports.r2gen_split()["split"].value_counts(normalize=True)
     assert share.round(2).to_dict() == {"train": 0.70, "test": 0.20,
                                         "val": 0.10}
@@ -206,4 +208,4 @@ def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak():
 
 def test_every_knob_named_in_the_file_exists():
     named = set(paper_settings.stated()["knob"]) - {""}
-    assert named <= run.knob_table(NAME).keys()
+    assert named <= profiles.knob_table(NAME).keys()

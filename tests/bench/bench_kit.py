@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from llamaxr_utils import machine, phantoms, reports, run
+from llamaxr_utils import machine, phantoms, profiles, reports
 
 
 def test_import_of_the_kit():
@@ -28,7 +28,7 @@ def test_reading_all_reports():
 def test_drawing_phantoms(tmp_path):
     """Issue: 30 studies a second on two cores, at the model's resolution."""
     studies = reports.load_studies().head(90)
-    size = run.knob_value("01_explore_data", "IMAGE_SIZE", "cpu")
+    size = profiles.knob_value("01_explore_data", "IMAGE_SIZE", "cpu")
     began = time.perf_counter()
     phantoms.draw_studies(studies, tmp_path, size, workers=machine.cores())
     rate = len(studies) / (time.perf_counter() - began)

@@ -19,10 +19,10 @@ import pandas as pd
 from llamaxr_utils import (
     backbone_training,
     backbones,
-    features,
     images,
     mesh,
     reports,
+    score_quality,
 )
 from llamaxr_utils.conditions import NATIVE_ORDER
 
@@ -72,7 +72,7 @@ def main() -> None:
             scores[fold == k] = backbones.predict(model, grey[fold == k])
         table = pd.DataFrame(scores, columns=list(NATIVE_ORDER))
         table = pd.concat([views[["study_id", "view"]], table], axis=1)
-        auc = features.auc_table(table, labels, least=LEAST)
+        auc = score_quality.auc_table(table, labels, least=LEAST)
         auc.insert(0, "backbone", name + note)
         tables.append(auc)
         means = auc.groupby("view")["auc"].mean()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import comparison, designs, files, run
+from llamaxr_utils import comparison, designs, files, profiles, run
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "designs.csv"
 KEY = ["design", "images", "seed"]
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     if unknown:
         parser.error(f"no design {', '.join(unknown)}; there are "
                      f"{BASELINES}, {', '.join(known)}")  # fmt: skip
-    name = run.run_name(given.profile, given.images)
+    name = profiles.run_name(given.profile, given.images)
     data = comparison.load_data(
         run.runs_folder() / name, run.runs_folder() / "designs"
     )
