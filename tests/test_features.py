@@ -29,9 +29,10 @@ def views(folders):
     data = folders.parent / "data"
     data.mkdir()
     rng = np.random.default_rng(1)
-    for name in ("a_f", "a_l", "b_f"):
-        noise = rng.integers(0, 256, (64, 80)).astype(np.uint8)
-        Image.fromarray(noise).save(data / f"{name}.png")
+    for name, light in (("a_f", 150), ("a_l", 100), ("b_f", 0)):
+        grey = rng.integers(0, 80, (64, 80))
+        grey[32:, 10:] += light  # what `model` was taught, off the centre
+        Image.fromarray(grey.astype(np.uint8)).save(data / f"{name}.png")
     (data / "c_f.png").write_bytes(b"no image")
     rows = [
         ("CXR9", "frontal", "a_f.png"),
@@ -124,12 +125,12 @@ def test_the_wrong_range_does_not_reach_the_network(
     assert "to_model_range" in caught.value.do
 
 
-def test_and_if_it_did_its_scores_would_be_refused(
+def test_scores_of_a_network_that_sees_nothing_are_refused(
     model, views, monkeypatch
 ):
     right = backbones.to_model_range
     monkeypatch.setattr(
-        backbones, "to_model_range", lambda grey: right(grey) / 1024
+        backbones, "to_model_range", lambda grey: right(grey) * 0
     )
     monkeypatch.setattr(backbones, "check_range", lambda _: None)
     with pytest.raises(CourseError) as caught:
