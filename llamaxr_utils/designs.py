@@ -8,6 +8,7 @@ from a finished run; the numbers of a row are made in `comparison`.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -154,7 +155,8 @@ def run_design(
     """Pre-train, train, generate, measure (`n_samples` bootstraps).
 
     Killed and called again, it goes on from its last checkpoint; designs
-    that read the same share a base.
+    that read the same share a base, those that differ in decoding alone an
+    adapter (the seconds of both are those of the first time).
 
     Returns
     -------
@@ -166,13 +168,10 @@ def run_design(
     """
     points = points_of(data, design.beta)
     base, base_seconds = base_of(data, design, points, seed)
-    model, tokenizer = adapt(base, data, design, seed)
     given = prompts_of(data, design, points)
     pairs = training_pairs(data, design, given, seed)
+    model, tokenizer, facts = adapter_of(base, data, design, pairs, seed)
     began = time.perf_counter()
-    work = data.scratch / "work" / f"{data.images}-{design.name}-{seed}"
-    result = _fit(model, tokenizer, pairs, design, seed, work)
-    trained = time.perf_counter()
     asked = prompts_of(data, design, points, "scores")
     texts = [asked[study] for study in data.test["study_id"]]
     made = decode(model, tokenizer, texts, design.decoding, seed)
@@ -183,10 +182,10 @@ def run_design(
         **measure(data, list(made["generated"]), n_samples),
         "prompt_tokens": lengths.mean(),
         "tokens": (lengths + made["n_tokens"]).mean(),
-        "val_loss": result.facts["best_val_loss"],
+        "val_loss": facts["val_loss"],
         "base_seconds": base_seconds,
-        "train_seconds": trained - began,
-        "decode_seconds": done - trained,
+        "train_seconds": facts["seconds"],
+        "decode_seconds": done - began,
     }
 
 
@@ -268,6 +267,44 @@ def adapt(
                                     num_virtual_tokens=20)  # fmt: skip
         model = get_peft_model(model, config)
     return model, tokenizer
+
+
+def adapter_of(
+    base: str, data: Data, design: Design, pairs: pd.DataFrame, seed: int
+) -> tuple[Any, Any, dict[str, float]]:
+    """Model with its trained part, tokenizer, ``val_loss`` and ``seconds``."""
+    same = design._replace(name="", about="", decoding="")
+    seen = embeddings_of(data).to_csv() if design.soft else ""
+    facts = [files.sha256(Path(base)), same, seed, pairs.to_csv(), seen]
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    folder = data.scratch / "adapters" / key
+    weights, note = folder / "trained.safetensors", folder / "facts.json"
+    model, tokenizer = adapt(base, data, design, seed)
+    if note.is_file():
+        import torch
+        from safetensors.torch import load_file
+
+        with torch.no_grad():
+            for name, value in load_file(weights).items():
+                model.get_parameter(name).copy_(value)
+        return model, tokenizer, json.loads(note.read_text("utf-8"))
+    began = time.perf_counter()
+    result = _fit(model, tokenizer, pairs, design, seed,
+                  data.scratch / "work" / key)
+    told = {"val_loss": result.facts["best_val_loss"],
+            "seconds": time.perf_counter() - began}
+
+    def write(part: Path) -> None:
+        from safetensors.torch import save_file
+
+        part.mkdir()
+        save_file({name: value.detach().contiguous()
+                   for name, value in model.named_parameters()
+                   if value.requires_grad}, part / weights.name)
+        (part / note.name).write_text(json.dumps(told))
+
+    files.write_whole(folder, write)
+    return model, tokenizer, told
 
 
 def _fit(

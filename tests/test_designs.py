@@ -206,6 +206,12 @@ def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     bases = list((data.scratch / "bases").iterdir())
     assert len(bases) == 1  # made once, for all methods
     assert not list((data.scratch / "work").glob("*"))
+    monkeypatch.setattr(designs, "_fit", None)  # nothing is trained twice
+    again = designs.run_design(
+        design(name="other", method=method, pretrain_epochs=1), data, 1
+    )
+    changed = {k for k in row if row[k] != again[k]}
+    assert changed <= {"design", "decode_seconds"}
 
 
 def test_soft_tokens_are_a_design(data, monkeypatch):
@@ -221,6 +227,9 @@ def test_soft_tokens_are_a_design(data, monkeypatch):
     assert first[study].startswith(soft_tokens.words_of(study, 2))
     row = designs.run_design(soft, data, 1)
     assert row["n"] == 8
+    monkeypatch.setattr(designs, "_fit", None)
+    again = designs.run_design(soft._replace(name="same"), data, 1)
+    assert again["bleu4"] == row["bleu4"]
 
 
 def test_an_unknown_method_is_refused(data, tmp_path):
