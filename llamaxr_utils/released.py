@@ -102,7 +102,8 @@ def fetch(name: str, origin: str = "") -> Path:
     if name not in known:
         raise CourseError(
             f"{name!r} cannot be fetched.",
-            f"The kit knows openi, {', '.join([*downloads.SOURCES, *known])}.",
+            "The kit knows openi, smollm2-135m, "
+            f"{', '.join([*downloads.SOURCES, *known])}.",
             "Choose one of these.",
         )
     url, size, sha256 = known[name]

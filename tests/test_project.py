@@ -26,7 +26,7 @@ ORDER = """
     reports layouts openi rays chest devices phantoms pixels view_model images
     released backbones backbone_training features score_quality
     golden heatmaps
-    prompts models finetune training pretrain generate soft_tokens
+    prompts models smollm2 finetune training pretrain generate soft_tokens
     cleaning meteor metrics equations findings clinical stats baselines
     coverage probes grounding comparison designs
     tables plots slider framework gallery evaluate exchange predictions score
