@@ -242,7 +242,7 @@ def over_seeds(log: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     log : DataFrame
-        Rows of `designs.run_design`, one a design, kind of images and seed.
+        Of `design_runs.run_design`: one a design, kind of images and seed.
 
     Returns
     -------

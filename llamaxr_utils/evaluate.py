@@ -25,6 +25,10 @@ from .tables import METRICS, published_results, quoted_terms
 
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
 
+#: Systems that look at no image: reports alone, or labels of people.
+WITHOUT_IMAGES = ("most frequent report", "medoid report", "random report",
+                  "ceiling: true labels")
+
 
 def score_repeats(
     references: Sequence[str], runs: Sequence[Sequence[str]], protocol: str
@@ -84,7 +88,7 @@ def summarise(
     results : mapping
         (system, protocol) -> result of `metrics.score_reports`.
     split, images : str
-        Stand on every row.
+        Stand on every row; ``images`` is "none" for `WITHOUT_IMAGES`.
     n_samples, seed : int
         Of the bootstrap by study.
     rows : sequence of int, optional
@@ -107,7 +111,8 @@ def summarise(
         found = bootstrap_corpus(
             statistics, function, n_samples=n_samples, seed=seed
         )
-        key = (system, protocol, split, images, found["n"])
+        seen = "none" if system in WITHOUT_IMAGES else images
+        key = (system, protocol, split, seen, found["n"])
         for i, metric in enumerate(names):
             interval = [found[k][i] for k in ("value", "low", "high")]
             lines.append((*key, metric, *interval, ""))

@@ -6,12 +6,14 @@ It changes nothing but the seed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import random
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -43,11 +45,35 @@ def platform_line() -> str:
     )
 
 
-def peak_memory_gb() -> float:
-    """Peak resident memory of this process, in GB."""
+_earlier = 0.0  # the peak before it was last forgotten
+
+
+def peak_memory_gb(of_all: bool = True) -> float:
+    """Peak resident memory of this process, in GB.
+
+    With ``of_all=False`` since `forget_peak`, and of a GPU where there is
+    one.
+    """
+    if not of_all and pick_device()[0] == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     scale = 1 if sys.platform == "darwin" else 1024
-    return round(peak * scale / 1e9, 2)
+    return round(max(peak * scale / 1e9, _earlier if of_all else 0), 2)
+
+
+def forget_peak() -> None:
+    """From now on `peak_memory_gb(of_all=False)` begins again (Linux, CUDA;
+    elsewhere it stays the peak of the whole process)."""
+    global _earlier
+    _earlier = peak_memory_gb()
+    if pick_device()[0] == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # man 5 proc
 
 
 def seed_everything(seed: int) -> None:

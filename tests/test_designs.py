@@ -14,6 +14,7 @@ from llamaxr_utils import (
     artifacts,
     comparison,
     coverage,
+    design_runs,
     designs,
     metrics,
     prompts,
@@ -90,7 +91,7 @@ def test_every_design_can_be_read_and_says_what_it_is():
         assert one.name == name
         assert len(one.about) > 5
         assert one.score_format in prompts.NUMBERS + prompts.WORDS
-        assert one.decoding in designs.DECODING
+        assert one.decoding in design_runs.DECODING
         assert one.train_on in ("scores", "labels", "stated")
         assert set(one.pretrain.replace(" ", "").split(",")) <= kinds
     assert len({d._replace(name="", about="") for d in table.values()}) == len(
@@ -193,8 +194,8 @@ def test_baselines_have_the_same_columns(data):
 
 @pytest.mark.parametrize("method", ["qlora", "prefix", "full"])
 def test_a_row_from_training_to_numbers(data, method, monkeypatch):
-    monkeypatch.setattr(designs, "NEW_TOKENS", 4)
-    row = designs.run_design(
+    monkeypatch.setattr(design_runs, "NEW_TOKENS", 4)
+    row = design_runs.run_design(
         design(name=method, method=method, pretrain_epochs=1), data, 1
     )
     assert (row["design"], row["images"], row["seed"]) == (
@@ -206,8 +207,8 @@ def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     bases = list((data.scratch / "bases").iterdir())
     assert len(bases) == 1  # made once, for all methods
     assert not list((data.scratch / "work").glob("*"))
-    monkeypatch.setattr(designs, "_fit", None)  # nothing is trained twice
-    again = designs.run_design(
+    monkeypatch.setattr(design_runs, "_fit", None)  # nothing is trained twice
+    again = design_runs.run_design(
         design(name="other", method=method, pretrain_epochs=1), data, 1
     )
     changed = {k for k in row if row[k] != again[k]}
@@ -219,22 +220,22 @@ def test_soft_tokens_are_a_design(data, monkeypatch):
         np.random.default_rng(1).normal(size=(N, 5)),
         index=data.studies["study_id"],
     )
-    monkeypatch.setattr(designs, "embeddings_of", lambda _: made)
-    monkeypatch.setattr(designs, "NEW_TOKENS", 4)
+    monkeypatch.setattr(design_runs, "embeddings_of", lambda _: made)
+    monkeypatch.setattr(design_runs, "NEW_TOKENS", 4)
     soft = design(name="soft", soft=2, train_on="scores", pretrain_epochs=1)
     first = designs.prompts_of(data, soft, dict.fromkeys(CONDITIONS, 1.0))
     study = data.studies["study_id"].iloc[0]
     assert first[study].startswith(soft_tokens.words_of(study, 2))
-    row = designs.run_design(soft, data, 1)
+    row = design_runs.run_design(soft, data, 1)
     assert row["n"] == 8
-    monkeypatch.setattr(designs, "_fit", None)
-    again = designs.run_design(soft._replace(name="same"), data, 1)
+    monkeypatch.setattr(design_runs, "_fit", None)
+    again = design_runs.run_design(soft._replace(name="same"), data, 1)
     assert again["bleu4"] == row["bleu4"]
 
 
 def test_an_unknown_method_is_refused(data, tmp_path):
     with pytest.raises(CourseError, match="'dora' is not known"):
-        designs.adapt("", data, design(method="dora"), 1)
+        design_runs.adapt("", data, design(method="dora"), 1)
 
 
 # --- the log ----------------------------------------------------------------
@@ -283,7 +284,7 @@ def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
         return {"design": one.name, "images": "phantom", "seed": seed,
                 "gap": 0.1, "bleu4": 0.1}
 
-    monkeypatch.setattr(designs, "run_design", fake)
+    monkeypatch.setattr(design_runs, "run_design", fake)
     monkeypatch.setattr(comparison, "load_data", lambda *_: data)
     target = tmp_path / "designs.csv"
     asked = ["--designs", "stated,labels", "--seeds", "1,2",

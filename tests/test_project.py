@@ -28,7 +28,7 @@ ORDER = """
     golden heatmaps
     prompts models smollm2 finetune training pretrain generate soft_tokens
     cleaning meteor metrics equations findings clinical stats baselines
-    coverage probes grounding comparison designs
+    coverage probes grounding comparison designs design_runs
     tables plots slider framework gallery evaluate exchange predictions score
     scorecard mimic fhir cases qualitative casepage review caveats draft
     draftpage audit statements ledger rebuild reproduction

@@ -21,7 +21,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import comparison, designs, files, profiles, run
+from llamaxr_utils import (
+    comparison,
+    design_runs,
+    designs,
+    files,
+    profiles,
+    run,
+)
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "designs.csv"
 KEY = ["design", "images", "seed"]
@@ -80,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{design.name}, {images}, seed {seed}: there already")
                 continue
             began = time.perf_counter()
-            row = designs.run_design(design, data, seed)
+            row = design_runs.run_design(design, data, seed)
             append(given.target, pd.DataFrame([row]))
             print(f"{design.name}, {images}, seed {seed}: gap "
                   f"{row['gap']:.3f}, BLEU-4 {row['bleu4']:.3f}, "
