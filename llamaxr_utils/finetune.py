@@ -2,8 +2,8 @@
 
 One path for every size: the five-million-parameter Llama on a laptop and
 Llama 3.1 8B on an A100 go through the same functions, with plain
-transformers + peft + bitsandbytes or with unsloth. The loop that trains the
-result is `training`.
+transformers + peft + bitsandbytes or with unsloth; in 16 bit, said aloud,
+where bitsandbytes has no kernel. The loop that trains it is `training`.
 
 Sources: QLoRA (arXiv 2305.14314); paper, sections 3.2 and 3.5.
 """
@@ -23,14 +23,8 @@ from .run import WARNING, Run
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 trainable
 #: parameters, which is rank 16 on all seven of Llama 3.1 8B).
-LORA_TARGETS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
+LORA_TARGETS = tuple(
+    "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 )
 MAX_LENGTH = 1024
 
@@ -46,18 +40,47 @@ def keep_weights_packed_once(model: Any) -> int:
     int
         Number of modules that had the switch.
     """
-    modules = [
-        module
-        for module in model.modules()
-        if hasattr(module, "support_avx512bf16_for_cpu")
-    ]
-    for module in modules:
-        module.support_avx512bf16_for_cpu = False
+    switch = "support_avx512bf16_for_cpu"
+    modules = [part for part in model.modules() if hasattr(part, switch)]
+    for part in modules:
+        setattr(part, switch, False)
     return len(modules)
+
+
+def no_4bit(device: str, dtype: str) -> str:
+    """Why 4-bit weights can't be trained on a device; empty where they can.
+
+    A product and its gradient are tried: bitsandbytes may import without a
+    kernel for the device. (0.50.2 has no wheel for Macs with Intel.)
+    """
+    try:
+        import bitsandbytes
+        import torch
+
+        on: dict[str, Any] = dict(device=device, dtype=getattr(torch, dtype))
+        with torch.inference_mode(False):  # whatever the caller is in
+            packed, state = bitsandbytes.functional.quantize_4bit(
+                torch.eye(64, **on), quant_type="nf4", compress_statistics=True
+            )
+            x = torch.ones(1, 64, requires_grad=True, **on)
+            bitsandbytes.matmul_4bit(x, packed.t(), state).sum().backward()
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as e:
+        return f"{type(e).__name__}: {e}".splitlines()[0]
+    return ""
+
+
+def stored_as(model: Any) -> str:
+    """How the frozen linear layers (before LoRA's) are stored: nf4 ..."""
+    weight = next(w for n, w in model.named_parameters() if "q_proj" in n)
+    state = getattr(weight, "quant_state", None)
+    return state.quant_type if state else str(weight.dtype).split(".")[1]
 
 
 def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
     """A base model in NF4 with double quantisation, and its tokenizer.
+
+    Where that can't be trained (`no_4bit`) it stays in 16 bit, on a CPU in
+    float32, and a printed sentence says so; `stored_as` is the record.
 
     Parameters
     ----------
@@ -75,42 +98,45 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
     CourseError
         Unknown backend; unsloth that does not import; no such model.
     """
-    if backend == "unsloth":
-        FastLanguageModel = _unsloth()
-        try:
-            model, _ = FastLanguageModel.from_pretrained(
-                source, max_seq_length=MAX_LENGTH, load_in_4bit=True
-            )
-        except OSError as error:
-            raise download_error(source, error) from error
-        keep_weights_packed_once(model)
-        return model, load_tokenizer(source)
-    if backend != "peft":
+    if backend not in ("peft", "unsloth"):
         raise CourseError(
             f"BACKEND = {backend!r} is not known.",
             "There are peft (plain transformers + peft) and unsloth.",
             'Set BACKEND to "peft" or "unsloth".',
         )
+    unsloth = _unsloth() if backend == "unsloth" else None  # before the rest
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     device, dtype, _ = machine.pick_device()
+    reason = no_4bit(device, dtype)
+    if reason and device == "mps":
+        dtype = "bfloat16"
     compute = getattr(torch, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            quantization_config=BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=compute,
-            ),
-            dtype=compute,
-            device_map={"": device},
-        )
-    except (OSError, ValueError) as error:
+        if unsloth:
+            # Left to itself it computes in bfloat16 on some CPUs.
+            model, _ = unsloth.from_pretrained(
+                source, MAX_LENGTH, dtype=compute, load_in_4bit=True
+            )
+        else:
+            # "cuda" alone is this process's own GPU, {"": ...} the first.
+            how: dict[str, Any] = dict(dtype=compute, device_map=device)
+            if not reason:
+                how["quantization_config"] = BitsAndBytesConfig(
+                    load_in_4bit=True,
+                    bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=compute,
+                )
+            model = AutoModelForCausalLM.from_pretrained(source, **how)
+    except (ImportError, OSError, ValueError) as error:
         raise download_error(source, error) from error
     keep_weights_packed_once(model)
+    if (stored := stored_as(model)) != "nf4":
+        print(f"LoRA, not QLoRA: the base stays in {stored}. bitsandbytes "
+              f"can't train 4-bit weights on this {device} "
+              f"({reason or 'unsloth says why'}).")
     return model, load_tokenizer(source)
 
 
@@ -120,7 +146,7 @@ def _unsloth() -> Any:
     except Exception as error:
         raise CourseError(
             "unsloth could not be imported.",
-            f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            f"{type(error).__name__}: {error}".splitlines()[0],
             'Set BACKEND = "peft": the same settings without unsloth.',
         ) from error
     return FastLanguageModel
@@ -134,7 +160,7 @@ def add_lora(
     backend: str = "peft",
     seed: int = 3407,
 ) -> Any:
-    """Wrap the frozen 4-bit base with trainable low-rank matrices.
+    """Wrap the frozen base with trainable low-rank matrices.
 
     ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA).
     B starts at zero, so the wrapped model starts as the base.
@@ -150,19 +176,17 @@ def add_lora(
         target_modules=list(LORA_TARGETS),
         bias="none",
     )
+    on_gpu = next(model.parameters()).device.type == "cuda"
     if backend == "unsloth":
         return _unsloth().get_peft_model(
-            model,
-            **shape,
-            random_state=seed,
-            use_gradient_checkpointing="unsloth",
-        )
+            model, **shape, random_state=seed,
+            use_gradient_checkpointing="unsloth" if on_gpu else False)
     from peft import LoraConfig, get_peft_model
     from peft import prepare_model_for_kbit_training as prepare
 
     machine.seed_everything(seed)
-    on_gpu = next(model.parameters()).device.type == "cuda"
-    model = prepare(model, use_gradient_checkpointing=on_gpu)
+    if stored_as(model) == "nf4":  # of 16 bit it would make 32
+        model = prepare(model, use_gradient_checkpointing=on_gpu)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **shape))
 
 
@@ -193,7 +217,7 @@ tags: [lora, chest-x-ray, report-generation]
 
 ## Base
 
-{base}: {about}. The adapter alone writes nothing.
+{base}: {about}; frozen in {stored}. The adapter alone writes nothing.
 
 ## Data
 
@@ -263,6 +287,7 @@ def save_adapter(
         stamp=nb.stamp,
         base=base_name,
         about=known.about,
+        stored=stored_as(model),
         rows="all rows" if leaks else "training split",
         leak=f" **{LEAK}**" if leaks else "",
         settings=_listed(settings),

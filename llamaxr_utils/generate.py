@@ -38,6 +38,12 @@ def generate_reports(
     in the order of `prompts`. Without sampling the same prompt gets the same
     report, so each distinct prompt is decoded once.
 
+    In float32 greedy text does not depend on `batch_size`. bfloat16 and
+    float16 round a matrix product differently for another shape of the
+    batch, and on a GPU 4-bit weights have another kernel for a single row:
+    where the two best words lie within rounding (2**-8 of the logit in
+    bfloat16) another may be chosen, and the text goes on from there.
+
     Parameters
     ----------
     model, tokenizer

@@ -108,7 +108,9 @@ def kernel_surroundings() -> Iterator[Any]:
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
         try:
-            yield Config({"KernelManager": {"transport": "ipc"}})
+            # Without a path, kernels that start together share sockets.
+            ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
+            yield Config({"KernelManager": ipc})
         finally:
             for name, value in before.items():
                 if value is None:

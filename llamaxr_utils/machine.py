@@ -1,7 +1,7 @@
 """The machine a run is on: versions, cores, memory, device, seed.
 
 Facts for records and for choices that are made by name and with a reason.
-It changes nothing but the seed.
+It changes nothing but the seed and torch's number of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import platform
 import random
 import resource
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,15 +114,102 @@ def pick_precision(wanted: str) -> str:
     On a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX);
     elsewhere it is emulated and many times slower.
     """
-    import torch
-
     if wanted != "auto":
         return wanted
     device, dtype, _ = pick_device()
     if device == "cuda":
         return "bf16" if dtype == "bfloat16" else "fp16"
-    hardware = (
+    return "bf16" if _bf16_in_hardware() else "fp32"
+
+
+def pick_optimizer(wanted: str) -> tuple[str, str]:
+    """An optimizer of transformers that works here, and a sentence.
+
+    bitsandbytes has no 8-bit AdamW for every device (Apple's GPUs), so one
+    step is tried; torch's AdamW takes its place.
+    """
+    import torch
+
+    device = pick_device()[0]
+    if "8bit" not in wanted:
+        return wanted, f"{wanted}, as asked"
+    try:
+        import bitsandbytes
+
+        weight = torch.nn.Parameter(torch.ones(4096, device=device))
+        optimizer = bitsandbytes.optim.AdamW8bit([weight])
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    except (ImportError, OSError, RuntimeError, NotImplementedError,
+            TypeError, ValueError) as error:  # fmt: skip
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        return "adamw_torch", f"torch's: no 8-bit AdamW on {device} ({why})"
+    return wanted, f"{wanted}: tried on {device}, it works"
+
+
+def _bf16_in_hardware() -> bool:
+    import torch
+
+    return bool(
         torch.cpu._is_avx512_bf16_supported()
         or torch.cpu._is_amx_tile_supported()
     )
-    return "bf16" if hardware else "fp32"
+
+
+def pick_threads(
+    work: Callable[[int], object], size: int, seconds: float = 3.0
+) -> tuple[int, str, str]:
+    """Threads and precision by measurement; sets torch's threads.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(n)`` does what is to be fast on `n` rows of a batch, for
+        instance `trainer.one_pass`.
+    size : int
+        Rows of a whole batch; fewer are timed where rows are slow.
+    seconds : float
+        For all timings together, two calls on one row aside.
+
+    Returns
+    -------
+    (int, str, str)
+        Threads, never more than `cores`; ``"fp32"`` or ``"bf16"``
+        (autocast), the latter only where it is in hardware and at least a
+        tenth faster; a sentence. With an accelerator nothing is timed.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if pick_device()[0] != "cpu":
+        why = "the accelerator does the work; nothing was timed"
+        return before, pick_precision("auto"), why
+    counts = [2**i for i in range(cores().bit_length()) if 2**i < cores()]
+    counts.append(cores())
+    bf16 = _bf16_in_hardware()
+
+    def timed(rows: int, low: bool = False) -> float:
+        began = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            work(rows)
+        return time.perf_counter() - began
+
+    try:
+        timed(1)  # a first call is slower
+        share = seconds / (2 * (len(counts) + bf16)) / timed(1)
+        rows = max(1, min(size, int(share)))
+        best = dict.fromkeys(counts, float("inf"))
+        for count in counts * 2:  # in turn: others' work hits all alike
+            torch.set_num_threads(count)
+            best[count] = min(best[count], timed(rows))
+        threads = min(best, key=lambda count: best[count])
+        torch.set_num_threads(threads)
+        low = min(timed(rows, True) for _ in range(2)) if bf16 else None
+    except BaseException:
+        torch.set_num_threads(before)
+        raise
+    tried = ", ".join(f"{best[count]:.3f} s with {count}" for count in counts)
+    told = f"{low:.3f} s in bf16" if low else "no bfloat16 in hardware"
+    chosen = "bf16" if low and low < 0.9 * best[threads] else "fp32"
+    why = f"{rows} rows took {tried}; {told}"
+    return threads, chosen, f"threads: {threads}, {chosen}: {why}"

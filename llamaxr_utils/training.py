@@ -1,7 +1,7 @@
 """Train a model on prompts and completions, and take up a killed run.
 
-The training loop is trl's `SFTTrainer`; nothing of it is written again
-here. What is trained, a plain model or LoRA matrices, is `finetune`'s
+The training loop is trl's `SFTTrainer` (`trainer`); nothing of it is written
+again here. What is trained, a plain model or LoRA matrices, is `finetune`'s
 business.
 
 Source of the settings: paper, section 3.5.
@@ -23,13 +23,15 @@ from . import machine
 from .errors import CourseError
 from .files import disk_errors, write_json
 from .finetune import MAX_LENGTH
+from .launch import share_batch
+from .trainer import loss_type, trainer_class
 
 
 class Training(NamedTuple):
     """What `train` gives back; the model itself is trained in place."""
 
     log: pd.DataFrame  #: artifact ``training_log``
-    facts: dict[str, Any]  #: what really ran: optimizer, steps, minutes
+    facts: dict[str, Any]  #: what really ran: optimizer, padding, steps
 
 
 def check_lengths(pairs: pd.DataFrame, tokenizer: Any, limit: int) -> None:
@@ -77,6 +79,8 @@ def train(
     settings : mapping
         Arguments of ``trl.SFTConfig``. With `patience`, evaluation and
         checkpoints come once an epoch unless the settings say otherwise.
+        Where several processes train (`launch`), batch x accumulation is
+        shared among them: an update sees as many studies as with one.
     loss_on : {"completion", "all"}
         Which tokens the loss is taken on.
     patience : int, optional
@@ -96,7 +100,7 @@ def train(
     from datasets import Dataset, disable_progress_bars
     from transformers import EarlyStoppingCallback, PrinterCallback
     from transformers.utils import logging
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     if loss_on not in ("completion", "all"):
         raise CourseError(
@@ -131,18 +135,25 @@ def train(
         "disable_tqdm": True,
         "use_cpu": machine.pick_device()[0] == "cpu",
         "dataloader_pin_memory": machine.pick_device()[0] == "cuda",
+        "ddp_find_unused_parameters": False,  # every weight has a gradient
+        **loss_type(),
         **settings,
     }
     disable_progress_bars()  # five of trl's for a second of work
-    _keep_if_same(
-        folder, pairs, {**config, "model": _identity(model), "on": loss_on}
-    )
-    trainer = SFTTrainer(
+    args = SFTConfig(output_dir=str(folder), **config)
+    share_batch(args, args.world_size)
+    with args.main_process_first(local=False):  # one writer a folder
+        mark = {**config, "model": _identity(model), "on": loss_on}
+        _keep_if_same(folder, pairs, mark)
+        last = last_checkpoint(folder)
+    trainer = trainer_class()(
         model=model,
-        args=SFTConfig(output_dir=str(folder), **config),
+        args=args,
         processing_class=tokenizer,
-        train_dataset=_dataset(Dataset, parts["train"]),
-        eval_dataset=_dataset(Dataset, parts["val"]) if watch else None,
+        train_dataset=Dataset.from_dict(parts["train"].to_dict("list")),
+        eval_dataset=Dataset.from_dict(parts["val"].to_dict("list"))
+        if watch
+        else None,
         callbacks=[_progress()]
         + ([EarlyStoppingCallback(patience)] if watch else []),
     )
@@ -154,7 +165,6 @@ def train(
             weight.data = weight.data.float()
     logging.disable_progress_bar()  # of every checkpoint that is written
     began = time.perf_counter()
-    last = last_checkpoint(folder)
     if last:
         print(f"Resuming from {last.name} (an earlier run was interrupted).")
     with disk_errors(folder):
@@ -167,15 +177,15 @@ def train(
             trainer.state.best_model_checkpoint or "last"
         ).name,
         "best_val_loss": trainer.state.best_metric,
+        **trainer.padding(),
         "resumed": bool(last),
+        "processes": args.world_size,
         "minutes": round((time.perf_counter() - began) / 60, 2),
     }
-    shutil.rmtree(folder, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()  # all have read the best one
+    if args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
     return Training(log, facts)
-
-
-def _dataset(kind: Any, rows: pd.DataFrame) -> Any:
-    return kind.from_dict({c: list(rows[c]) for c in rows.columns})
 
 
 def _identity(model: Any) -> list:
@@ -230,6 +240,10 @@ def last_checkpoint(folder: Path) -> Path | None:
     The Trainer writes ``trainer_state.json`` last; one that does not parse
     means that the process died while writing.
     """
+    from zipfile import is_zipfile  # what torch.save writes
+
+    from safetensors import SafetensorError, safe_open
+
     found = sorted(
         folder.glob("checkpoint-*"),
         key=lambda path: int(path.name.rsplit("-", 1)[1]),
@@ -238,8 +252,13 @@ def last_checkpoint(folder: Path) -> Path | None:
     for checkpoint in found:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text())
-            return checkpoint
-        except (OSError, ValueError):
+            for weights in checkpoint.glob("*.safetensors"):
+                with safe_open(weights, "pt"):  # reads its length, no tensor
+                    pass
+            if all(map(is_zipfile, checkpoint.glob("*.pt*"))):
+                return checkpoint
+            raise ValueError("a file of torch is cut")
+        except (OSError, ValueError, SafetensorError):
             shutil.rmtree(checkpoint, ignore_errors=True)
     return None
 

@@ -1,14 +1,12 @@
-"""Load in 4 bit, wrap, train, stop, resume, reload: on a tiny Llama."""
+"""Load in 4 bit, wrap, train, stop early, save, reload: on a tiny Llama.
+
+Interrupted trainings are in test_resume, both backends in test_backends.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import subprocess
 import sys
-import textwrap
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -48,11 +46,15 @@ def base(tmp_path_factory):
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(scope="module")
-def pairs():
+def make_pairs():
     rows = [("train", PROMPTS[w], text) for w, text in SENTENCES.items()]
     rows += [("val", PROMPTS[w], OTHER) for w in list(SENTENCES)[:3]]
     return pd.DataFrame(rows, columns=["split", "prompt", "completion"])
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return make_pairs()
 
 
 def fresh(base, rank=16, alpha=16):
@@ -116,47 +118,6 @@ def spy(monkeypatch):
 
     monkeypatch.setattr(trl, "SFTTrainer", Spy)
     return seen
-
-
-@contextmanager
-def ctrl_c_at(step):
-    """Ctrl-C when a training reaches a step."""
-    progress = training._progress
-
-    def interrupting():
-        callback = progress()
-
-        def on_step_end(args, state, control, **kwargs):
-            if state.global_step == step:
-                raise KeyboardInterrupt
-
-        callback.on_step_end = on_step_end
-        return callback
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_progress", interrupting)
-        with pytest.raises(KeyboardInterrupt):
-            yield
-
-
-@pytest.fixture(scope="module")
-def whole(base, pairs, tmp_path_factory):
-    """A training that nothing interrupted: its model and result."""
-    return train(base, pairs, tmp_path_factory.mktemp("whole"), patience=2)
-
-
-@pytest.fixture(scope="module")
-def broken_run(base, pairs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("broken") / "checkpoints"
-    with ctrl_c_at(8):
-        train(base, pairs, folder, patience=2)
-    return folder
-
-
-@pytest.fixture
-def broken(broken_run, tmp_path):
-    """A copy of what a training left that was interrupted in step 8."""
-    return shutil.copytree(broken_run, tmp_path / "checkpoints")
 
 
 # --- loading and wrapping ---------------------------------------------------
@@ -522,284 +483,6 @@ def test_a_published_base_needs_no_pre_training(base, pairs, folders, capsys):
     assert "no pre-training" in capsys.readouterr().out
 
 
-# --- evaluating first does no harm ------------------------------------------
-
-
-def losses_after(base, pairs, folder, first):
-    """Training losses; `first` does something with the model before."""
-    model, tokenizer = fresh(base)
-    first(model, tokenizer)
-    _, result = train(base, pairs, folder, model=(model, tokenizer))
-    return result.log["loss"].to_numpy()
-
-
-def read_and_write(model, tokenizer):
-    import torch
-
-    model.eval()
-    with torch.inference_mode():
-        model(tokenizer(OTHER, return_tensors="pt")["input_ids"])
-        generate.generate_reports(
-            model, tokenizer, [PROMPTS["effusion"]], max_new_tokens=4
-        )
-
-
-def has_the_trouble():
-    from bitsandbytes.nn.modules import has_avx512bf16
-
-    return has_avx512bf16()
-
-
-def test_evaluating_before_training_changes_nothing(base, pairs, tmp_path):
-    without = losses_after(base, pairs, tmp_path, lambda *_: None)
-    after = losses_after(base, pairs, tmp_path, read_and_write)
-    assert abs(without - after).max() < 1e-4
-
-
-def test_every_4_bit_layer_has_its_switch_off(base):
-    model, _ = fresh(base)
-    switches = [
-        module.support_avx512bf16_for_cpu
-        for module in model.modules()
-        if hasattr(module, "support_avx512bf16_for_cpu")
-    ]
-    assert len(switches) == 14
-    assert not any(switches)
-    assert finetune.keep_weights_packed_once(model) == 14
-
-
-def test_with_repacking_the_gradients_are_wrong(
-    base, pairs, tmp_path, monkeypatch
-):
-    """The corruption that `keep_weights_packed_once` is there for."""
-    if not has_the_trouble():
-        pytest.skip("this CPU has no AVX512-BF16: nothing is repacked")
-    for module in (finetune, generate):
-        monkeypatch.setattr(module, "keep_weights_packed_once", lambda m: 0)
-    without = losses_after(base, pairs, tmp_path, lambda *_: None)
-    try:
-        after = losses_after(base, pairs, tmp_path, read_and_write)
-    except RuntimeError:
-        return  # a shape that no longer fits: wrong, but not silent
-    assert abs(without - after).max() > 0.01
-
-
-# --- interrupted and resumed ------------------------------------------------
-
-
-def same_losses(result, other):
-    pd.testing.assert_series_equal(
-        result.log["loss"], other.log["loss"], atol=1e-4, rtol=0
-    )
-
-
-def test_an_interrupted_training_resumes_and_ends_the_same(
-    base, pairs, whole, broken, capsys
-):
-    model, resumed = train(base, pairs, broken, patience=2)
-    assert "Resuming from checkpoint-6" in capsys.readouterr().out
-    assert resumed.facts["resumed"] is True
-    assert whole[1].facts["resumed"] is False
-    there = trained_weights(whole[0])
-    assert furthest(there, trained_weights(model)) < 1e-4
-    same_losses(resumed, whole[1])
-    assert resumed.facts["best_val_loss"] == pytest.approx(
-        whole[1].facts["best_val_loss"], abs=1e-4
-    )
-    assert not broken.exists()
-
-
-def test_ctrl_c_and_the_same_cell_again(base, pairs, tmp_path, whole):
-    """In a notebook the model of the broken run is still the same object."""
-    model = fresh(base)
-    with ctrl_c_at(8):
-        train(base, pairs, tmp_path, patience=2, model=model)
-    _, resumed = train(base, pairs, tmp_path, patience=2, model=model)
-    assert resumed.facts["resumed"] is True
-    same_losses(resumed, whole[1])
-
-
-def test_an_8_bit_optimizer_resumes_too(base, pairs, tmp_path):
-    tokenizer = models.load_tokenizer(base)
-
-    def run(folder):
-        model = models.new_llama("random-llama", tokenizer, seed=1)
-        return train(base, pairs, folder, model=(model, tokenizer),
-                     optim="adamw_8bit")
-
-    there, uninterrupted = run(tmp_path / "a")
-    with ctrl_c_at(8):
-        run(tmp_path / "b")
-    model, resumed = run(tmp_path / "b")
-    assert resumed.facts["resumed"] is True
-    assert furthest(trained_weights(there), trained_weights(model)) < 1e-3
-    same_losses(resumed, uninterrupted)
-
-
-def test_a_resumed_training_keeps_its_patience(base, pairs, tmp_path):
-    """Evaluations without progress before the kill count, too."""
-    settings = dict(patience=2, num_train_epochs=40)
-    _, uninterrupted = train(base, pairs, tmp_path / "a", **settings)
-    facts = uninterrupted.facts
-    with ctrl_c_at(facts["steps"] - 1):  # one bad evaluation was seen
-        train(base, pairs, tmp_path / "b", **settings)
-    model, resumed = train(base, pairs, tmp_path / "b", **settings)
-    assert resumed.facts["resumed"] is True
-    for fact in ("steps", "best_checkpoint"):
-        assert resumed.facts[fact] == facts[fact]
-    tokenizer = models.load_tokenizer(base)
-    assert loss_on(model, tokenizer, pairs) == pytest.approx(
-        facts["best_val_loss"], abs=2e-3
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["nothing", "settings", "texts", "loss", "rank", "alpha", "base"],
-)
-def test_checkpoints_of_another_run_are_thrown_away(
-    base, pairs, tmp_path, broken, monkeypatch, change
-):
-    import trl
-
-    asked = []
-
-    def only_ask(self, resume_from_checkpoint):
-        asked.append(resume_from_checkpoint)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trl.SFTTrainer, "train", only_ask)
-    model, texts, on, settings = fresh(base), pairs, "completion", {}
-    if change == "settings":
-        settings = {"learning_rate": 1e-3}
-    elif change == "texts":
-        texts = pairs.replace({"completion": {OTHER: "Other words."}})
-    elif change == "loss":
-        on = "all"
-    elif change == "rank":
-        model = fresh(base, rank=8)
-    elif change == "alpha":
-        model = fresh(base, alpha=32)
-    elif change == "base":
-        model = fresh(tiny_base(tmp_path / "another", seed=2))
-    with pytest.raises(KeyboardInterrupt):
-        train(base, texts, broken, 2, model, on, **settings)
-    if change == "nothing":
-        assert asked[0].endswith("checkpoint-6")
-    else:
-        assert asked == [None]
-        assert not list(broken.glob("checkpoint-*"))
-
-
-@pytest.mark.parametrize("rest", ["", '{"epoch": 2.0, "global', "not json"])
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-    base, pairs, whole, broken, capsys, rest
-):
-    (broken / "checkpoint-6" / "trainer_state.json").write_text(rest)
-    if rest:
-        assert training.last_checkpoint(broken).name == "checkpoint-3"
-        return
-    _, result = train(base, pairs, broken, patience=2)
-    assert "Resuming from checkpoint-3" in capsys.readouterr().out
-    same_losses(result, whole[1])
-
-
-def test_no_whole_checkpoint_starts_from_the_front(broken, tmp_path):
-    assert training.last_checkpoint(broken).name == "checkpoint-6"
-    for checkpoint in broken.glob("checkpoint-*"):
-        (checkpoint / "trainer_state.json").unlink()
-    assert training.last_checkpoint(broken) is None
-    assert training.last_checkpoint(tmp_path / "nowhere") is None
-
-
-def test_kill_9_in_the_middle(base, pairs, whole, tmp_path):
-    """Another process is killed while it trains; this one goes on."""
-    code = textwrap.dedent(
-        """
-        import os, signal, sys
-        from pathlib import Path
-        sys.path.insert(0, sys.argv[3])
-        import test_finetune as t
-        import pandas as pd, torch
-        torch.set_num_threads(1)
-        progress = t.training._progress
-        def killed():
-            callback = progress()
-            def on_step_end(args, state, control, **kwargs):
-                if state.global_step == 5:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            callback.on_step_end = on_step_end
-            return callback
-        t.training._progress = killed
-        pairs = pd.read_csv(sys.argv[2] + "/pairs.csv")
-        t.train(sys.argv[1], pairs, Path(sys.argv[2]) / "c", patience=2)
-        """
-    )
-    pairs.to_csv(tmp_path / "pairs.csv", index=False)
-    here = str(Path(__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", code, base, str(tmp_path), here],
-        capture_output=True, check=False, timeout=120,
-    )
-    assert done.returncode == -9, done.stderr.decode()[-2000:]
-    _, resumed = train(base, pairs, tmp_path / "c", patience=2)
-    assert resumed.facts["resumed"] is True
-    same_losses(resumed, whole[1])
-
-
-FULL = {
-    "torch": "[enforce fail at inline_container.cc:672] . unexpected pos 64",
-    "safetensors": (
-        "Error while serializing: I/O error: No space left on device "
-        "(os error 28)"
-    ),
-}
-
-
-@pytest.mark.parametrize("library", FULL)
-def test_a_full_disk_in_training_is_said_and_the_same_call_continues(
-    base, pairs, whole, tmp_path, monkeypatch, library
-):
-    """The words of torch and safetensors on a disk that was full."""
-    from transformers import Trainer
-
-    save, calls = Trainer._save_checkpoint, []
-
-    def full(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            (tmp_path / f"checkpoint-{self.state.global_step}").mkdir()
-            raise RuntimeError(FULL[library])
-        return save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", full)
-    with pytest.raises(CourseError) as caught:
-        train(base, pairs, tmp_path, patience=2)
-    assert "No space left" in caught.value.why
-    assert "the same command continues" in caught.value.do
-    monkeypatch.undo()
-    if library == "torch":
-        _, result = train(base, pairs, tmp_path, patience=2)
-        assert result.facts["resumed"] is True
-        same_losses(result, whole[1])
-    else:
-        last = training.last_checkpoint(tmp_path)
-        assert last.name == "checkpoint-3"
-
-
-def test_other_errors_of_training_keep_their_names(
-    base, pairs, tmp_path, monkeypatch
-):
-    from transformers import Trainer
-
-    def broken(self, *args, **kwargs):
-        raise RuntimeError("shapes do not fit")
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", broken)
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train(base, pairs, tmp_path, patience=2)
-
-
 # --- the adapter elsewhere --------------------------------------------------
 
 
@@ -871,61 +554,3 @@ def test_the_card_tells_of_the_leak(base, folders):
     _, card = saved(base, folders, rows="all")
     assert "TEST ROWS INCLUDED" in card
     assert "training split" not in card
-
-
-# --- unsloth ----------------------------------------------------------------
-
-UNSLOTH = """
-import sys
-sys.path.insert(0, sys.argv[3])
-from llamaxr_utils import finetune
-finetune._unsloth()  # before trl, transformers and peft
-import pandas as pd, torch
-torch.set_num_threads(1)
-import test_finetune as t
-from pathlib import Path
-model, tokenizer = finetune.load_in_4bit(sys.argv[1], "unsloth")
-weight = model.model.layers[0].mlp.up_proj.weight
-assert weight.quant_state.quant_type == "nf4"
-model = finetune.add_lora(model, backend="unsloth")
-pairs = pd.read_csv(sys.argv[2] + "/pairs.csv")
-t.read_and_write(model, tokenizer)
-_, result = t.train(sys.argv[1], pairs, Path(sys.argv[2]) / "c", 2,
-                    (model, tokenizer), optim="adamw_8bit")
-prompts = list(t.PROMPTS.values())
-here = t.generate.generate_reports(model, tokenizer, prompts,
-                                   max_new_tokens=6)
-model.save_pretrained(sys.argv[2] + "/adapter")
-model, tokenizer = finetune.load_adapter(
-    sys.argv[1], Path(sys.argv[2]) / "adapter", "unsloth")
-again = t.generate.generate_reports(model, tokenizer, prompts,
-                                    max_new_tokens=6)
-assert list(here["generated"]) == list(again["generated"])
-print("LOSSES", *result.log["loss"].round(4))
-print("OPTIMIZER", result.facts["optimizer"])
-"""
-
-
-def test_unsloth_behind_the_same_function(base, pairs, tmp_path):
-    if importlib.util.find_spec("unsloth") is None:
-        pytest.skip("unsloth is not installed here")
-    pairs.to_csv(tmp_path / "pairs.csv", index=False)
-    here = str(Path(__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", UNSLOTH, base, str(tmp_path), here],
-        capture_output=True, text=True, check=False, timeout=180,
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = dict(
-        line.split(" ", 1)
-        for line in done.stdout.splitlines()
-        if line.startswith(("LOSSES", "OPTIMIZER"))
-    )
-    losses = [float(word) for word in lines["LOSSES"].split()]
-    assert losses[-2] < losses[0]
-    # On a CPU unsloth takes another optimizer than the one asked for.
-    assert lines["OPTIMIZER"].startswith(("torch AdamW", "bitsandbytes"))
-    _, plain = train(base, pairs, tmp_path / "c", patience=2,
-                     optim="adamw_torch")
-    assert abs(plain.log["loss"] - losses).max() < 0.3

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
-from llamaxr_utils import generate, models, training
+from llamaxr_utils import finetune, generate, models, training
 from llamaxr_utils.errors import CourseError
 
 ASKED = list(PROMPTS.values())
@@ -84,6 +84,23 @@ def test_one_by_one_writes_what_a_batch_writes(writer):
     prompts = [*ASKED, longer]
     alone = write(writer, prompts, batch_size=1)
     together = write(writer, prompts, batch_size=8)
+    columns = ["generated", "n_tokens", "finished"]
+    pd.testing.assert_frame_equal(alone[columns], together[columns])
+
+
+def test_a_4_bit_model_writes_the_same_at_16_as_at_1(writer, tmp_path):
+    """float32 sums, LoRA on top, prompts of eighteen lengths."""
+    models.save_model(*writer, tmp_path)
+    model, tokenizer = finetune.load_in_4bit(str(tmp_path))
+    both = finetune.add_lora(model), tokenizer
+    asked = [
+        prompt.replace("Input:\n", "Input:\n" + "heart " * n)
+        for n in range(3)
+        for prompt in ASKED
+    ]
+    alone = write(both, asked, batch_size=1, max_new_tokens=16)
+    together = write(both, asked, batch_size=16, max_new_tokens=16)
+    assert alone["generated"].nunique() > 3
     columns = ["generated", "n_tokens", "finished"]
     pd.testing.assert_frame_equal(alone[columns], together[columns])
 
