@@ -20,11 +20,14 @@ from llamaxr_utils.prompts import SHORT_TEMPLATE
 
 #: Six updates of 8. Where they do not divide, the last update of an epoch
 #: repeats a few studies on several processes, and the losses drift apart.
-N_TRAIN, N_VAL = 48, 12
+#: Validation batches that are computed at the same time are weighted by their
+#: tokens, one after the other by their rows: short ones, so that neighbours
+#: in the order by length are alike.
+N_TRAIN, N_VAL = 48, 24
 SETTINGS = dict(
     num_train_epochs=4, per_device_train_batch_size=4,
     gradient_accumulation_steps=2, learning_rate=1e-2, warmup_steps=2,
-    per_device_eval_batch_size=6, logging_steps=1, eval_strategy="steps",
+    per_device_eval_batch_size=2, logging_steps=1, eval_strategy="steps",
     eval_steps=5, save_strategy="steps", save_steps=5, seed=3,
     optim="adamw_torch", train_sampling_strategy="group_by_length",
     gradient_checkpointing=True,  # as on a GPU
