@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import artifacts, models
+from . import artifacts, finetune, models
 from .models import load_tokenizer
 from .run import Run, read_record
 from .training import Training, train
@@ -53,6 +53,8 @@ def make_base(
         made = artifacts.path_of(nb.folder, "base_model")
         nb.outputs["base_model"] = made
         return str(made), None
+    if nb.knobs.get("BACKEND") == "unsloth":
+        finetune._unsloth()  # it wants to be imported before trl
     tokenizer = load_tokenizer(str(tokenizer_folder))
     model = models.new_llama(name, tokenizer, int(settings["seed"]))
     result = train(
