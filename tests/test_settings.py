@@ -41,7 +41,8 @@ def settings(profile: str) -> dict:
     (source,) = [
         c.source for c in cells if "num_train_epochs=nb.EPOCHS" in c.source
     ]
-    scope = {"nb": SimpleNamespace(**knobs(profile)), "device": "cuda"}
+    nb = SimpleNamespace(**knobs(profile))
+    scope = {"nb": nb, "device": "cuda", "optimizer": nb.OPTIMIZER}
     exec(source, scope)  # noqa: S102 (our own page)
     return scope["settings"]
 
