@@ -23,9 +23,8 @@ from .run import WARNING, Run
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 trainable
 #: parameters, which is rank 16 on all seven of Llama 3.1 8B).
-LORA_TARGETS = tuple(
-    "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
-)
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
+                "gate_proj", "up_proj", "down_proj")
 MAX_LENGTH = 1024
 
 
