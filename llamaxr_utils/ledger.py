@@ -94,7 +94,8 @@ def measured_here(folder: Path) -> dict[str, tuple[float | None, str]]:
 
 def rate_log(folder: Path | None = None) -> pd.DataFrame | None:
     """Both rates in notebook 10's log (``figures/data/designs.csv``), if it
-    has them: ``learning_rate`` and ``loss`` (validation)."""
+    has them on the same images with the same seed: ``learning_rate`` and
+    ``loss`` (validation)."""
     folder = folder or project_folder() / "figures" / "data"
     path = folder / "designs.csv"
     log = pd.read_csv(path) if path.is_file() else pd.DataFrame()
@@ -103,7 +104,11 @@ def rate_log(folder: Path | None = None) -> pd.DataFrame | None:
     if set(rate.dropna()) != set(rates.values()):
         return None
     log = log[rate.notna()].assign(learning_rate=rate, loss=log["val_loss"])
-    return log[["images", "seed", "learning_rate", "loss"]]
+    both = log.groupby(["images", "seed"])["learning_rate"].transform(
+        "nunique"
+    )
+    log = log.loc[both.eq(2), ["images", "seed", "learning_rate", "loss"]]
+    return None if log.empty else log
 
 
 def learning_rates(log: pd.DataFrame | None = None) -> Measured:

@@ -149,7 +149,10 @@ def test_j_the_log_is_read_where_notebook_10_puts_it(tmp_path):
     head = "design,images,seed,val_loss\nlr-2e-6,phantom,1,2.0\n"
     (tmp_path / "designs.csv").write_text(head)
     assert ledger.rate_log(tmp_path) is None  # one rate is no comparison
-    rows = head + "stated,phantom,1,1.5\nbeam,phantom,1,9\n"
+    other = head + "stated,phantom,2,1.5\n"
+    (tmp_path / "designs.csv").write_text(other)
+    assert ledger.rate_log(tmp_path) is None  # nor are two seeds
+    rows = other + "stated,phantom,1,1.5\nbeam,phantom,1,9\n"
     (tmp_path / "designs.csv").write_text(rows)
     log = ledger.rate_log(tmp_path)
     assert log["learning_rate"].tolist() == [2e-6, 2e-4]
