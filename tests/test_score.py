@@ -12,7 +12,14 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils import baselines, clinical, metrics, score, scorecard
+from llamaxr_utils import (
+    baselines,
+    clinical,
+    evaluate,
+    metrics,
+    score,
+    scorecard,
+)
 from llamaxr_utils.errors import CourseError
 from llamaxr_utils.predictions import read_predictions, read_table
 from llamaxr_utils.reports import load_studies, r2gen_split
@@ -218,7 +225,9 @@ def test_every_row_says_what_it_rests_on(whole):
     rows = whole["rows"]
     terms = rows[["protocol", "split", "images", "n"]]
     assert terms.notna().all(axis=None)
-    assert set(rows["images"]) == {"not known"}
+    constant = rows["system"].isin(evaluate.WITHOUT_IMAGES)
+    assert set(rows["images"][constant]) == {"none"}
+    assert set(rows["images"][~constant]) == {"not known"}
     sizes = rows.groupby("split")["n"].unique().map(list).to_dict()
     assert sizes == {
         "r2gen test": [590], "test 1-170": [170], "test 171-590": [420]
