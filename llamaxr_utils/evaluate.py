@@ -30,6 +30,11 @@ WITHOUT_IMAGES = ("most frequent report", "medoid report", "random report",
                   "ceiling: true labels")
 
 
+def images_of(system: str, images: str) -> str:
+    """What stands in the column ``images`` of a system's rows."""
+    return "none" if system.startswith(WITHOUT_IMAGES) else images
+
+
 def score_repeats(
     references: Sequence[str], runs: Sequence[Sequence[str]], protocol: str
 ) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def summarise(
         found = bootstrap_corpus(
             statistics, function, n_samples=n_samples, seed=seed
         )
-        seen = "none" if system in WITHOUT_IMAGES else images
+        seen = images_of(system, images)
         key = (system, protocol, split, seen, found["n"])
         for i, metric in enumerate(names):
             interval = [found[k][i] for k in ("value", "low", "high")]
