@@ -43,6 +43,7 @@ class Design(NamedTuple):
     learning_rate: float = 2e-4
     epochs: int = 1
     copies: int = 0  #: most copies of a report in training; 0: all
+    n_train: int = 0  #: training studies, a quarter for validation; 0: all
     abnormal: int = 1  #: times that an abnormal study is in training
     decoding: str = "greedy"  #: a key of `DECODING`
     soft: int = 0  #: soft tokens of the image (`soft_tokens`)
@@ -95,13 +96,14 @@ def training_pairs(
     known = [study for study in asked if study in data.scores]
     table = data.studies[data.studies["study_id"].isin(known)]
     train_ = table.query("split == 'train'").sample(frac=1, random_state=seed)
-    train_ = train_.head(data.n_train or len(train_))
+    limit = design.n_train or data.n_train
+    train_ = train_.head(limit or len(train_))
     if design.copies:
         key = train_["findings"].str.lower().str.strip()
         train_ = train_[train_.groupby(key).cumcount() < design.copies]
     sick = train_.query("status == 'abnormal'")
     parts = [train_, *[sick] * (design.abnormal - 1)]
-    val = table.query("split == 'val'").head(data.n_train // 4 or len(table))
+    val = table.query("split == 'val'").head(limit // 4 or len(table))
     rows = pd.concat([*parts, val])
     return pd.DataFrame({
         "split": rows["split"], "prompt": rows["study_id"].map(asked),
