@@ -30,7 +30,7 @@ WITHOUT_IMAGES = ("most frequent report", "medoid report", "random report",
                   "ceiling: true labels")
 
 
-def images_of(system: str, images: str) -> str:
+def seen_by(system: str, images: str) -> str:
     """What stands in the column ``images`` of a system's rows."""
     return "none" if system.startswith(WITHOUT_IMAGES) else images
 
@@ -116,7 +116,7 @@ def summarise(
         found = bootstrap_corpus(
             statistics, function, n_samples=n_samples, seed=seed
         )
-        seen = images_of(system, images)
+        seen = seen_by(system, images)
         key = (system, protocol, split, seen, found["n"])
         for i, metric in enumerate(names):
             interval = [found[k][i] for k in ("value", "low", "high")]

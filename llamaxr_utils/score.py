@@ -237,7 +237,7 @@ def _clinical_rows(
             "system": system,
             "protocol": LABELS,
             "split": split,
-            "images": evaluate.images_of(system, IMAGES),
+            "images": evaluate.seen_by(system, IMAGES),
             "n": interval["n"],
             "metric": SCORES,
             **{k: interval[k] for k in ("value", "low", "high")},
