@@ -43,6 +43,8 @@ DECODING: dict[str, dict[str, Any]] = {
     "guided-3": {"guidance_scale": 3.0, **_AWAY},
     "guided-2-tidy": {"guidance_scale": 2.0, "no_repeat_ngram_size": 5,
                       **_AWAY},
+    "guided-beam": {"guidance_scale": 2.0, "num_beams": 4, **_AWAY},
+    "guided-beam-2.5": {"guidance_scale": 2.5, "num_beams": 4, **_AWAY},
     "guided-mbr": {"guidance_scale": 2.0, "utility": "rouge-l", **_AWAY,
                    **_SAMPLES},
     "mbr": {**_SAMPLES, "utility": "rouge-l"},

@@ -17,6 +17,7 @@ import pandas as pd
 
 from .errors import CourseError
 from .finetune import keep_weights_packed_once
+from .guidance import Guidance
 from .prompts import BLANK, RESPONSE_HEADER, count_tokens
 
 Row = tuple[str, int, bool, float]
@@ -56,11 +57,10 @@ def generate_reports(
     against : str, optional
         Guide the report away from what this prompt would get, with
         ``guidance_scale`` s > 1: each token's log-probability becomes
-        ``l(against) + s (l(prompt) - l(against))``. (Classifier-free
-        guidance; Sanchez et al. 2023, arXiv 2306.17806.)
+        ``l(against) + s (l(prompt) - l(against))`` (`guidance`).
     **decoding
         Passed to ``model.generate``; nothing means greedy. Beam search:
-        ``num_beams=4, length_penalty=1.0``.
+        ``num_beams=4, length_penalty=1.0``, also with guidance.
 
     Returns
     -------
@@ -220,10 +220,7 @@ def _decode(
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     batch = batch.to(model.device)
     if against is not None:
-        other = tokenizer([against] * len(texts), return_tensors="pt")
-        settings = settings | {
-            "negative_prompt_ids": other["input_ids"].to(model.device)
-        }
+        settings = settings | _guide(model, tokenizer, against, **settings)
     with torch.inference_mode():
         output = model.generate(
             input_ids=batch["input_ids"],
@@ -233,7 +230,7 @@ def _decode(
             **settings,
         )
     seconds = (time.perf_counter() - began) / len(texts)
-    rows = []
+    rows: list[Row] = []
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():
         finished = tokenizer.eos_token_id in ids
         if finished:
@@ -241,6 +238,24 @@ def _decode(
         text = tokenizer.decode(ids, skip_special_tokens=True).strip()
         rows.append((text, len(ids), finished, seconds))
     return rows
+
+
+def _guide(
+    model: Any,
+    tokenizer: Any,
+    against: str,
+    guidance_scale: float = 1.0,
+    num_beams: int = 1,
+    **_: Any,
+) -> dict[str, Any]:
+    """What ``model.generate`` takes to be guided by `Guidance`."""
+    ids = tokenizer(against, return_tensors="pt")["input_ids"][0]
+    guide = Guidance(model, ids.to(model.device), guidance_scale, num_beams)
+    return {
+        "guidance_scale": None,  # transformers' own
+        "logits_processor": [guide],
+        "renormalize_logits": True,
+    }
 
 
 def swap(n: int, seed: int) -> np.ndarray:
@@ -279,18 +294,22 @@ def as_artifact(
     return pd.concat(parts, ignore_index=True)
 
 
-def guided(scale: float) -> dict[str, Any]:
-    """Settings of `generate_reports` that guide a report away from what the
-    prompt without a finding would get; none for a scale of 1. (Formats of
-    words only.)"""
-    if scale == 1:
-        return {}
-    return {"guidance_scale": float(scale), "against": BLANK}
+def guided(scale: float, beams: int = 1) -> dict[str, Any]:
+    """Settings of `generate_reports`: guided away from what the prompt
+    without a finding would get (formats of words only), or not for a scale
+    of 1; beam search, or greedy for 1."""
+    settings: dict[str, Any] = {"num_beams": int(beams)} if beams > 1 else {}
+    if scale != 1:
+        settings |= {"guidance_scale": float(scale), "against": BLANK}
+    return settings
 
 
 def describe_decoding(**decoding: Any) -> str:
     """One word or a short line for the column ``decoding``."""
-    if set(decoding) <= {"guidance_scale", "against"}:
+    if set(decoding) <= {"guidance_scale", "against", "num_beams"}:
+        beams = decoding.get("num_beams", 1)
         scale = decoding.get("guidance_scale")
-        return f"greedy, guidance {scale:g}" if scale else "greedy"
+        return (f"{beams} beams" if beams > 1 else "greedy") + (
+            f", guidance {scale:g}" if scale else ""
+        )
     return ", ".join(f"{k}={v}" for k, v in sorted(decoding.items()))

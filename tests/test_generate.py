@@ -7,9 +7,10 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
-from llamaxr_utils import finetune, generate, models, training
+from llamaxr_utils import finetune, generate, guidance, models, training
 from llamaxr_utils.errors import CourseError
 
 ASKED = list(PROMPTS.values())
@@ -241,6 +242,57 @@ def test_guidance_does_not_depend_on_the_batch(writer):
     assert list(alone["generated"]) == list(together["generated"])
 
 
+@pytest.fixture(scope="module")
+def untaught():
+    """Writes at random: a mistake of decoding shows at once."""
+    tokenizer = tiny_tokenizer()
+    return models.new_llama("random-llama", tokenizer, seed=5), tokenizer
+
+
+GUIDED = {"guidance_scale": 2.0, "against": ASKED[-1], "max_new_tokens": 24}
+
+
+def test_guided_greedy_text_is_that_of_transformers(untaught):
+    model, tokenizer = untaught
+    other = tokenizer(ASKED[-1], return_tensors="pt")["input_ids"]
+    for prompt in ASKED[:3]:
+        asked = tokenizer(prompt, return_tensors="pt")
+        with torch.inference_mode():
+            ids = model.generate(
+                **asked, negative_prompt_ids=other, guidance_scale=2.0,
+                max_new_tokens=24, do_sample=False, pad_token_id=0,
+            )  # fmt: skip
+        new = ids[0, asked["input_ids"].shape[1] :]
+        text = tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert write(untaught, [prompt], **GUIDED)["generated"][0] == text
+
+
+def test_guided_beams_are_those_of_readings_without_a_cache(
+    untaught, monkeypatch
+):
+    """Beams change places: the second reading has to follow them."""
+    made = write(untaught, ASKED, num_beams=4, **GUIDED)
+
+    def logits(self, rows):
+        self.start = getattr(self, "start", rows.shape[1])
+        other = self.against.expand(len(rows), -1)
+        whole = torch.cat([other, rows[:, self.start :]], dim=1)
+        return self.model(whole).logits[:, -1]
+
+    monkeypatch.setattr(guidance.Guidance, "_logits", logits)
+    again = write(untaught, ASKED, num_beams=4, **GUIDED)
+    assert list(again["generated"]) == list(made["generated"])
+    greedy = write(untaught, ASKED, **GUIDED)
+    assert list(greedy["generated"]) != list(made["generated"])
+
+
+def test_guided_beams_do_not_depend_on_the_batch(writer):
+    how = {**GUIDED, "num_beams": 3}
+    alone = write(writer, ASKED, batch_size=1, **how)
+    together = write(writer, ASKED, batch_size=8, **how)
+    assert list(alone["generated"]) == list(together["generated"])
+
+
 # --- minimum Bayes risk -----------------------------------------------------
 
 
@@ -348,3 +400,6 @@ def test_guidance_is_named_and_off_by_default():
     assert "no finding" in settings["against"]
     assert generate.describe_decoding(**settings) == "greedy, guidance 2"
     assert generate.describe_decoding() == "greedy"
+    beams = generate.describe_decoding(**generate.guided(2, beams=4))
+    assert beams == "4 beams, guidance 2"
+    assert generate.guided(1, beams=1) == {}

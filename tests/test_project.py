@@ -27,7 +27,7 @@ ORDER = """
     released backbones backbone_training features score_quality
     golden heatmaps
     prompts models smollm2 finetune launch trainer training pretrain
-    generate soft_tokens
+    guidance generate soft_tokens
     cleaning meteor metrics equations findings clinical stats baselines
     coverage probes grounding comparison designs design_runs
     tables plots slider framework gallery evaluate exchange predictions score
