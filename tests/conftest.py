@@ -54,6 +54,22 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with a tiny language model, untaught."""
+    from test_models import tiny_base
+
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """A few prompts with their reports, for training."""
+    from test_finetune import make_pairs
+
+    return make_pairs()
+
+
 @pytest.fixture(scope="session")
 def model():
     """A network trained on squares: a bright lower half is an effusion."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_models import PROMPTS, SENTENCES, tiny_base
+from test_models import PROMPTS, SENTENCES
 
 from llamaxr_utils import (
     finetune,
@@ -41,20 +41,10 @@ OTHER = "Quite other words stand here."
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny_base(tmp_path_factory.mktemp("base"))
-
-
 def make_pairs():
     rows = [("train", PROMPTS[w], text) for w, text in SENTENCES.items()]
     rows += [("val", PROMPTS[w], OTHER) for w in list(SENTENCES)[:3]]
     return pd.DataFrame(rows, columns=["split", "prompt", "completion"])
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return make_pairs()
 
 
 def fresh(base, rank=16, alpha=16):

@@ -31,16 +31,6 @@ from llamaxr_utils.errors import CourseError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return make_pairs()
-
-
 @contextmanager
 def ctrl_c_at(step):
     """Ctrl-C when a training reaches a step."""
