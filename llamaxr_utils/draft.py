@@ -91,11 +91,11 @@ def load_writer(profile: str = "cpu", images: str | None = None) -> Writer:
     )
     last = "05_generate_reports"
     done = (run.read_record(folder, last) or {}).get("knobs", {})
-    longest, scale = (
+    longest, scale, beams = (
         done.get(knob) or profiles.knob_value(last, knob, profile, images)
-        for knob in ("MAX_NEW_TOKENS", "GUIDANCE")
+        for knob in ("MAX_NEW_TOKENS", "GUIDANCE", "BEAMS")
     )
-    decoding = generate.guided(scale)
+    decoding = generate.guided(scale, beams)
     resize = knobs("image_scores")["RESIZE"]
     score_format = knobs("prompts")["SCORE_FORMAT"]
     facts = {

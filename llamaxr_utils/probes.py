@@ -38,7 +38,7 @@ def model_writer(
     progress: Callable[[], Any] | None = None,
     **settings: Any,
 ) -> Writer:
-    """A language model as a writer: greedy, each prompt decoded once.
+    """A language model as a writer: each prompt is decoded once.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def model_writer(
     score_format, operating_points
         As in `prompts.build_prompt`.
     known : mapping, optional
-        Prompt -> report that this model has written before, greedily.
+        Prompt -> report that this model has written before.
     progress : callable, optional
         Makes a callback for each decoding (`plots.progress`).
     **settings
-        ``batch_size``, ``max_new_tokens`` (`generate.generate_reports`).
+        Of `generate.generate_reports`, without sampling.
     """
     memory = dict(known or {})
 
