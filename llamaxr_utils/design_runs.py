@@ -45,10 +45,8 @@ DECODING: dict[str, dict[str, Any]] = {
                       **_AWAY},
     "guided-beam": {"guidance_scale": 2.0, "num_beams": 4, **_AWAY},
     "guided-beam-2.5": {"guidance_scale": 2.5, "num_beams": 4, **_AWAY},
-    "guided-mbr": {"guidance_scale": 2.0, "utility": "rouge-l", **_AWAY,
-                   **_SAMPLES},
-    "mbr": {**_SAMPLES, "utility": "rouge-l"},
-    "mbr-f1": {**_SAMPLES, "utility": "token-f1"},
+    "guided-mbr": {"guidance_scale": 2.0, **_AWAY, **_SAMPLES},
+    "mbr": _SAMPLES,
 }
 
 #: Settings that no design changes.
@@ -243,7 +241,7 @@ def decode(
     """Reports by a name of `DECODING` (`generate.generate_reports`)."""
     size: dict[str, Any] = {"batch_size": 64, "max_new_tokens": NEW_TOKENS}
     how = DECODING[decoding]
-    if "utility" in how:
+    if "n_samples" in how:
         return generate.minimum_bayes_risk(
             model, tokenizer, texts, seed=seed, **size, **how
         )

@@ -8,7 +8,6 @@ module decodes; it neither loads models nor scores texts.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -115,7 +114,6 @@ def minimum_bayes_risk(
     tokenizer: Any,
     prompts: Sequence[str],
     n_samples: int = 8,
-    utility: str = "rouge-l",
     seed: int = 3407,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -130,8 +128,6 @@ def minimum_bayes_risk(
         As for `generate_reports`.
     n_samples : int
         Reports sampled a prompt.
-    utility : {"rouge-l", "token-f1"}
-        Of `most_alike`.
     seed : int
         Of the samples.
     **settings
@@ -155,52 +151,24 @@ def minimum_bayes_risk(
     chosen = {}
     for i, prompt in enumerate(todo):
         some = drawn.iloc[i * n_samples : (i + 1) * n_samples]
-        best = some.iloc[most_alike(list(some["generated"]), utility)].copy()
+        best = some.iloc[most_alike(list(some["generated"]))].copy()
         best["seconds"] = some["seconds"].sum()
         chosen[prompt] = best
     rows = [chosen[prompt] for prompt in prompts]
     return pd.DataFrame(rows, columns=drawn.columns).reset_index(drop=True)
 
 
-def most_alike(texts: Sequence[str], utility: str = "rouge-l") -> int:
-    """Position of the text that is most like the others, on the mean.
-
-    Parameters
-    ----------
-    texts : sequence of str, at least one
-    utility : {"rouge-l", "token-f1"}
-        F1 of the longest common subsequence of words, or of the words
-        whatever their order.
-
-    Returns
-    -------
-    int
-        Ties: the first.
-
-    Raises
-    ------
-    CourseError
-        For an unknown utility.
-    """
+def most_alike(texts: Sequence[str]) -> int:
+    """Position of the text that is most like the others, on the mean: F1 of
+    the longest common subsequence of words (ROUGE-L). Ties: the first."""
     from rapidfuzz.distance import LCSseq
 
-    if utility not in ("rouge-l", "token-f1"):
-        raise CourseError(
-            f"The utility {utility!r} is not known.",
-            "Samples are compared by ROUGE-L or by the words they share.",
-            'Choose "rouge-l" or "token-f1".',
-        )
     words = [text.split() for text in texts]
-    bags = [Counter(one) for one in words]
     n = len(texts)
     f1 = np.ones((n, n))
     for i in range(n):
         for j in range(i):
-            shared = (
-                LCSseq.similarity(words[i], words[j])
-                if utility == "rouge-l"
-                else (bags[i] & bags[j]).total()
-            )
+            shared = LCSseq.similarity(words[i], words[j])
             total = max(len(words[i]) + len(words[j]), 1)
             f1[i, j] = f1[j, i] = 2 * shared / total
     return int(f1.sum(axis=1).argmax())

@@ -49,7 +49,7 @@ class Guidance:
             read = rows[:, -1:]
         answer = self.model(read, past_key_values=self.cache, use_cache=True)
         self.cache, self.before = answer.past_key_values, rows
-        return answer.logits[:, -1]
+        return answer.logits[:, -1].float()
 
     def _parents(self, rows: Any) -> Any:
         """The row of the step before that each row goes on from."""

@@ -279,7 +279,7 @@ def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
 
     def fake(one, data, seed):
         made.append((one.name, seed))
-        if made == [("stated", 1), ("labels", 1)]:
+        if made == [("stated", 1), ("weighted", 1)]:
             raise KeyboardInterrupt
         return {"design": one.name, "images": "phantom", "seed": seed,
                 "gap": 0.1, "bleu4": 0.1}
@@ -287,13 +287,13 @@ def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
     monkeypatch.setattr(design_runs, "run_design", fake)
     monkeypatch.setattr(comparison, "load_data", lambda *_: data)
     target = tmp_path / "designs.csv"
-    asked = ["--designs", "stated,labels", "--seeds", "1,2",
+    asked = ["--designs", "stated,weighted", "--seeds", "1,2",
              "--target", str(target)]
     with pytest.raises(KeyboardInterrupt):
         log_designs.main(asked)
     assert len(pd.read_csv(target)) == 1  # the whole one
     log_designs.main(asked)
-    assert made[2:] == [("labels", 1), ("stated", 2), ("labels", 2)]
+    assert made[2:] == [("weighted", 1), ("stated", 2), ("weighted", 2)]
     assert len(pd.read_csv(target)) == 4
     with pytest.raises(SystemExit):
         log_designs.main(["--designs", "nonsense"])
