@@ -363,5 +363,5 @@ def test_590_studies_open_quickly(open_page, tmp_path, monkeypatch):
     page.wait_for_selector("html[data-ready=yes]")
     seconds = time.perf_counter() - began
     assert page.locator("#list button").count() == 590
-    assert page.locator("main img").first.evaluate("i => i.naturalWidth") > 0
+    page.wait_for_function("document.querySelector('main img').naturalWidth")
     assert seconds < OPEN_LIMIT
