@@ -303,7 +303,11 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
             return f"{value:.{decimals}f}"
         return str(value).replace("|", "\\|").replace("\n", " ")
 
-    header = [str(column) for column in table.columns]
+    header = [  # of two levels: both names
+        ", ".join(filter(None, column)) if isinstance(column, tuple)
+        else str(column)
+        for column in table.columns
+    ]  # fmt: skip
     rows = [header, ["---"] * len(header)]
     rows += [
         [cell(v) for v in row]

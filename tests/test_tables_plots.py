@@ -62,6 +62,14 @@ TABLE = pd.DataFrame(
 # --- tables -----------------------------------------------------------------
 
 
+def test_a_header_of_two_levels_has_both_names():
+    table = pd.DataFrame([["a", 0.1234]])
+    table.columns = pd.MultiIndex.from_tuples([("system", ""), ("B", "all")])
+    text = tables.markdown(table)
+    assert text.splitlines()[0] == "| system | B, all |"
+    assert text.splitlines()[2] == "| a | 0.123 |"
+
+
 def test_a_table_is_csv_and_markdown(phantom, capsys):
     back = tables.save_table(phantom, TABLE, "scores", title="Scores")
     folder = phantom.folder / "tables"
