@@ -32,20 +32,18 @@ from .errors import CourseError
 from .training import Training, train
 
 NEW_TOKENS = 120
-_AWAY = {"against": prompts.BLANK}
 _SAMPLES = {"do_sample": True, "n_samples": 8, "top_k": 0}
 DECODING: dict[str, dict[str, Any]] = {
     "greedy": {},
     "beam": {"num_beams": 4, "length_penalty": 1.0},
     "beam-long": {"num_beams": 4, "length_penalty": 2.0},
-    "guided-1.5": {"guidance_scale": 1.5, **_AWAY},
-    "guided-2": {"guidance_scale": 2.0, **_AWAY},
-    "guided-3": {"guidance_scale": 3.0, **_AWAY},
-    "guided-2-tidy": {"guidance_scale": 2.0, "no_repeat_ngram_size": 5,
-                      **_AWAY},
-    "guided-beam": {"guidance_scale": 2.0, "num_beams": 4, **_AWAY},
-    "guided-beam-2.5": {"guidance_scale": 2.5, "num_beams": 4, **_AWAY},
-    "guided-mbr": {"guidance_scale": 2.0, **_AWAY, **_SAMPLES},
+    "guided-1.5": generate.guided(1.5),
+    "guided-2": generate.guided(2),
+    "guided-3": generate.guided(3),
+    "guided-2-tidy": {**generate.guided(2), "no_repeat_ngram_size": 5},
+    "guided-beam": generate.guided(2, beams=4),
+    "guided-beam-2.5": generate.guided(2.5, beams=4),
+    "guided-mbr": {**generate.guided(2), **_SAMPLES},
     "mbr": _SAMPLES,
 }
 

@@ -6,7 +6,6 @@ import importlib.abc
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,12 +180,15 @@ def test_both_backends_have_the_same_loss_curve(
     """Same settings, same small model. The noise is what another seed of
     LoRA's matrices makes. What remains: on a CPU unsloth takes torch's AdamW
     where an 8-bit one was asked for."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    # It knows weights by id: one of ours could have that of an embedding of
+    # another test, and stay in 32 bit.
+    GlobalOptimManager.get_instance().initialize()
     told = with_unsloth[1]
     ours, optimizer = losses(small, tmp_path, "peft", **AS_THE_PROFILES)
     other, _ = losses(small, tmp_path, "peft", seed=1, **AS_THE_PROFILES)
-    # Another test's embedding may have left its number (bitsandbytes asks
-    # by id) to one of the 70: that one stays in 32 bit.
-    assert re.match("bitsandbytes AdamW, (6[5-9]|70) of 70", optimizer)
+    assert optimizer.startswith("bitsandbytes AdamW, 70 of 70")
     assert told["optimizer"].startswith(("torch AdamW", "bitsandbytes"))
     assert ours[-2] < ours[0] - 0.5  # it learned something
     noise = furthest_apart(ours, other)
