@@ -4,7 +4,7 @@ Importing the package is light; torch and transformers are imported inside
 the functions that need them. For research and teaching, not for diagnosis.
 """
 
-from .torch_setup import prepare
+from .course.torch_setup import prepare
 
 __version__ = "0.1.0"
 prepare()

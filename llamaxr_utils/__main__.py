@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .errors import CourseError
+from .course.errors import CourseError
 
 
 def _course(options: argparse.Namespace) -> int:
-    from .course import run_course
+    from .course.runner import run_course
 
     run_course(
         options.profile,
@@ -25,9 +25,9 @@ def _course(options: argparse.Namespace) -> int:
 
 
 def _tidy(options: argparse.Namespace) -> int:
-    from .pageform import problems
-    from .pages import read, tidy
-    from .run import project_folder
+    from .course.pageform import problems
+    from .course.pages import read, tidy
+    from .course.run import project_folder
 
     found = 0
     for path in sorted((project_folder() / "notebooks").glob("*.ipynb")):
@@ -39,14 +39,14 @@ def _tidy(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .check import run_check
+    from .course.check import run_check
 
     return 0 if run_check(options.profile, options.images) else 1
 
 
 def _score(options: argparse.Namespace) -> int:
-    from .score import score_file
-    from .scorecard import as_text, check_output, write
+    from .evaluation.score import score_file
+    from .evaluation.scorecard import as_text, check_output, write
 
     for out in (options.json, options.markdown):
         check_output(out, options.file, options.against)
@@ -63,7 +63,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _fetch_openi(options: argparse.Namespace) -> int:
-    from . import openi
+    from .datasets import openi
 
     if not (options.studies or options.all or options.origin):
         raise CourseError(
@@ -83,17 +83,17 @@ def _fetch_openi(options: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     if options.name == "openi":
         return _fetch_openi(options)
-    from .downloads import SOURCES, fetch
-    from .run import cache_folder
+    from .course.run import cache_folder
+    from .datasets.downloads import SOURCES, fetch
 
     origin = options.origin or options.mirror
     if options.name == "smollm2-135m":
-        from . import smollm2
+        from .llm import smollm2
 
         print(f"{smollm2.fetch(origin)}\nUse it: make course PROFILE=laptop")
         return 0
     if options.name not in SOURCES:
-        from . import released
+        from .datasets import released
 
         path = released.fetch(options.name, origin)
         released.state_dict(options.name)  # read once, kept safe
@@ -106,9 +106,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .draft import write_draft
-    from .draftpage import as_text, write_page
-    from .fhir import write_fhir
+    from .evaluation.fhir import write_fhir
+    from .studies.draftpage import as_text, write_page
+    from .studies.report import write_draft
 
     paths = {"frontal": options.frontal, "lateral": options.lateral}
     draft = write_draft(paths, options.profile, options.images)

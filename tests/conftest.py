@@ -75,8 +75,8 @@ def model():
     """A network trained on squares: a bright lower half is an effusion."""
     import numpy as np
 
-    from llamaxr_utils import backbone_training, backbones
-    from llamaxr_utils.conditions import NATIVE_ORDER
+    from llamaxr_utils.datasets.conditions import NATIVE_ORDER
+    from llamaxr_utils.vision import backbone_training, backbones
 
     model = backbones.build("densenet-small@phantom")
     rng = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import FIXTURES
 
-from llamaxr_utils import artifacts, pageform, pages, profiles, run
+from llamaxr_utils.course import artifacts, pageform, pages, profiles, run
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llamaxr_utils import backbones, features, images, machine
+from llamaxr_utils.course import machine
+from llamaxr_utils.datasets import images
+from llamaxr_utils.vision import backbones, features
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from llamaxr_utils import machine, phantoms, profiles, reports
+from llamaxr_utils.course import machine, profiles
+from llamaxr_utils.datasets import phantoms, reports
 
 
 def test_import_of_the_kit():

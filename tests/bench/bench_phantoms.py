@@ -20,8 +20,9 @@ import pandas as pd
 from scipy.ndimage import binary_dilation
 from sklearn.metrics import roc_auc_score
 
-from llamaxr_utils import machine, phantoms
-from llamaxr_utils.conditions import CONDITIONS
+from llamaxr_utils.course import machine
+from llamaxr_utils.datasets import phantoms
+from llamaxr_utils.datasets.conditions import CONDITIONS
 
 SIZE, RIM = 64, 4
 #: Condition -> heading; {} becomes a side, moderate severity is added.

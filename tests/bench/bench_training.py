@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from llamaxr_utils import finetune, generate, models, reports, training
+from llamaxr_utils.datasets import reports
+from llamaxr_utils.llm import finetune, generate, models, training
 
 SIZE, STEPS = 16, 12
 SETTINGS = dict(

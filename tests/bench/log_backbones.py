@@ -16,15 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llamaxr_utils import (
-    backbone_training,
-    backbones,
-    images,
-    mesh,
-    reports,
-    score_quality,
-)
-from llamaxr_utils.conditions import NATIVE_ORDER
+from llamaxr_utils.datasets import images, mesh, reports
+from llamaxr_utils.datasets.conditions import NATIVE_ORDER
+from llamaxr_utils.vision import backbone_training, backbones, score_quality
 
 FOLDS, LEAST, SEED = 5, 50, 3407
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "backbone-auc.csv"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import artifacts, finetune, generate, models, run, training
+from llamaxr_utils.course import artifacts, run
+from llamaxr_utils.llm import finetune, generate, models, training
 
 BARE, BOTH = "bare", "headings, names"
 COMMON = {

@@ -21,14 +21,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import (
-    comparison,
-    design_runs,
-    designs,
-    files,
-    profiles,
-    run,
-)
+from llamaxr_utils.course import files, profiles, run
+from llamaxr_utils.studies import comparison, design_runs, designs
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "designs.csv"
 KEY = ["design", "images", "seed"]

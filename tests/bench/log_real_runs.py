@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import artifacts, files, grounding, run
+from llamaxr_utils.course import artifacts, files, run
+from llamaxr_utils.studies import grounding
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "real-runs.csv"
 COLUMNS = ["run", "base", "system", "protocol", "split", "n", "metric",

@@ -27,10 +27,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils import finetune, gallery, machine, models, plots, training
-from llamaxr_utils.errors import CourseError
-from llamaxr_utils.files import write_whole
-from llamaxr_utils.run import project_folder
+from llamaxr_utils.course import machine, plots
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.course.files import write_whole
+from llamaxr_utils.course.run import project_folder
+from llamaxr_utils.llm import finetune, models, training
+from llamaxr_utils.studies import gallery
 
 #: `LlamaConfig`: Llama 3.1 8B (its config.json) and one for a CPU.
 SHAPES = {

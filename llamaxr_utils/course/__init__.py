@@ -1,0 +1,1 @@
+"""What serves a notebook while it runs; knows nothing of radiology."""

@@ -1,0 +1,258 @@
+"""Files handed from notebook to notebook, with a manifest beside each.
+
+An artifact is a table (parquet or CSV) or a folder (a model). Its manifest
+``<name>.json`` records the hash of the artifact and of everything it was
+made from, so that `load` can refuse what is damaged or out of date. There
+is one writer per artifact, and one folder per run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..datasets.conditions import CONDITIONS
+from .errors import CourseError
+from .files import sha256, write_json, write_whole
+
+SCHEMA_VERSION = 1
+
+
+class Spec(NamedTuple):
+    """Where an artifact lies, who writes it, which columns it has."""
+
+    file: str
+    writer: str
+    columns: tuple[str, ...] = ()
+
+
+#: Every artifact of a run; the columns are the schema (DESIGN, artifacts).
+ARTIFACTS: dict[str, Spec] = {
+    "studies": Spec(
+        "studies.parquet",
+        "01_explore_data",
+        ("study_id", "findings", "impression", "indication", "comparison")
+        + ("mesh", "status", "n_images", "split_r2gen", "split_random")
+        + ("split",),
+    ),
+    "views": Spec(
+        "views.parquet",
+        "01_explore_data",
+        ("study_id", "image_id", "view", "view_source", "path")
+        + ("image_source",),
+    ),
+    "backbone": Spec("backbone", "02_extract_features"),
+    "image_scores": Spec(
+        "image_scores.parquet",
+        "02_extract_features",
+        ("study_id", "view", "backbone") + CONDITIONS,
+    ),
+    "operating_points": Spec(
+        "operating_points.csv",
+        "03_build_prompts",
+        ("condition", "operating_point", "train_prevalence"),
+    ),
+    "tokenizer": Spec("tokenizer", "03_build_prompts"),
+    "prompts": Spec(
+        "prompts.parquet",
+        "03_build_prompts",
+        ("study_id", "split", "prompt", "completion", "n_prompt_tokens")
+        + ("score_format",),
+    ),
+    "base_model": Spec("base_model", "04_finetune_qlora"),
+    "adapter": Spec("adapter", "04_finetune_qlora"),
+    "training_log": Spec(
+        "training_log.csv",
+        "04_finetune_qlora",
+        ("step", "epoch", "split", "loss", "learning_rate", "seconds"),
+    ),
+    "generations": Spec(
+        "generations.parquet",
+        "05_generate_reports",
+        ("study_id", "reference", "generated", "n_tokens", "finished")
+        + ("seconds", "model", "scores_from", "decoding"),
+    ),
+    "metrics": Spec(
+        "metrics.parquet",
+        "06_evaluate_reports",
+        ("study_id", "system", "protocol", "metric", "value"),
+    ),
+    "summary": Spec(
+        "summary.csv",
+        "06_evaluate_reports",
+        ("system", "protocol", "split", "images", "n", "metric", "value"),
+    ),
+}
+
+
+# --- save, load, staleness --------------------------------------------------
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Path of an artifact inside a run folder."""
+    return Path(folder) / _spec(name).file
+
+
+def _spec(name: str) -> Spec:
+    if name not in ARTIFACTS:
+        raise CourseError(
+            f"There is no artifact called {name!r}.",
+            f"The kit knows {', '.join(ARTIFACTS)}.",
+            "Check the spelling.",
+        )
+    return ARTIFACTS[name]
+
+
+def _manifest_path(folder: Path, name: str) -> Path:
+    return Path(folder) / f"{name}.json"
+
+
+def manifest(folder: Path, name: str) -> dict | None:
+    """The manifest of an artifact, or None when there is none."""
+    path = _manifest_path(folder, name)
+    if not (path.is_file() and path_of(folder, name).exists()):
+        return None
+    return json.loads(path.read_text("utf-8"))
+
+
+def save(
+    folder: Path,
+    name: str,
+    value: pd.DataFrame | Callable[[Path], Any],
+    *,
+    writer: str,
+    inputs: Iterable[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Write an artifact and its manifest.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    name : str
+        A key of `ARTIFACTS`.
+    value : DataFrame or callable
+        A table, or a function that fills the folder whose path it is given.
+    writer : str
+        The notebook; must be the one that `ARTIFACTS` names.
+    inputs : iterable of str
+        Names of the artifacts it was made from.
+    parameters, versions : mapping, optional
+        Recorded as they are.
+
+    Raises
+    ------
+    CourseError
+        Unknown artifact, wrong writer, missing columns, full disk.
+    """
+    spec = _spec(name)
+    if writer != spec.writer:
+        raise CourseError(
+            f"{writer} may not write {name}.",
+            f"Each artifact has one writer; this one's is {spec.writer}.",
+            "Save your result as a table, or under another PROFILE folder.",
+        )
+    path = path_of(folder, name)
+    if isinstance(value, pd.DataFrame):
+        missing = [c for c in spec.columns if c not in value.columns]
+        if missing:
+            raise CourseError(
+                f"{name} lacks the columns {missing}.",
+                "Later notebooks read them.",
+                f"Give it the columns {list(spec.columns)}.",
+            )
+        table = value.reset_index(drop=True)
+        if path.suffix == ".csv":
+            write_whole(path, lambda part: table.to_csv(part, index=False))
+        else:
+            write_whole(path, lambda part: table.to_parquet(part))
+    else:
+        write_whole(path, value)
+    write_json(
+        _manifest_path(folder, name),
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "sha256": sha256(path),
+            "writer": writer,
+            "written": datetime.now(UTC).isoformat("T", "seconds"),
+            "parameters": dict(parameters or {}),
+            "versions": dict(versions or {}),
+            "inputs": {i: sha256(path_of(folder, i)) for i in inputs},
+        },
+    )
+    return path
+
+
+class Problem(NamedTuple):
+    """Why an artifact cannot be trusted."""
+
+    cause: str  #: the artifact that is missing, damaged or newer
+    redo: str  #: the artifact to write again
+    reason: str  #: a sentence
+
+
+def stale_because(folder: Path, name: str) -> Problem | None:
+    """The problem furthest upstream of an artifact, or None if all is well.
+
+    An artifact is stale when a recorded input hash is not that of the file
+    now in the folder, for itself or for anything it was made from.
+    """
+    record = manifest(folder, name)
+    if record is None:
+        return Problem(name, name, f"{name} is not there")
+    for source in record["inputs"]:
+        upstream = stale_because(folder, source)
+        if upstream:
+            return upstream
+    for source, recorded in record["inputs"].items():
+        if sha256(path_of(folder, source)) != recorded:
+            reason = f"{name} was made from another {source}"
+            return Problem(source, name, reason)
+    if sha256(path_of(folder, name)) != record["sha256"]:
+        reason = f"{name} is not the file that its manifest describes"
+        return Problem(name, name, reason)
+    return None
+
+
+def run_options(folder: Path) -> str:
+    """`` PROFILE=... IMAGES=real`` for the make command of a run folder."""
+    profile = Path(folder).name.removesuffix("-real")
+    options = "" if profile == "cpu" else f" PROFILE={profile}"
+    return options + (" IMAGES=real" if profile != Path(folder).name else "")
+
+
+def load(folder: Path, name: str) -> Any:
+    """Read an artifact: a DataFrame, or the path of a folder artifact.
+
+    Raises
+    ------
+    CourseError
+        If it is missing, damaged, or stale. The message names the artifact
+        furthest upstream that is the cause, and the notebook to rerun.
+    """
+    path = path_of(folder, name)
+    problem = stale_because(folder, name)
+    if problem:
+        state = "is out of date" if path.exists() else "was not found"
+        writer = _spec(problem.redo).writer
+        raise CourseError(
+            f"{name} {state} in runs/{Path(folder).name}.",
+            f"{problem.reason}; {problem.redo} is written by {writer}.",
+            f"Run that notebook, or "
+            f"`make course FROM={writer[:2]}{run_options(folder)}`.",
+        )
+    if path.is_dir():
+        return path
+    return (
+        pd.read_csv(path)
+        if path.suffix == ".csv"
+        else pd.read_parquet(path)
+    )

@@ -1,0 +1,306 @@
+"""`start()` and `finish()`: what every notebook does first and last.
+
+A `Run` knows the profile, the knobs, the folders and the artifacts of one
+notebook's run, and remembers what was read and written. It is not a runner:
+`course` runs notebooks, this module serves the one that is running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import artifacts, files, profiles
+from .errors import CourseError
+from .machine import peak_memory_gb, platform_line, versions
+
+NOTEBOOKS = (
+    "01_explore_data",
+    "02_extract_features",
+    "03_build_prompts",
+    "04_finetune_qlora",
+    "05_generate_reports",
+    "06_evaluate_reports",
+    "07_read_cases",
+    "08_audit_protocol",
+    "09_test_grounding",
+    "10_compare_designs",
+    "11_rebuild_paper",
+)
+WARNING = "For research and teaching, not for diagnosis."
+
+
+# --- folders ----------------------------------------------------------------
+
+
+def project_folder() -> Path:
+    """The clone: the nearest folder above with notebooks, or the one that
+    this package lies in, else here."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).parents[2]):
+        if (folder / "notebooks" / f"{NOTEBOOKS[0]}.ipynb").exists():
+            return folder
+    return here
+
+
+def runs_folder() -> Path:
+    """``runs/`` of the project, or ``LLAMAXR_RUNS``."""
+    return Path(os.environ.get("LLAMAXR_RUNS", project_folder() / "runs"))
+
+
+def data_folder() -> Path:
+    """``data/`` of the project, or ``LLAMAXR_DATA``; may be read-only."""
+    return Path(os.environ.get("LLAMAXR_DATA", project_folder() / "data"))
+
+
+def cache_folder() -> Path:
+    """Where caches go: the data folder, or ``runs/cache`` if it is
+    read-only (a class folder, say)."""
+    folder = data_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    return folder if writable else runs_folder() / "cache"
+
+
+# --- the run ----------------------------------------------------------------
+
+
+class Run:
+    """One notebook's run. Made by `start`; knobs are its attributes."""
+
+    def __init__(self, notebook: str, profile: str, images: str | None):
+        self.notebook, self.profile = notebook, profile
+        self.name = profiles.run_name(profile, images)
+        self.images = images or profiles.read()["profiles"][profile]["images"]
+        self.folder = runs_folder() / self.name
+        self.knobs: dict[str, Any] = {}
+        self.inputs: list[str] = []
+        self.outputs: dict[str, Path] = {}
+        self.began = time.perf_counter()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.isupper() and name in self.__dict__.get("knobs", {}):
+            return self.knobs[name]
+        raise AttributeError(
+            f"{name} is not a knob of this notebook (see the parameters "
+            "cell and the call of start())"
+        )
+
+    def load(self, name: str) -> Any:
+        """Read an artifact of this run (`artifacts.load`)."""
+        value = artifacts.load(self.folder, name)
+        if name not in self.inputs:
+            self.inputs.append(name)
+        return value
+
+    def load_if(self, name: str, wanted: bool) -> Any:
+        """`load` if it is wanted, else None."""
+        return self.load(name) if wanted else None
+
+    def save(
+        self,
+        name: str,
+        value: pd.DataFrame | Callable[[Path], Any],
+        inputs: Sequence[str] | None = None,
+    ) -> None:
+        """Write an artifact; its inputs are all that was loaded so far."""
+        self.outputs[name] = artifacts.save(
+            self.folder,
+            name,
+            value,
+            writer=self.notebook,
+            inputs=self.inputs if inputs is None else inputs,
+            parameters={"images": self.images, **self.knobs},
+            versions=versions(),
+        )
+
+    def made_with(self, name: str, knob: str) -> Any:
+        """The value that a knob had when an artifact was written."""
+        self.load(name)
+        record = artifacts.manifest(self.folder, name)
+        assert record is not None
+        return record["parameters"][knob]
+
+    def file(self, kind: str, name: str) -> Path:
+        """Path for a ``tables`` or ``figures`` file; listed by `finish`."""
+        path = self.folder / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.outputs[f"{kind}/{name}"] = path
+        return path
+
+    @property
+    def stamp(self) -> str:
+        """Provenance in one line, for tables and figures."""
+        seed = self.knobs.get("SEED")
+        return " · ".join(
+            [
+                f"LLaMA-XR course, {self.notebook[:2]}",
+                f"profile {self.profile}",
+                f"{self.images} images",
+                *([f"seed {seed}"] if seed is not None else []),
+                time.strftime("%Y-%m-%d"),
+            ]
+        )
+
+    @property
+    def title_note(self) -> str:
+        """" (phantom images)" for runs on drawings, "" for X-rays."""
+        return " (phantom images)" if self.images == "phantom" else ""
+
+    def finish(self) -> None:
+        """Record the run, print what was written and what comes next."""
+        record: dict[str, Any] = {
+            "notebook": self.notebook,
+            "profile": self.profile,
+            "images": self.images,
+            "knobs": self.knobs,
+            "inputs": {
+                name: files.sha256(artifacts.path_of(self.folder, name))
+                for name in self.inputs
+            },
+            "outputs": {
+                path.relative_to(self.folder).as_posix(): files.sha256(
+                    path
+                )
+                for path in self.outputs.values()
+                if path.exists()
+            },
+            "seconds": round(time.perf_counter() - self.began, 1),
+            "peak_memory_gb": peak_memory_gb(),
+            "versions": versions(),
+        }
+        files.write_json(
+            self.folder / "records" / f"{self.notebook}.json", record
+        )
+        place = f"runs/{self.name}"
+        print(
+            f"{self.notebook}: {record['seconds']:.0f} s, peak memory "
+            f"{record['peak_memory_gb']:.1f} GB. Written to {place}:"
+        )
+        for name in record["outputs"]:
+            print(f"  {name}")
+        print(", ".join(f"{k} {v}" for k, v in versions().items()))
+        following = NOTEBOOKS[NOTEBOOKS.index(self.notebook) + 1 :]
+        print(f"Next: {following[0]}" if following else "That was the last.")
+        print(WARNING)
+
+
+def start(
+    notebook: str,
+    profile: str,
+    *,
+    images: str | None = None,
+    make_inputs: bool = False,
+    reads: Sequence[str] = (),
+    **knobs: Any,
+) -> Run:
+    """Open a notebook's run: knobs, folders, inputs, seed.
+
+    Parameters
+    ----------
+    notebook : str
+        Its file name without ``.ipynb``.
+    profile : str
+        A profile of ``profiles.yaml``.
+    images : {"phantom", "real"}, optional
+        None takes the profile's own.
+    make_inputs : bool
+        When inputs are missing, run the earlier notebooks first.
+    reads : sequence of str
+        The artifacts that the notebook needs.
+    **knobs
+        Every knob of the notebook; None takes the profile's value.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    CourseError
+        Unknown profile, images or knob; an input that is missing or stale.
+    """
+    if notebook not in NOTEBOOKS:
+        raise CourseError(
+            f"There is no notebook {notebook!r}.",
+            f"The course has {', '.join(NOTEBOOKS)}.",
+            "Give start() the file name without .ipynb.",
+        )
+    run = Run(notebook, profile, images)
+    known = profiles.knob_table(notebook)
+    if set(knobs) != set(known):
+        raise CourseError(
+            f"The knobs of {notebook} do not match profiles.yaml.",
+            f"Only here: {sorted(set(knobs) - set(known))}; only there: "
+            f"{sorted(set(known) - set(knobs))}.",
+            "Declare the same names in the parameters cell, in start() and "
+            "in profiles.yaml.",
+        )
+    print(f"{notebook} · profile {profile} · {run.images} images")
+    rows = []
+    for knob, given in knobs.items():
+        own = profiles.knob_value(notebook, knob, profile, images)
+        run.knobs[knob] = own if given is None else given
+        origin = "profile" if given is None else "you"
+        paper = profiles.knob_value(notebook, knob, "paper")
+        rows.append((knob, run.knobs[knob], origin, paper))
+    if rows:
+        columns = ["knob", "value", "from", "profile paper"]
+        table = pd.DataFrame(rows, columns=columns)
+        print(table.to_string(index=False))
+    print(f"Run folder: runs/{run.name} · {platform_line()}")
+    _check_inputs(run, reads, make_inputs)
+    seed = int(run.knobs.get("SEED") or 0)
+    random.seed(seed)
+    np.random.seed(seed)
+    return run
+
+
+def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:
+    for attempt in (1, 2):
+        for name in reads:
+            if artifacts.stale_because(run.folder, name):
+                break
+        else:
+            if reads:
+                print(f"Inputs: {', '.join(reads)} [OK]")
+            return
+        if attempt == 2 or not make:
+            artifacts.load(run.folder, name)  # raises, saying what to do
+        earlier = NOTEBOOKS[: NOTEBOOKS.index(run.notebook)]
+        minutes = profiles.read()["profiles"][run.profile]["minutes"]
+        print(
+            f"{name} is not ready: running {earlier[0][:2]} to "
+            f"{earlier[-1][:2]} first (the whole course of this profile "
+            f"takes about {minutes} minutes) ..."
+        )
+        command = [sys.executable, "-m", "llamaxr_utils", "course"]
+        command += ["--profile", run.profile, "--images", run.images]
+        with subprocess.Popen(
+            [*command, "--to", earlier[-1][:2]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                print(line, end="", flush=True)
+
+
+def read_record(folder: Path, notebook: str) -> dict | None:
+    """The record that `Run.finish` wrote, or None."""
+    path = Path(folder) / "records" / f"{notebook}.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None

@@ -1,0 +1,228 @@
+"""Run the notebooks in order: ``make course``.
+
+A notebook is skipped when its source, knobs and inputs are those of its last
+run and its outputs are whole: that is also the resume after a stop. How one
+notebook is executed is the business of `kernel`, what happens inside it that
+of `run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import artifacts, files, profiles, run
+from .errors import CourseError
+from .kernel import execute, shown
+from .pages import read
+
+# --- what is up to date -----------------------------------------------------
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest_of_kit() -> str:
+    code = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return _digest([files.sha256(file) for file in code])
+
+
+def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
+    """What a notebook's result depends on, besides its inputs: hashes.
+
+    ``source`` is the text of the cells: outputs, counts and ids don't count.
+    ``kit`` is the code of this package; when only that changed the notebook
+    is not run again, but the reader is told.
+    """
+    cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
+    knobs = {
+        knob: profiles.knob_value(source.stem, knob, profile, images)
+        for knob in profiles.knob_table(source.stem)
+    }
+    return {
+        "source": _digest(cells),
+        "knobs": _digest(knobs),
+        "kit": _digest_of_kit(),
+    }
+
+
+def _state_path(folder: Path, notebook: str) -> Path:
+    return folder / "records" / f"{notebook}.state.json"
+
+
+def state_then(folder: Path, notebook: str) -> dict[str, str]:
+    """`state_now` as it was at the last whole run, and a hash of the record
+    that `Run.finish` wrote then; empty if there was none."""
+    path = _state_path(folder, notebook)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
+    """Why a notebook must run, in a few words; "" if it is up to date.
+
+    `now` is its `state_now`.
+    """
+    name = source.stem
+    record, then = run.read_record(folder, name), state_then(folder, name)
+    if record is None or not then:
+        return "not run yet"
+    if then["record"] != _digest(record):
+        return "it was run by hand since"
+    for part in ("source", "knobs"):
+        if then[part] != now[part]:
+            return f"its {part} changed"
+    executed = executed_path(folder, name).relative_to(folder).as_posix()
+    for output, recorded in {executed: None, **record["outputs"]}.items():
+        if not (folder / output).exists():
+            return f"{output} is gone"
+        if recorded and files.sha256(folder / output) != recorded:
+            return f"{output} was changed"
+    for artifact, spec in artifacts.ARTIFACTS.items():
+        if spec.file in record["outputs"] or artifact in record["inputs"]:
+            problem = artifacts.stale_because(folder, artifact)
+            if problem:
+                return problem.reason
+    for artifact, recorded in record["inputs"].items():
+        if files.sha256(artifacts.path_of(folder, artifact)) != recorded:
+            return f"{artifact} changed"
+    return ""
+
+
+def executed_path(folder: Path, notebook: str) -> Path:
+    """Where the executed copy of a notebook lies in a run folder."""
+    return folder / "notebooks" / f"{notebook}.ipynb"
+
+
+# --- the course -------------------------------------------------------------
+
+
+def choose(first: str | None = None, last: str | None = None) -> list[str]:
+    """Notebooks from `first` to `last`, by number or name, both included."""
+    ends = []
+    for asked in (first or run.NOTEBOOKS[0], last or run.NOTEBOOKS[-1]):
+        number = asked[:2].rjust(2, "0") if asked.isdigit() else asked
+        named = [n for n in run.NOTEBOOKS if number in (n[:2], n)]
+        if not named:
+            raise CourseError(
+                f"There is no notebook {asked!r}.",
+                f"The course has {', '.join(run.NOTEBOOKS)}.",
+                "Give FROM and TO as numbers, such as FROM=04 TO=06.",
+            )
+        ends.append(run.NOTEBOOKS.index(named[0]))
+    if ends[0] > ends[1]:
+        raise CourseError(
+            f"FROM={first} comes after TO={last}.",
+            "Notebooks run in the order of their numbers.",
+            "Exchange the two.",
+        )
+    return list(run.NOTEBOOKS[ends[0] : ends[1] + 1])
+
+
+def run_course(
+    profile: str = "cpu",
+    images: str | None = None,
+    first: str | None = None,
+    last: str | None = None,
+    force: bool = False,
+) -> pd.DataFrame:
+    """Run the notebooks of a profile, skipping what is up to date.
+
+    Parameters
+    ----------
+    profile, images : str
+        As for `run.start`.
+    first, last : str, optional
+        Number or name; the whole course by default.
+    force : bool
+        Skip nothing.
+
+    Returns
+    -------
+    DataFrame
+        One row a notebook: ``notebook``, ``done`` (ran, skipped),
+        ``seconds``, ``peak_gb`` (of the last run, where skipped).
+
+    Raises
+    ------
+    CourseError
+        Unknown profile, images or notebook; the first failure of a notebook.
+    """
+    name = profiles.run_name(profile, images)
+    images = images or profiles.read()["profiles"][profile]["images"]
+    folder = run.runs_folder() / name
+    parameters = {"PROFILE": profile, "IMAGES": images, "MAKE_INPUTS": False}
+    chosen = choose(first, last)
+    rows, older = [], []
+    for number, notebook in enumerate(chosen, 1):
+        source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
+        if not source.is_file():
+            raise CourseError(
+                f"{source.name} is not in {shown(source.parent)}.",
+                "The course runs the notebooks of the clone.",
+                "Restore it (`git checkout -- notebooks`), or go to the "
+                "clone's folder.",
+            )
+        now = state_now(source, profile, images)
+        reason = "FORCE" if force else why_run(folder, source, now)
+        head = f"[{number}/{len(chosen)}] {notebook}"
+        if reason:
+            print(f"{head}: {reason}", flush=True)
+            _run_and_record(folder, source, parameters, now)
+        record = run.read_record(folder, notebook) or {}
+        done = "ran" if reason else "skipped"
+        seconds, memory = record["seconds"], record["peak_memory_gb"]
+        rows.append((notebook, done, seconds, memory))
+        print(f"{head}: {done}", f"({seconds:.0f} s)", flush=True)
+        then = state_then(folder, notebook)
+        older += [notebook[:2]] if then["kit"] != now["kit"] else []
+    table = pd.DataFrame(
+        rows, columns=["notebook", "done", "seconds", "peak_gb"]
+    )
+    print(f"\n{table.to_string(index=False)}")
+    total = table.loc[table["done"] == "ran", "seconds"].sum()
+    print(f"Total: {total:.0f} s in what ran, {name}, {images} images.\n")
+    for kind in ("notebooks", "tables", "figures"):
+        files = len(list((folder / kind).glob("*")))
+        print(f"{kind.capitalize():10} {shown(folder / kind)} ({files} files)")
+    if older:
+        print(
+            f"llamaxr_utils has changed since {', '.join(older)} ran; "
+            "FORCE=1 runs all."
+        )
+    return table
+
+
+def _run_and_record(
+    folder: Path,
+    source: Path,
+    parameters: Mapping[str, Any],
+    state: Mapping[str, str],
+) -> None:
+    """Execute a notebook; only a whole run leaves a state behind."""
+    notebook = source.stem
+    _state_path(folder, notebook).unlink(missing_ok=True)
+    (folder / "records" / f"{notebook}.json").unlink(missing_ok=True)
+    began = time.perf_counter()
+    execute(source, executed_path(folder, notebook), parameters)
+    record = run.read_record(folder, notebook)
+    if record is None:
+        raise CourseError(
+            f"{notebook} left no record.",
+            "Its last cell must be nb.finish().",
+            "Add that cell.",
+        )
+    # The whole time, kernel and imports included.
+    record["seconds"] = round(time.perf_counter() - began, 1)
+    path = folder / "records" / f"{notebook}.json"
+    files.write_json(path, record)
+    files.write_json(
+        _state_path(folder, notebook), {**state, "record": _digest(record)}
+    )

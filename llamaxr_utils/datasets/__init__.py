@@ -1,0 +1,1 @@
+"""Reports, conditions and images of IU X-ray."""

@@ -1,0 +1,1 @@
+"""Metrics, findings, baselines and cases."""

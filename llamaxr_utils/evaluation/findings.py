@@ -1,0 +1,264 @@
+"""Read a chest X-ray report: which findings it reports, doubts or denies.
+
+``data/findings_rules.csv`` is the table of rules: which words name a finding,
+and which deny or hedge. Made for the language of IU X-ray reports and checked
+against their MeSH headings; it compares reports, it is neither a diagnosis
+nor the CheXpert labeller, whose names it borrows.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from .cleaning import plain
+
+#: CheXpert's 14 names (Irvin et al. 2019, arXiv 1901.07031), then ours.
+CHEXPERT: tuple[str, ...] = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion",
+    "Lung Opacity", "Edema", "Consolidation", "Pneumonia", "Atelectasis",
+    "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+    "Support Devices",
+)  # fmt: skip
+FINDINGS: tuple[str, ...] = CHEXPERT + (
+    "Granuloma", "Hernia", "Emphysema", "Fibrosis", "Degenerative Spine",
+    "Tortuous Aorta", "Calcification", "Scoliosis", "Surgical Clips",
+    "Pacemaker", "Central Line",
+)  # fmt: skip
+#: From strongest to weakest: the strongest mention decides for the report.
+STATES: tuple[str, str, str] = ("present", "uncertain", "absent")
+#: Who has the first has the second.
+IMPLIES = {"Pacemaker": "Support Devices", "Central Line": "Support Devices"}
+#: What a hint (a blunted angle) gives way to in its own sentence.
+CAUSES = ("Pleural Effusion", "Pleural Other", "Fibrosis")
+#: How the table is read. Column ``says``: "as worded", the cues around the
+#: phrase decide; "absent" and "uncertain", the phrase itself says so; "hint",
+#: uncertain if the report says nothing else about it; "not meant", looks like
+#: the finding and is not; "words", a list that others call by its name in
+#: capitals; "cue", denies or hedges what stands before or after it. In a
+#: phrase ``..`` is up to seven words without a comma, ``...`` up to ten with
+#: commas, ``*`` any ending, ``/`` either word, ``+`` any number of them,
+#: ``$`` the end of the clause.
+RULES_FILE = Path(__file__).parents[1] / "data" / "findings_rules.csv"
+GAPS = {"..": r"(?: [^ ,]+){0,7}?", "...": r"(?: [^ ]+){0,10}?"}
+
+#: Where a clause ends: a contrast, or a comma that begins a new statement.
+CLAUSE = re.compile(
+    r" (?:but|however|except|although|though|aside from|apart from|other than"
+    r"|whereas|while|nevertheless|(?:, and|,|and) there (?:is|are|has)"
+    r"|(?:, and|,|and(?= the))(?= (?:the (?:\w+ ){1,7}"
+    r"|(?:(?!(?:and|n?or) )\w+ ){1,3})"
+    r"(?:is|are|appears?|remains?|demonstrates?) "
+    r"(?!seen|identified|noted|present|evident|demonstrated|visuali|apprec"
+    r"|detected|visible|found|not)))(?= )"
+)
+#: Where a denial and a hedge end inside a clause.
+_STOP = (
+    r" (?:(?<!consistent )(?<!compatible )(?<!associated )with"
+    r"|(?:seen|identified|noted) ,|(?:,|and) (?:stable|unchanged|persistent"
+    r"|mild(?:ly)?|minimal(?:ly)?|moderate|possible|probable|likely|again)"
+)
+STOP = {
+    "no": re.compile(_STOP + "|due to|secondary to|because of) "),
+    "maybe": re.compile(_STOP + ") "),
+}
+#: "atelectasis or scar": one of the two, so neither is certain.
+OR = re.compile(r"(?: ,)?(?: \w+){0,4} (?:or|versus|/)(?: \w+){0,2} ")
+VERB = re.compile(r"\b(?:is|are|was|has|have|with|remains?)\b")
+#: Sentences that speak of the examination, not of the patient.
+ADVICE = re.compile(r"\b(?:please note|more sensitive|evaluation for)\b")
+
+#: Words after which a sentence is cut: a model that never stops, not prose.
+LONGEST = 150
+
+Span = tuple[int, int]
+
+
+def _read_rules(file: Path) -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
+    """The table -> cues by name, rules as (finding, says, pattern)."""
+    with open(file, newline="", encoding="utf-8") as lines:
+        rows = [
+            (row["name"], row["says"], row["phrases"].split(";"))
+            for row in csv.DictReader(lines)
+        ]
+    words = {name: items for name, says, items in rows if says == "words"}
+
+    def token(text: str) -> str:
+        if text in GAPS:
+            return GAPS[text]
+        if text == "$":
+            return "(?= $)"
+        if text.endswith("+"):
+            return rf"(?:{token(text[:-1])})*"
+        options = [w for o in text.split("/") for w in words.get(o, [o])]
+        escaped = [re.escape(o.strip()) for o in options]
+        return rf" (?:{'|'.join(escaped)})".replace(r"\*", r"\w*")
+
+    def pattern(phrases: list[str]) -> re.Pattern[str]:
+        each = [
+            "".join(token(t) for t in phrase.split()) for phrase in phrases
+        ]
+        return re.compile(rf"(?:{'|'.join(each)})(?!\w)".replace(r"\ ", " "))
+
+    cues = {
+        name: pattern(items) for name, says, items in rows if says == "cue"
+    }
+    rules = [
+        (name, says, pattern(items))
+        for name, says, items in rows
+        if says not in ("words", "cue")
+    ]
+    return cues, rules
+
+
+CUES, RULES = _read_rules(RULES_FILE)
+
+
+def _touches(span: Span, others: list[Span]) -> bool:
+    return any(start < span[1] and span[0] < end for start, end in others)
+
+
+def _reached(span: Span, kind: str, cues: dict, clause: str) -> bool:
+    """Does a cue of this kind ("no", "maybe") reach the mention?
+
+    From before: it begins before the mention ends ("heart is not enlarged")
+    and nothing between stops it. From behind: one verb between, not two.
+    """
+    return any(
+        start < span[1] and not STOP[kind].search(clause, end, span[1])
+        for start, end in cues[f"{kind} before"]
+    ) or any(
+        start >= span[1] and len(VERB.findall(clause[span[1] : start])) < 2
+        for start, _ in cues[f"{kind} after"]
+    )
+
+
+def _label_clause(clause: str) -> list[tuple[str, str]]:
+    """(finding, state) for every mention; a state may still be "hint"."""
+    spans = {
+        name: [match.span() for match in pattern.finditer(clause)]
+        for name, pattern in CUES.items()
+    }
+    for name in ("no before", "no after"):
+        spans[name] = [
+            span
+            for span in spans[name]
+            if not _touches(span, spans["no denial"])
+        ]
+    mentions: list[tuple[str, str, Span]] = []
+    other: list[tuple[str, Span]] = []
+    for finding, says, pattern in RULES:
+        for match in pattern.finditer(clause):
+            span, state = match.span(), says
+            if says == "not meant":
+                other.append((finding, span))
+                continue
+            if says == "absent":
+                # "the lungs are not clear" says nothing is absent
+                if CUES["no before"].search(clause, *span):
+                    continue
+            elif _reached(span, "no", spans, clause):
+                state = "absent"
+            elif _reached(span, "maybe", spans, clause):
+                state = "uncertain"
+            elif says == "as worded":
+                state = "present"
+            mentions.append((finding, state, span))
+    mentions = [
+        (finding, state, span)
+        for finding, state, span in mentions
+        if not _touches(span, [s for f, s in other if f == finding])
+    ]
+    either = {
+        span
+        for first, state, one in mentions
+        for second, state_2, two in mentions
+        if first != second and state == "present" and state_2 != "absent"
+        and OR.fullmatch(clause[one[1] : two[0] + 1])
+        and not any(one[1] <= span[0] < two[0] for _, _, span in mentions)
+        for span in (one, two)
+    }  # fmt: skip
+    return [
+        (finding, "uncertain" if span in either else state)
+        for finding, state, span in mentions
+    ]
+
+
+@lru_cache(maxsize=20_000)
+def _label_sentence(sentence: str) -> tuple[tuple[str, str], ...]:
+    if ADVICE.search(sentence):
+        return ()
+    clauses = CLAUSE.split(f" {sentence} ")
+    found = [pair for clause in clauses for pair in _label_clause(clause)]
+    named = {finding for finding, state in found if state != "hint"}
+    return tuple(
+        pair
+        for pair in found
+        if pair[1] != "hint" or not named.intersection(CAUSES)
+    )
+
+
+def split_sentences(text: str) -> list[str]:
+    """Report -> sentences as the rules read them.
+
+    Lower case, ASCII, hyphens as blanks, colons too, commas and slashes
+    standing alone;
+    a full stop ends a sentence unless it stands inside a number, and so does
+    a line break before a capital, a digit or a bullet.
+    """
+    text = re.sub(r"\s*[\r\n]\s*(?=[A-Z0-9*-])", " . ", text).lower()
+    text = re.sub(r"[^ -~]+", " ", text)
+    text = re.sub(r"\band ?/ ?or\b|\bvs\b\.?", "versus", text)
+    sentences = []
+    for part in re.split(r"[.?!;]+(?=\s|$)|(?<=[a-z])\.(?=[a-z])", text):
+        part = re.sub(r"[,()\[\]\"]", " , ", part).replace("/", " / ")
+        part = re.sub("[:-]", " ", part)
+        words = part.split()
+        if re.search("[a-z]", part):
+            for i in range(0, len(words), LONGEST):
+                sentences.append(" ".join(words[i : i + LONGEST]))
+    return sentences
+
+
+def label_report(text: str | None) -> dict[str, str]:
+    """Label one report.
+
+    Parameters
+    ----------
+    text : str or None
+        Findings, impression, or both; any case, line breaks allowed.
+
+    Returns
+    -------
+    dict of str to str
+        Finding -> "present", "uncertain" or "absent", in the order of
+        `FINDINGS`; a finding that is not mentioned has no key. ``No Finding``
+        is present when nothing else is present or uncertain, else absent. A
+        text without a word (None, blank, "...") gives an empty dict: it says
+        nothing, not even that the chest is normal.
+
+    Notes
+    -----
+    The strongest mention wins (present, uncertain, absent). Consolidation,
+    pneumonia and atelectasis are not also counted as lung opacity, nor a
+    calcified granuloma as calcification: as in the MeSH headings.
+    """
+    if not isinstance(text, str):
+        text = plain(text)
+    sentences = split_sentences(text)
+    ranks = (*STATES, "hint")
+    states: dict[str, str] = {}
+    for finding, state in (p for s in sentences for p in _label_sentence(s)):
+        names = [finding]
+        if state != "absent" and finding in IMPLIES:
+            names.append(IMPLIES[finding])
+        for name in names:
+            best = min(state, states.get(name, state), key=ranks.index)
+            states[name] = best
+    states = {n: "uncertain" if s == "hint" else s for n, s in states.items()}
+    if sentences:
+        healthy = all(state == "absent" for state in states.values())
+        states["No Finding"] = "present" if healthy else "absent"
+    return {name: states[name] for name in FINDINGS if name in states}

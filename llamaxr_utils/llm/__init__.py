@@ -1,0 +1,1 @@
+"""Prompts, base models, fine-tuning and decoding."""

@@ -1,0 +1,1 @@
+"""What is asked of a finished run: grounding, audit, designs, report."""

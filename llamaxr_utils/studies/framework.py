@@ -1,0 +1,221 @@
+"""Figures 1 and 2 of the paper, drawn from facts.
+
+The framework with the shapes that really pass along its arrows, and the 18
+classes with their prevalence in IU X-ray. No X-ray and no report text is in
+them; what a run measured is not drawn here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ..course import plots
+from ..datasets import mesh, phantoms
+from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
+from ..evaluation.findings import FINDINGS, label_report
+
+#: Llama 3.1 8B (its config.json, arXiv 2407.21783): blocks, width, and the
+#: seven linear layers of a block as (inputs, outputs).
+LAYERS, WIDTH, VOCABULARY = 32, 4096, 128_256
+LINEAR = {
+    "q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024),
+    "o": (4096, 4096), "gate": (4096, 14336), "up": (4096, 14336),
+    "down": (14336, 4096),
+}  # fmt: skip
+#: What the readers of a text label call a condition of the 18.
+IN_REPORTS = {"Effusion": "Pleural Effusion"}
+ALT = {
+    "figure-1": "Flow chart. Two drawn X-rays, frontal and lateral, pass "
+    "through the same frozen DenseNet-121: 1 x 224 x 224 pixels, feature map "
+    "1024 x 7 x 7, vector of 1024, 18 scores a view. The 2 x 18 scores "
+    "become text in the Alpaca prompt; a 4-bit Llama 3.1 8B with trainable "
+    "LoRA matrices (41,943,040 parameters) writes the report from it.",
+    "figure-2": "The 18 classes in two orders, that of the network's outputs "
+    "and that of the prompt, joined by lines: only two keep their place. "
+    "Beside them bars: the percentage of IU X-ray studies that name the "
+    "class in MeSH headings and in the report. Lung Opacity, Nodule and "
+    "Cardiomegaly lead; Mass, Pneumothorax and Consolidation are rarest.",
+}
+
+
+def lora_parameters(rank: int) -> int:
+    """Trainable parameters of LoRA on the seven linear layers of every
+    block of Llama 3.1 8B: rank x (inputs + outputs) each. Rank 16 gives the
+    paper's 41,943,040 (section 3.5)."""
+    return LAYERS * rank * sum(a + b for a, b in LINEAR.values())
+
+
+# --- Figure 1 ---------------------------------------------------------------
+
+
+#: The boxes of Figure 1: left, bottom, width, height, head, words.
+BOXES = (
+    (3.4, 2.95, 2.1, 3.3, "DenseNet-121",
+     "the same for both views,\ndensenet121-res224-all\n6,966,034 parameters"),
+    (7.15, 2.95, 1.4, 3.3, "Mean", "over the 49 places"),
+    (9.65, 2.95, 2.0, 3.3, "18 outputs",
+     "linear, sigmoid,\n0.5 = operating point"),
+    (1.05, 0.45, 2.5, 1.6, "Alpaca prompt",
+     "instruction, 36 numbers\nas text, ### Response:"),
+    (5.05, 0.45, 2.6, 1.6, "Llama 3.1 8B",
+     f"4-bit weights, {LAYERS} blocks,\nwidth {WIDTH:,}"),
+    (8.1, 0.45, 2.35, 1.6, "LoRA, rank 16",
+     f"7 layers a block,\n{lora_parameters(16):,} parameters"),
+    (11.95, 0.45, 1.35, 1.6, "Report", "m tokens"),
+)  # fmt: skip
+#: Its arrows, left to right: from, to, height, the shape of what passes.
+ARROWS = tuple(
+    (*arrow[:2], y, arrow[2])
+    for y in (5.5, 3.7)
+    for arrow in ((1.65, 3.35, "1 × 224 × 224"), (5.55, 7.1, "1024 × 7 × 7"),
+                  (8.6, 9.6, "1024"), (11.7, 12.55, "18"))
+) + (
+    (0.4, 1.0, 1.25, ""), (3.6, 5.0, 1.25, "n tokens"),
+    (10.5, 11.9, 1.25, f"m × {VOCABULARY:,}"),
+)  # fmt: skip
+
+
+def draw_framework() -> Any:
+    """Figure 1: from two X-rays to a report, with the shapes on the arrows.
+
+    Grey boxes are frozen or fixed, the hatched one is trained. The X-rays in
+    it are phantoms.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    from matplotlib.patches import FancyBboxPatch
+
+    figure, axis = plots.canvas(10, 4.9)
+    axis.axis("off")
+    middle = {"ha": "center", "va": "center", "size": 7.5}
+    for view, y in zip(VIEWS, (4.75, 2.95)):
+        image = phantoms.draw("preview-1", ["normal"], view, 224)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255,
+                    extent=(0.1, 1.6, y, y + 1.5))
+        axis.text(0.85, y - 0.15, f"{view} (drawn)", **middle)
+    for x, y, w, h, head, words in BOXES:
+        trained = head.startswith("LoRA")
+        box = FancyBboxPatch(
+            (x, y), w, h, boxstyle="round,pad=0,rounding_size=0.08",
+            fc="white" if trained else "0.92", ec="black",
+            lw=2 if trained else 1, hatch="///" if trained else None,
+        )
+        box.set_hatch_linewidth(0.4)
+        axis.add_patch(box)
+        ground = {"fc": box.get_facecolor(), "ec": "none", "pad": 1.5}
+        x, y = x + w / 2, y + h / 2
+        axis.text(x, y - 0.2, words, bbox=ground, **middle)
+        axis.text(x, y + 0.25, head, bbox=ground, weight="bold",
+                  **middle | {"size": 9})
+    for start, end, y, shape in ARROWS:
+        axis.annotate("", (end, y), (start, y), arrowprops={
+            "arrowstyle": "-|>", "color": "black", "shrinkA": 0,
+            "shrinkB": 0})
+        axis.text((start + end) / 2, y + 0.17, shape, **middle)
+    axis.plot([12.55, 12.55], [3.7, 5.5], color="black", lw=1)
+    axis.plot([12.55, 13, 13, 0.4, 0.4], [4.6, 4.6, 2.3, 2.3, 1.25],
+              color="black", lw=1)
+    axis.text(6.7, 2.47, "2 × 18 = 36 numbers, frontal first", **middle)
+    axis.text(7.87, 1.25, "+", **middle | {"size": 14})
+    axis.text(0.05, 0.05, "grey: frozen or fixed · hatched, thick: trained, "
+              "on the report's words", **middle | {"ha": "left"})
+    axis.set(xlim=(0, 13.4), ylim=(0, 6.5), aspect="auto")
+    axis.set_title("Figure 1, redrawn: two X-rays, 36 scores, one report")
+    return figure
+
+
+# --- Figure 2 ---------------------------------------------------------------
+
+
+def prevalence(studies: pd.DataFrame) -> pd.DataFrame:
+    """How often the 18 classes occur in IU X-ray: counts only.
+
+    Parameters
+    ----------
+    studies : DataFrame
+        `reports.load_studies`: ``mesh``, ``status``, ``findings``,
+        ``impression``.
+
+    Returns
+    -------
+    DataFrame
+        ``condition``; ``prompt_position`` and ``network_position`` (1 to
+        18); ``mesh``: studies whose headings name it, ``of_mesh``: studies
+        that are indexed; ``report``: studies whose findings or impression
+        state it (`findings`, "present"; missing where that labeller has no
+        such class), ``of_report``: studies with text.
+    """
+    indexed = studies[studies["status"] != "not indexed"]
+    named = pd.DataFrame([mesh.labels(m) for m in indexed["mesh"]]).sum()
+    texts = (studies["findings"] + " " + studies["impression"]).str.strip()
+    texts = texts[texts != ""]
+    stated = pd.DataFrame([label_report(t) for t in texts]).eq("present")
+    rows = []
+    for i, name in enumerate(CONDITIONS, 1):
+        label = IN_REPORTS.get(name, name)
+        said = int(stated[label].sum()) if label in stated else 0
+        report = said if label in FINDINGS else None
+        place = NATIVE_ORDER.index(name) + 1
+        rows.append((name, i, place, int(named[name]), len(indexed), report))
+    columns = ["condition", "prompt_position", "network_position", "mesh"]
+    table = pd.DataFrame(rows, columns=[*columns, "of_mesh", "report"])
+    table["report"] = table["report"].astype("Int64")
+    return table.assign(of_report=len(texts))
+
+
+def draw_classes(table: pd.DataFrame) -> Any:
+    """Figure 2: the 18 classes, two orders, prevalence in IU X-ray.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `prevalence`.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9, 5.2), width_ratios=(1.25, 1), sharey=True
+    )
+    y, dark = table["prompt_position"], sns.color_palette(plots.PALETTE)[0]
+    for row in table.itertuples():
+        kept = row.network_position == row.prompt_position
+        left.plot([0, 1], [row.network_position, row.prompt_position],
+                  color="black" if kept else "0.6", lw=2.2 if kept else 1)
+        for x, ha, place in ((-0.04, "right", row.network_position),
+                             (1.04, "left", row.prompt_position)):
+            words = f"{place:2d}  {row.condition}"
+            words = f"{row.condition}  {place:2d}" if x < 0 else words
+            left.text(x, place, words, ha=ha, va="center", size=8,
+                      weight="bold" if kept else None)
+    left.set(xlim=(-1.15, 2.25), ylim=(18.7, 0.3))
+    left.axis("off")
+    left.set_title("network's outputs          prompt", loc="center", size=9)
+    share = 100 * table["mesh"] / table["of_mesh"]
+    said = (100 * table["report"] / table["of_report"]).astype(float)
+    right.barh(y - 0.2, share, 0.38, color=dark, ec="black", lw=0.5,
+               label=f"MeSH headings ({table['of_mesh'][0]:,} studies)")
+    right.barh(y + 0.2, said.fillna(0), 0.38, color="white", ec="black",
+               lw=0.8, hatch="////",
+               label=f"stated in the report ({table['of_report'][0]:,})")
+    for place in y[said.isna()]:
+        right.text(0.15, place + 0.22, "not labelled in reports", size=6,
+                   va="center", color="0.25")
+    right.set(xlabel="% of studies")
+    right.grid(axis="y", visible=False)
+    right.spines["left"].set_visible(False)
+    right.tick_params(axis="y", left=False, labelleft=False)
+    right.legend(loc="lower right", fontsize=8)
+    right.annotate("nodules, masses too", (11.8, 12.2), size=6,
+                   va="center", color="0.25", annotation_clip=False)
+    figure.suptitle("Figure 2, redrawn: the 18 classes in two orders, and "
+                    "their prevalence in IU X-ray", x=0.01, ha="left")
+    return figure

@@ -1,0 +1,311 @@
+"""Every table and figure of the paper beside what the runs on disk give.
+
+Reads the registry (``figures/README.md``), the records of finished notebooks
+and their tables and figures; computes nothing anew but counts, and trains
+nothing. `reproduction` puts all of it on one page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from ..course import artifacts, files, profiles, tables
+from ..course.errors import CourseError
+from ..course.run import NOTEBOOKS, project_folder, read_record, runs_folder
+from ..datasets.conditions import NATIVE_ORDER
+from ..datasets.reports import DATA, load_image_ids, load_studies
+from ..vision.backbones import RELEASED
+from .framework import lora_parameters
+
+STATUSES = ("rebuilt", "quoted", "yours", "needs a GPU run")
+TRAINABLE = 41_943_040  #: parameters, by the paper's section 3.5
+#: Tables of the course with these columns hold numbers of systems, as the
+#: artifact ``summary`` does.
+SUMMARY = {"system", "protocol", "split", "n", "metric", "value", "low"}
+KINDS = (("tables", ".md"), ("tables", ".html"), ("figures", ".png"))
+NO_NUMBER = ("figure-2", "figure-3", "figure-4", "table-1", "table-2",
+             "table-4", "table-5", "table-6")  # fmt: skip
+COLUMNS = ["item", "quantity", "paper", "computed here", "difference",
+           "verdict", "why", "from"]  # fmt: skip
+
+
+# --- the registry -----------------------------------------------------------
+
+
+def registry(path: Path | None = None) -> pd.DataFrame:
+    """The table in ``figures/README.md``, one row a paper item.
+
+    Returns
+    -------
+    DataFrame
+        ``item`` (figure-1), ``title``, ``notebook`` (two digits), ``tag``
+        (paper:figure-1), ``file`` (inside a run folder), ``committed``
+        (inside figures/, or ""), ``status`` (words of `STATUSES`).
+
+    Raises
+    ------
+    CourseError
+        If the file is missing or has no such table.
+    """
+    path = path or project_folder() / "figures" / "README.md"
+    text = path.read_text("utf-8") if path.is_file() else ""
+    rows = []
+    for line in text.splitlines():
+        cells = [c.strip().strip("`") for c in line.strip("|").split("|")]
+        named = re.match(r"(Figure|Table) (\d+) \((.+)\)$", cells[0])
+        if named and len(cells) == 6:
+            item = f"{named[1].lower()}-{named[2]}"
+            rows.append((item, f"{named[1]} {named[2]}: {named[3]}",
+                         *cells[1:]))
+    if not rows:
+        raise CourseError(
+            "The registry of paper items was not found.",
+            f"It is a table in {path.parent.name}/{path.name}.",
+            "Run the notebook inside a clone of the course.",
+        )
+    columns = ["item", "title", "notebook", "tag", "file", "committed"]
+    table = pd.DataFrame(rows, columns=[*columns, "status"])
+    return table.replace({"committed": {"–": ""}})
+
+
+# --- what is on disk --------------------------------------------------------
+
+
+class Output(NamedTuple):
+    """A table or figure that a finished notebook wrote."""
+
+    run: str
+    notebook: str
+    name: str  #: ``table-3``
+    path: Path  #: the Markdown of a table, the PNG of a figure, a page
+    changed: bool  #: not the file that the notebook's record describes
+
+
+def images_of(name: str) -> str:
+    """"phantom" or "real" for the name of a run folder, "" for others."""
+    for profile in profiles.read()["profiles"]:
+        for images in profiles.IMAGE_SOURCES:
+            if profiles.run_name(profile, images) == name:
+                return images
+    return ""
+
+
+def _command(name: str, first: str = "", last: str = "") -> str:
+    """``make course`` for (a part of) a run."""
+    ends = f" FROM={first}" if first else ""
+    ends += f" TO={last}" if last else ""
+    return f"make course{ends}{artifacts.run_options(Path(name))}"
+
+
+def runs_on_disk() -> pd.DataFrame:
+    """The runs in ``runs/``, and those that the course could have.
+
+    Returns
+    -------
+    DataFrame
+        ``run``, ``images``, ``finished`` and ``missing`` (numbers of
+        notebooks 01 to 10), ``do`` (the command for what is missing), one
+        row a run folder; then a row for each profile that has none.
+    """
+    home = runs_folder()
+    there = sorted(p.name for p in home.glob("*") if images_of(p.name))
+    rows = []
+    for name in dict.fromkeys([*there, *profiles.read()["profiles"]]):
+        known = {n[:2] for n in NOTEBOOKS if read_record(home / name, n)}
+        missing = [n[:2] for n in NOTEBOOKS[:-1] if n[:2] not in known]
+        # In between, the runner skips what is up to date.
+        ends = (missing[0], missing[-1]) if known and missing else ()
+        do = _command(name, *ends) if missing else ""
+        known -= {NOTEBOOKS[-1][:2]}
+        rows.append((name, images_of(name), " ".join(sorted(known)),
+                     " ".join(missing), do))
+    columns = ["run", "images", "finished", "missing", "do"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def outputs(name: str) -> Iterator[Output]:
+    """Tables, figures and pages of a run's finished notebooks, in order."""
+    folder = runs_folder() / name
+    for notebook in NOTEBOOKS[:-1]:
+        record = read_record(folder, notebook) or {"outputs": {}}
+        for written, recorded in record["outputs"].items():
+            path = folder / written
+            kind = (path.parent.name, path.suffix)
+            if path.is_file() and kind in KINDS:
+                other = files.sha256(path) != recorded
+                yield Output(name, notebook, path.stem, path, other)
+
+
+# --- beside the paper -------------------------------------------------------
+
+
+def _counted() -> Iterator[tuple]:
+    """What can be counted or multiplied, whatever was run."""
+    quoted = tables.published_results().set_index("system")
+    own, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
+    counts: list[tuple[str, str, int, int, str]] = [
+        ("figure-1", "trainable parameters", TRAINABLE, lora_parameters(16),
+         "Llama 3.1 8B, rank 16 on seven layers a block"),
+        ("table-2", "reports", 3955, len(load_studies()), "the reports"),
+        ("table-2", "images", 7470, len(load_image_ids()), "the reports"),
+    ]
+    for item, what, paper, value, where in counts:
+        word = "reproduced" if paper == value else "differs"
+        yield (item, what, paper, value, value - paper, word,
+               "counted, exact", where)
+    for metric, printed in (("ROUGE-L", 4.34), ("METEOR", 54.13)):
+        gain = 100 * (own[metric] / rest[metric].max() - 1)
+        why = "right as a division, but of two protocols, llamaxr and r2gen"
+        yield ("table-3", f"gain in {metric}, %", printed, gain, None,
+               "not comparable", why, "the paper's rows")
+
+
+def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
+    """A table of a run, None if it is missing, damaged or out of date.
+
+    Inputs that were not brought along (an adapter left on Colab) are no
+    objection; inputs that are there must be the recorded ones.
+    """
+    folder = runs_folder() / name
+    record = artifacts.manifest(folder, artifact)
+    path = artifacts.path_of(folder, artifact)
+    if record is None or files.sha256(path) != record["sha256"]:
+        return None
+    for source, recorded in record["inputs"].items():
+        other = artifacts.path_of(folder, source)
+        if other.exists() and files.sha256(other) != recorded:
+            return None
+    read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
+    return read(path)
+
+
+def _summaries(name: str) -> Iterator[pd.DataFrame]:
+    """Numbers of systems that a run holds, in the columns of `SUMMARY`."""
+    own = _artifact(name, "summary")
+    if own is not None:
+        yield own
+    for output in outputs(name):
+        csv = output.path.with_suffix(".csv")
+        if csv.is_file() and not output.changed:
+            table = pd.read_csv(csv)
+            if set(table) >= SUMMARY:
+                yield table
+
+
+def _measured(name: str, split: str | None) -> Iterator[tuple]:
+    """Rows of Table 3 that a run has numbers for; always the paper's own."""
+    record = artifacts.manifest(runs_folder() / name, "prompts")
+    base = (record or {"parameters": {}})["parameters"].get("BASE", "")
+    parts = [f"{images_of(name)} images", *([base] if base else [])]
+    source = f"{name} ({', '.join(parts)})"
+    rows = pd.concat([pd.DataFrame(columns=[*SUMMARY, "images", "note"]),
+                      *_summaries(name)]).drop_duplicates()
+    public = set(tables.published_results()["system"]) & set(rows["system"])
+    pairs = [("this run", "LLaMA-XR"), *((s, s) for s in sorted(public))]
+    for system, paper in pairs:
+        beside = tables.compare_with_paper(
+            rows, system, paper, paper_split=split,
+            command=_command(name, last="06"),
+        )
+        for row in beside.itertuples(index=False, name=None):
+            metric, _, _, printed, value, gap, word, why = row
+            yield ("table-3", f"{paper}: {metric}", printed, value, gap,
+                   word, why, source)
+    training = runs_folder() / name / "tables" / "training.csv"
+    if training.is_file() and base:
+        facts = pd.read_csv(training, index_col=0).iloc[:, 0]
+        count = str(facts.get("trainable parameters", "")).replace(",", "")
+        if count.isdigit():
+            same = base == "llama-3.1-8b"
+            gap = int(count) - TRAINABLE if same else None
+            word = "differs" if gap else "reproduced"
+            yield ("figure-1", "trainable parameters", TRAINABLE,
+                   int(count), gap, word if same else "not comparable",
+                   "counted in the model" if same else f"the base is {base}",
+                   source)
+
+
+def _golden(names: list[str]) -> tuple:
+    """The 36 scores printed in Figure 4, those of study CXR24."""
+    what = "36 scores of CXR24, largest difference"
+    for name in names:
+        scores = _artifact(name, "image_scores")
+        if images_of(name) != "real" or scores is None:
+            continue
+        scores = scores[(scores["study_id"] == "CXR24")
+                        & (scores["backbone"] == RELEASED)]
+        if len(scores) == 2:
+            ours = scores.sort_values("view")[list(NATIVE_ORDER)]
+            printed = pd.read_csv(DATA / "figure_4_scores.csv")
+            gap = abs(ours.to_numpy().T - printed[["first", "second"]])
+            largest = float(gap.to_numpy().max())
+            word = "reproduced" if largest < 0.001 else "differs"
+            why = "reproduced: within 0.001, in the network's own order"
+            return ("figure-4", what, 0.0, largest, largest, word, why, name)
+    return ("figure-4", what, 0.0, None, None, "not run",
+            _command("paper", last="02"), "paper")
+
+
+def _shown_only(names: list[str], items: pd.DataFrame) -> Iterator[tuple]:
+    """Items without a number to compare: shown, or not run."""
+    written = {name: {o.name for o in outputs(name)} for name in names}
+    for row in items[items["item"].isin(NO_NUMBER)].itertuples():
+        where = ", ".join(n for n in names if row.item in written[n])
+        why, word = "shown; the paper prints no number", "not comparable"
+        if row.item == "table-4":
+            why = "shown; the paper's numbers are those of one pair"
+        if not where:
+            number, word = str(row.notebook), "not run"
+            why = _command(names[0], number, number)
+        yield (row.item, "shown whole", None, None, None, word, why,
+               where or names[0])
+
+
+def compare(paper_split: str = "unknown") -> pd.DataFrame:
+    """Each number of the paper beside ours, for every run on disk.
+
+    Parameters
+    ----------
+    paper_split : {"unknown", "r2gen", "random"}
+        What the paper's split is taken to be; it published none.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`, by item: ``verdict`` is one of `tables.VERDICTS`.
+        The paper's own run always has its lines, "not run" without it;
+        the tests' run (smoke) has some only where there is no other.
+    """
+    items, runs = registry(), runs_on_disk()
+    rows = list(_counted())
+    names = list(runs.loc[runs["finished"] != "", "run"])
+    names = [n for n in names if not n.startswith("smoke")] or names
+    for name in dict.fromkeys([*names, "paper"]):
+        rows += _measured(name, None if paper_split == "unknown"
+                          else paper_split)
+    rows += [_golden(names), *_shown_only(names or ["cpu"], items)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table[COLUMNS[2:5]] = table[COLUMNS[2:5]].astype(float)
+    order = {item: i for i, item in enumerate(items["item"])}
+    return table.sort_values("item", key=lambda c: c.map(order),
+                             kind="stable", ignore_index=True)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """`compare` as text: counts without decimals, "–" where nothing is."""
+    shown = table.astype({c: object for c in COLUMNS[2:5]})
+    for i, row in table.iterrows():
+        paper = row["paper"]
+        digits = 3 if paper < 1 else 0 if paper % 1 == 0 else 2
+        for column in COLUMNS[2:5]:
+            sign = "+" if column == "difference" else ""
+            value = row[column]
+            shown.loc[i, column] = (  # type: ignore[index]
+                "–" if pd.isna(value) else f"{value:{sign},.{digits}f}"
+            )
+    return shown

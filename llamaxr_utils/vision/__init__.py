@@ -1,0 +1,1 @@
+"""Image networks, their scores and what they look at."""

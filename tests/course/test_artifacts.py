@@ -1,0 +1,318 @@
+"""Artifacts: whole or not at all, one writer, stale ones are refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from llamaxr_utils.course import artifacts, files
+from llamaxr_utils.course.errors import CourseError
+
+#: One way, no way back: artifact -> what it is made from.
+CHAIN = {
+    "studies": [],
+    "views": [],
+    "backbone": ["views"],
+    "image_scores": ["studies", "views", "backbone"],
+    "operating_points": ["image_scores"],
+    "tokenizer": ["studies"],
+    "prompts": ["studies", "image_scores", "operating_points", "tokenizer"],
+    "base_model": ["studies", "tokenizer"],
+    "adapter": ["prompts", "base_model"],
+    "training_log": ["prompts"],
+    "generations": ["prompts", "adapter", "base_model"],
+    "metrics": ["generations", "studies"],
+    "summary": ["metrics"],
+}
+BELOW_SCORES = (
+    ["operating_points", "prompts", "adapter", "training_log"]
+    + ["generations", "metrics", "summary"]
+)
+
+
+def table(name: str, rows: int = 3) -> pd.DataFrame:
+    columns = artifacts.ARTIFACTS[name].columns
+    return pd.DataFrame(
+        {c: [f"{c} {row}" for row in range(rows)] for c in columns}
+    )
+
+
+def save(folder: Path, name: str, **options) -> Path:
+    spec = artifacts.ARTIFACTS[name]
+
+    def fill(place: Path) -> None:
+        place.mkdir()
+        (place / "weights.bin").write_bytes(name.encode())
+
+    value = table(name) if spec.columns else fill
+    options = {"writer": spec.writer, "inputs": CHAIN[name], **options}
+    return artifacts.save(folder, name, value, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder, ``cpu``, with every artifact in it."""
+    for name in CHAIN:
+        save(tmp_path / "cpu", name)
+    return tmp_path / "cpu"
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+# --- save and load ----------------------------------------------------------
+
+
+def test_the_chain_covers_every_artifact():
+    assert set(CHAIN) == set(artifacts.ARTIFACTS)
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_what_was_saved_is_loaded(folder, name):
+    loaded = artifacts.load(folder, name)
+    if artifacts.ARTIFACTS[name].columns:
+        pd.testing.assert_frame_equal(loaded, table(name), check_dtype=False)
+    else:
+        assert (loaded / "weights.bin").read_bytes() == name.encode()
+
+
+def test_a_manifest_says_where_an_artifact_comes_from(folder):
+    save(folder, "prompts", parameters={"SEED": 3}, versions={"torch": "2"})
+    found = artifacts.manifest(folder, "prompts")
+    assert found["schema_version"] == artifacts.SCHEMA_VERSION
+    assert found["writer"] == "03_build_prompts"
+    assert found["parameters"] == {"SEED": 3}
+    assert found["versions"] == {"torch": "2"}
+    assert found["sha256"] == files.sha256(folder / "prompts.parquet")
+    assert found["inputs"]["studies"] == files.sha256(
+        folder / "studies.parquet"
+    )
+
+
+def test_only_its_writer_writes_an_artifact(folder):
+    with pytest.raises(CourseError, match="one writer; this one's is 02_"):
+        save(folder, "image_scores", writer="03_build_prompts")
+
+
+def test_a_table_without_its_columns_is_refused(folder):
+    half = table("prompts").drop(columns=["completion"])
+    with pytest.raises(CourseError, match=r"lacks the columns \['completion"):
+        artifacts.save(folder, "prompts", half, writer="03_build_prompts")
+    assert len(artifacts.load(folder, "prompts")) == 3
+
+
+def test_an_unknown_name(folder):
+    with pytest.raises(CourseError, match="no artifact called 'promts'"):
+        artifacts.load(folder, "promts")
+
+
+# --- staleness --------------------------------------------------------------
+
+
+def test_one_byte_of_image_scores_and_all_downstream_name_it(folder):
+    change_a_byte(folder / "image_scores.parquet")
+    for name in ["image_scores", *BELOW_SCORES]:
+        with pytest.raises(CourseError) as caught:
+            artifacts.load(folder, name)
+        assert f"{name} is out of date in runs/cpu" in caught.value.what
+        assert "image_scores" in caught.value.why
+        assert "make course FROM=0" in caught.value.do
+    for name in set(CHAIN) - {"image_scores", *BELOW_SCORES}:
+        artifacts.load(folder, name)
+
+
+def test_one_byte_inside_a_folder_artifact(folder):
+    change_a_byte(folder / "base_model" / "weights.bin")
+    with pytest.raises(CourseError, match="base_model"):
+        artifacts.load(folder, "generations")
+    artifacts.load(folder, "prompts")
+
+
+def test_a_new_input_makes_what_was_made_from_the_old_one_stale(folder):
+    new = table("prompts", rows=4)
+    artifacts.save(
+        folder,
+        "prompts",
+        new,
+        writer="03_build_prompts",
+        inputs=CHAIN["prompts"],
+    )
+    assert len(artifacts.load(folder, "prompts")) == 4
+    with pytest.raises(CourseError) as caught:
+        artifacts.load(folder, "summary")
+    assert "adapter was made from another prompts" in caught.value.why
+    assert "`make course FROM=04`" in caught.value.do
+
+
+def test_the_same_content_written_again_makes_nothing_stale(folder):
+    save(folder, "image_scores")
+    artifacts.load(folder, "summary")
+
+
+@pytest.mark.parametrize(
+    ("run", "options"),
+    [
+        ("cpu", "FROM=02`"),
+        ("smoke", "FROM=02 PROFILE=smoke`"),
+        ("cpu-real", "FROM=02 IMAGES=real`"),
+        ("smoke-real", "FROM=02 PROFILE=smoke IMAGES=real`"),
+    ],
+)
+def test_what_is_missing_names_its_notebook(tmp_path, run, options):
+    with pytest.raises(CourseError) as caught:
+        artifacts.load(tmp_path / run, "image_scores")
+    assert caught.value.what == f"image_scores was not found in runs/{run}."
+    assert "02_extract_features" in caught.value.why
+    assert options in caught.value.do
+
+
+def test_an_artifact_without_its_manifest_is_not_trusted(folder):
+    (folder / "studies.json").unlink()
+    with pytest.raises(CourseError, match="studies"):
+        artifacts.load(folder, "summary")
+
+
+# --- whole or not at all ----------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_old_artifact(folder, monkeypatch):
+    before = (folder / "prompts.parquet").read_bytes()
+
+    def full(self, path, **_):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(CourseError) as caught:
+        save(folder, "prompts")
+    assert "No space left" in caught.value.why
+    assert "the same command continues" in caught.value.do
+    assert (folder / "prompts.parquet").read_bytes() == before
+    assert leftovers(folder) == []
+    monkeypatch.undo()
+    artifacts.load(folder, "summary")
+
+
+def test_a_really_full_disk():
+    """/dev/full answers every write with "no space left"."""
+    full = Path("/dev/full")
+    with (
+        pytest.raises(CourseError, match="No space left"),
+        files.disk_errors(full),
+    ):
+        full.write_text("x" * 100_000)
+
+
+def test_a_first_write_that_fails_leaves_nothing(tmp_path):
+    def fail(part: Path) -> None:
+        part.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.write_whole(tmp_path / "table.csv", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_are_not_called_a_full_disk(tmp_path):
+    def fail(part: Path) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    with pytest.raises(PermissionError):
+        files.write_whole(tmp_path / "table.csv", fail)
+
+
+def test_a_folder_artifact_that_fails_keeps_the_old_one(folder):
+    def fail(place: Path) -> None:
+        place.mkdir()
+        (place / "weights.bin").write_bytes(b"half")
+        raise RuntimeError("training stopped")
+
+    with pytest.raises(RuntimeError):
+        artifacts.save(folder, "adapter", fail, writer="04_finetune_qlora")
+    weights = artifacts.load(folder, "adapter") / "weights.bin"
+    assert weights.read_bytes() == b"adapter"
+    assert leftovers(folder) == []
+
+
+def test_a_folder_that_cannot_be_put_in_place_brings_the_old_one_back(
+    folder, monkeypatch
+):
+    rename = Path.rename
+
+    def failing(self, target):
+        if ".part" in self.name:
+            raise OSError(errno.EIO, "no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        save(folder, "adapter")
+    assert (folder / "adapter" / "weights.bin").is_file()
+
+
+@pytest.mark.parametrize("name", ["prompts", "adapter"])
+def test_kill_in_the_middle_of_a_save(folder, name):
+    """kill -9 while half of the new content is written."""
+    spec = artifacts.ARTIFACTS[name]
+    code = textwrap.dedent(
+        f"""
+        import os, pathlib, signal, sys
+        import pandas as pd
+        from llamaxr_utils import artifacts
+
+        def half(self_or_part, part=None, **_):
+            part = pathlib.Path(part or self_or_part)
+            if {bool(spec.columns)}:
+                part.write_bytes(b"half")
+            else:
+                part.mkdir()
+                (part / "weights.bin").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        pd.DataFrame.to_parquet = half
+        value = half
+        if {bool(spec.columns)}:
+            columns = artifacts.ARTIFACTS["{name}"].columns
+            value = pd.DataFrame({{c: ["new"] for c in columns}})
+        artifacts.save(
+            pathlib.Path(sys.argv[1]), "{name}", value,
+            writer="{spec.writer}",
+        )
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=False
+    )
+    assert done.returncode == -9
+    artifacts.load(folder, "summary")  # nothing happened to the old content
+    save(folder, name)  # and the next save is not in its way
+    artifacts.load(folder, name)
+
+
+def test_kill_between_artifact_and_manifest_is_noticed(folder, monkeypatch):
+    """The new table with the old manifest is not taken for whole."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifacts, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        artifacts.save(
+            folder, "prompts", table("prompts", 5), writer="03_build_prompts"
+        )
+    with pytest.raises(CourseError, match="FROM=03"):
+        artifacts.load(folder, "prompts")

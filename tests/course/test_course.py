@@ -1,0 +1,391 @@
+"""The course runner, on three tiny notebooks of our own.
+
+They lie in fixtures/course under the names of 01 to 03 and hand tables of
+two rows to each other; `base` runs them once for all tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import FIXTURES
+
+from llamaxr_utils import __main__ as commands
+from llamaxr_utils.course import files, kernel, profiles, run, runner
+from llamaxr_utils.course.errors import CourseError
+
+TINY = run.NOTEBOOKS[:3]
+
+
+def project_in(folder: Path) -> Path:
+    shutil.copytree(FIXTURES / "course", folder / "notebooks")
+    return folder
+
+
+def poisoned_home(home: Path) -> Path:
+    """A home with a kernel that fails and settings that raise."""
+    kernel_json = json.dumps({"argv": ["false"], "display_name": "mine"})
+    for place in ("share", ".local/share/jupyter", ".jupyter"):
+        kernels = home / place / "kernels" / "python3"
+        kernels.mkdir(parents=True)
+        (kernels / "kernel.json").write_text(kernel_json)
+    profile = home / ".ipython" / "profile_default"
+    (profile / "startup").mkdir(parents=True)
+    for path in (
+        profile / "ipython_kernel_config.py",
+        profile / "startup" / "first.py",
+        home / ".jupyter" / "jupyter_config.py",
+    ):
+        path.write_text("import os\nos._exit(3)\n")
+    return home
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A project whose three notebooks have run, and what was printed.
+
+    It runs in the home of a user whose own kernel and settings are broken:
+    none of that may reach the course.
+    """
+    folder = project_in(tmp_path_factory.mktemp("base"))
+    home = poisoned_home(tmp_path_factory.mktemp("home"))
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "JUPYTER_PATH": str(home / "share"),
+        "LLAMAXR_RUNS": str(folder / "runs"),
+    }
+    command = [sys.executable, "-m", "llamaxr_utils", "course"]
+    done = subprocess.run(
+        [*command, "--profile", "smoke", "--to", "3"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture
+def project(base, tmp_path, monkeypatch):
+    """A copy of `base` to break; we are in it."""
+    shutil.copytree(base[0], tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "project" / "runs"))
+    return tmp_path / "project"
+
+
+def reasons(project: Path) -> list[str]:
+    folder = project / "runs" / "smoke"
+    sources = [project / "notebooks" / f"{name}.ipynb" for name in TINY]
+    return [
+        runner.why_run(
+            folder, source, runner.state_now(source, "smoke", "phantom")
+        )
+        for source in sources
+    ]
+
+
+def set_source(project: Path, name: str, cell: int, source: str) -> None:
+    """Rewrite one cell, counted as in the file."""
+    path = project / "notebooks" / f"{name}.ipynb"
+    nb = json.loads(path.read_text())
+    nb["cells"][cell]["source"] = source
+    path.write_text(json.dumps(nb))
+
+
+def must_not_run(*_):
+    raise AssertionError("a notebook that is up to date was run")
+
+
+# --- a whole run ------------------------------------------------------------
+
+
+def test_progress_a_line_per_notebook_and_per_section(base):
+    out = base[1]
+    for number, name in enumerate(TINY, 1):
+        assert f"[{number}/3] {name}: not run yet" in out
+        assert f"[{number}/3] {name}: ran (" in out
+    assert "cell 6 of 10, 'Make the table'" in out
+
+
+def test_the_end_says_where_everything_is(base):
+    out = base[1]
+    rows = [line.split()[:2] for line in out.splitlines()]
+    assert all([name, "ran"] in rows for name in TINY)
+    assert "Total:" in out and "phantom images" in out
+    for kind, count in (("notebooks", 3), ("tables", 0), ("figures", 0)):
+        assert f"runs/smoke/{kind} ({count} files)" in out
+
+
+def test_executed_copies_hold_outputs_and_the_source_none(base):
+    folder = base[0]
+    for name in TINY:
+        copy = runner.executed_path(folder / "runs" / "smoke", name)
+        assert 'profile smoke' in copy.read_text()
+        source = folder / "notebooks" / copy.name
+        original = FIXTURES / "course" / copy.name
+        assert source.read_bytes() == original.read_bytes()
+
+
+def test_a_fresh_kernel_of_this_interpreter_for_each(base):
+    copies = [
+        runner.executed_path(base[0] / "runs" / "smoke", name).read_text()
+        for name in TINY
+    ]
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert all(f"Python {version}" in copy for copy in copies)
+    assert all("OMP_WAIT_POLICY=PASSIVE" in copy for copy in copies)
+    first = [json.loads(copy)["cells"][1] for copy in copies]
+    assert [cell["execution_count"] for cell in first] == [1, 1, 1]
+
+
+# --- skipping ---------------------------------------------------------------
+
+
+def test_a_second_call_runs_nothing(project, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "execute", must_not_run)
+    table = runner.run_course("smoke", last="03")
+    assert list(table["done"]) == ["skipped"] * 3
+    assert "FORCE=1" not in capsys.readouterr().out
+
+
+def test_naming_the_profiles_own_images_is_the_same_run(
+    project, monkeypatch
+):
+    monkeypatch.setattr(runner, "execute", must_not_run)
+    runner.run_course("smoke", images="phantom", last="03")
+
+
+def test_outputs_and_ids_in_the_source_do_not_matter(project):
+    path = project / "notebooks" / f"{TINY[1]}.ipynb"
+    nb = json.loads(path.read_text())
+    for cell in nb["cells"]:
+        cell["id"] = f"x{cell['id']}"
+        cell["metadata"]["collapsed"] = True
+    nb["cells"][1]["execution_count"] = 5
+    nb["cells"][1]["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": ["hello"]}
+    ]
+    nb["metadata"]["kernelspec"]["name"] = "mine"
+    path.write_text(json.dumps(nb))
+    assert reasons(project) == ["", "", ""]
+
+
+def test_a_changed_cell_matters_for_that_notebook(project):
+    set_source(project, TINY[1], 1, "import pandas as pd  # mine")
+    assert reasons(project) == ["", "its source changed", ""]
+
+
+def test_a_changed_profile_matters(project, monkeypatch):
+    changed = json.loads(json.dumps(profiles.read()))
+    changed["notebooks"][TINY[0]]["NEW_KNOB"] = {"else": 1}
+    monkeypatch.setattr(profiles, "read", lambda: changed)
+    assert reasons(project) == ["its knobs changed", "", ""]
+
+
+def test_what_was_run_by_hand_is_run_again(project):
+    path = project / "runs" / "smoke" / "records" / f"{TINY[0]}.json"
+    record = json.loads(path.read_text())
+    record["knobs"]["N_STUDIES"] = 7
+    path.write_text(json.dumps(record))
+    assert reasons(project) == ["it was run by hand since", "", ""]
+
+
+def test_a_damaged_output_runs_its_notebook_and_those_after(project):
+    path = project / "runs" / "smoke" / "studies.parquet"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1
+    path.write_bytes(content)
+    first, second, third = reasons(project)
+    assert first == "studies.parquet was changed"
+    assert second and third  # they were made from another studies
+
+
+@pytest.mark.parametrize("gone", ["image_scores.parquet", "image_scores.json"])
+def test_a_missing_output_or_manifest(project, gone):
+    (project / "runs" / "smoke" / gone).unlink()
+    first, second, _ = reasons(project)
+    assert (first, "image_scores" in second) == ("", True)
+
+
+def test_a_missing_executed_copy(project):
+    runner.executed_path(project / "runs" / "smoke", TINY[2]).unlink()
+    assert reasons(project) == ["", "", f"notebooks/{TINY[2]}.ipynb is gone"]
+
+
+def test_changed_code_of_the_kit_is_told_not_run(
+    project, monkeypatch, capsys
+):
+    monkeypatch.setattr(runner, "execute", must_not_run)
+    monkeypatch.setattr(runner, "_digest_of_kit", lambda: "other")
+    runner.run_course("smoke", last="03")
+    assert "changed since 01, 02, 03 ran; FORCE=1" in capsys.readouterr().out
+
+
+# --- FROM, TO, FORCE --------------------------------------------------------
+
+
+def test_force_runs_what_is_up_to_date_and_nothing_else(project, monkeypatch):
+    ran = []
+
+    def noted(source, target, parameters):
+        ran.append(source.stem)
+        target.parent.mkdir(exist_ok=True)
+        record = {"seconds": 1, "peak_memory_gb": 1, "outputs": {}}
+        path = project / "runs" / "smoke" / "records" / f"{source.stem}.json"
+        files.write_json(path, {**record, "inputs": {}})
+
+    monkeypatch.setattr(runner, "execute", noted)
+    runner.run_course("smoke", first="02", last="03", force=True)
+    assert ran == list(TINY[1:])
+
+
+def test_from_and_to_by_number_or_name():
+    assert runner.choose("4", "06") == list(run.NOTEBOOKS[3:6])
+    assert runner.choose("04_finetune_qlora")[0] == "04_finetune_qlora"
+    assert runner.choose() == list(run.NOTEBOOKS)
+    with pytest.raises(CourseError, match="no notebook '12'"):
+        runner.choose("12")
+    with pytest.raises(CourseError, match="FROM=05 comes after TO=03"):
+        runner.choose("05", "03")
+
+
+def test_from_without_inputs_says_which_notebook_to_run(project, capsys):
+    shutil.rmtree(project / "runs")
+    arguments = ["course", "--profile", "smoke", "--from", "02", "--to", "02"]
+    assert commands.main(arguments) == 1
+    message = capsys.readouterr().err
+    assert "What: 02_extract_features stopped in cell" in message
+    assert "studies was not found in runs/smoke." in message
+    assert "make course FROM=01 PROFILE=smoke" in message
+
+
+# --- failures ---------------------------------------------------------------
+
+
+def test_a_failing_cell(project, capsys):
+    set_source(project, TINY[1], 5, "print('before')\n1 / 0")
+    with pytest.raises(CourseError) as caught:
+        runner.run_course("smoke", last="03")
+    error = caught.value
+    assert error.what == (
+        "02_extract_features stopped in cell 7 of 10, 'Make the table'."
+    )
+    assert error.why == "ZeroDivisionError: division by zero"
+    assert "runs/smoke/notebooks/02_extract_features.ipynb" in error.do
+    assert "Traceback" not in str(error)
+    folder = project / "runs" / "smoke"
+    copy = runner.executed_path(folder, TINY[1]).read_text()
+    assert "ZeroDivisionError" in copy and "before" in copy
+    # It stopped there, and the same command takes it up there.
+    assert "[3/3]" not in capsys.readouterr().out
+    assert reasons(project)[:2] == ["", "not run yet"]
+
+
+def test_a_kernel_that_dies(project):
+    set_source(project, TINY[0], 4, "## Too much")
+    set_source(project, TINY[0], 5, "import os; os._exit(137)")
+    with pytest.raises(CourseError, match="ran out of memory") as caught:
+        runner.run_course("smoke", last="01")
+    assert "'Too much'. The kernel died." in caught.value.what
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project):
+    set_source(project, TINY[1], 5, "open('here', 'w'); import time\n"
+               "time.sleep(60)")
+    command = [sys.executable, "-m", "llamaxr_utils", "course"]
+    with subprocess.Popen(
+        [*command, "--profile", "smoke", "--to", "03"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as child:
+        for _ in range(600):
+            if (project / "notebooks" / "here").exists():
+                break
+            time.sleep(0.1)
+        kernels = psutil.Process(child.pid).children(recursive=True)
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Stopped. What was finished is kept" in out
+    assert "Traceback" not in out
+    assert kernels
+    assert not psutil.wait_procs(kernels, timeout=10)[1]
+    assert reasons(project)[:2] == ["", "not run yet"]
+
+
+def test_a_parameter_without_effect_is_an_error(project):
+    source = project / "notebooks" / f"{TINY[0]}.ipynb"
+    with pytest.raises(CourseError, match="was given EPOCHS"):
+        kernel.execute(source, project / "x.ipynb", {"EPOCHS": 1})
+    # Declared, but start() is not given it.
+    set_source(project, TINY[0], 3, "start('01_explore_data', PROFILE)")
+    with pytest.raises(CourseError, match="was given IMAGES"):
+        kernel.execute(source, project / "x.ipynb", {"IMAGES": None})
+    assert not (project / "x.ipynb").exists()
+
+
+def test_a_notebook_without_finish(project):
+    set_source(project, TINY[0], 7, "print('the end')")
+    with pytest.raises(CourseError, match="nb.finish"):
+        runner.run_course("smoke", last="01")
+
+
+def test_bad_words_on_the_command_line(project, capsys):
+    assert commands.main(["course", "--profile", "fast"]) == 1
+    assert "There is no profile 'fast'" in capsys.readouterr().err
+    assert commands.main(["course", "--images", "xrays"]) == 1
+    assert "'xrays' is not known" in capsys.readouterr().err
+
+
+def test_a_missing_notebook(project):
+    (project / "notebooks" / f"{TINY[2]}.ipynb").unlink()
+    with pytest.raises(CourseError, match="03_build_prompts.ipynb is not in"):
+        runner.run_course("smoke", last="03")
+
+
+# --- surroundings and inputs ------------------------------------------------
+
+
+def test_no_configuration_of_the_user_reaches_a_kernel(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", "/somewhere")
+    monkeypatch.setenv("IPYTHONDIR", "/somewhere")
+    monkeypatch.delenv("JUPYTER_RUNTIME_DIR", raising=False)
+    with kernel.kernel_surroundings():
+        place = os.environ["JUPYTER_RUNTIME_DIR"]
+        assert os.environ["JUPYTER_CONFIG_DIR"] == place
+        assert os.environ["IPYTHONDIR"] == place
+        # Names of sockets end here: 103 bytes at most.
+        assert len(place) < 50
+    assert os.environ["JUPYTER_CONFIG_DIR"] == "/somewhere"
+    assert "JUPYTER_RUNTIME_DIR" not in os.environ
+    assert not Path(place).exists()
+
+
+def test_make_inputs_runs_the_earlier_notebooks(project, capsys):
+    shutil.rmtree(project / "runs")
+    options = {
+        "reads": ["image_scores"],
+        **dict.fromkeys(profiles.knob_table(TINY[2])),
+    }
+    with pytest.raises(CourseError, match="image_scores was not found"):
+        run.start(TINY[2], "smoke", make_inputs=False, **options)
+    nb = run.start(TINY[2], "smoke", make_inputs=True, **options)
+    assert len(nb.load("image_scores")) == 2
+    out = capsys.readouterr().out
+    assert "image_scores is not ready: running 01 to 02 first" in out
+    assert "[2/2] 02_extract_features: ran" in out
+    assert out.rstrip().endswith("Inputs: image_scores [OK]")

@@ -1,0 +1,216 @@
+"""`start` and `finish`: knobs, folders, messages, records."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from llamaxr_utils.course import artifacts, files, machine, profiles, run
+from llamaxr_utils.course.errors import CourseError
+
+NOTEBOOK = "03_build_prompts"
+TABLE = {
+    "SCORE_FORMAT": {"paper": "paper", "author": "paper", "else": "names"},
+    "SEED": {"else": 42},
+}
+
+
+@pytest.fixture(autouse=True)
+def small_profiles(monkeypatch, folders):
+    """Two knobs of our own, so that profiles.yaml may change."""
+    known = json.loads(json.dumps(profiles.read()))
+    known["notebooks"] = {NOTEBOOK: TABLE}
+    monkeypatch.setattr(profiles, "read", lambda: known)
+
+
+def begin(profile="smoke", notebook=NOTEBOOK, **options):
+    return run.start(
+        notebook, profile, **{"SCORE_FORMAT": None, "SEED": None, **options}
+    )
+
+
+def put(folder, name, writer):
+    columns = artifacts.ARTIFACTS[name].columns
+    row = pd.DataFrame({column: ["x"] for column in columns})
+    artifacts.save(folder, name, row, writer=writer)
+
+
+# --- profiles ---------------------------------------------------------------
+
+
+def test_the_profiles_file_is_sound(monkeypatch):
+    monkeypatch.undo()
+    known = profiles.read()
+    names = {"smoke", "cpu", "laptop", "t4", "paper", "author"}
+    assert set(known["profiles"]) == names
+    assert set(known["notebooks"]) <= set(run.NOTEBOOKS)
+    for notebook, table in known["notebooks"].items():
+        for knob, row in (table or {}).items():
+            assert knob.isupper(), (notebook, knob)
+            columns = {column.removesuffix("-real") for column in row}
+            assert columns <= names | {"else"}, (notebook, knob)
+            assert "else" in row or names <= set(row), (notebook, knob)
+    for profile in ("smoke", "cpu", "laptop"):
+        assert known["profiles"][profile]["images"] == "phantom"
+
+
+@pytest.mark.parametrize(
+    ("profile", "images", "name"),
+    [
+        ("cpu", None, "cpu"),
+        ("cpu", "phantom", "cpu"),
+        ("cpu", "real", "cpu-real"),
+        ("t4", None, "t4"),
+        ("t4", "real", "t4"),
+        ("t4", "phantom", "t4-phantom"),
+    ],
+)
+def test_one_folder_is_one_run(profile, images, name):
+    assert profiles.run_name(profile, images) == name
+
+
+def test_an_unknown_profile_lists_those_there_are():
+    with pytest.raises(CourseError) as caught:
+        begin("fast")
+    assert caught.value.what == "There is no profile 'fast'."
+    assert "smoke, cpu, laptop, t4, paper, author" in caught.value.why
+    assert "PROFILE" in caught.value.do
+
+
+def test_unknown_images():
+    with pytest.raises(CourseError, match="IMAGES = 'xrays' is not known"):
+        begin(images="xrays")
+
+
+def test_an_unknown_notebook():
+    with pytest.raises(CourseError, match="no notebook '03_prompts'"):
+        begin(notebook="03_prompts")
+
+
+# --- knobs ------------------------------------------------------------------
+
+
+def test_none_takes_the_profiles_value_and_the_source_is_printed(capsys):
+    nb = begin("cpu", SEED=7)
+    assert (nb.SCORE_FORMAT, nb.SEED) == ("names", 7)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["knob", "value", "from", "profile", "paper"] in lines
+    assert ["SCORE_FORMAT", "names", "profile", "paper"] in lines
+    assert ["SEED", "7", "you", "42"] in lines
+
+
+def test_a_false_or_zero_from_the_reader_is_kept():
+    assert begin(SEED=0).SEED == 0
+
+
+def test_a_knob_of_the_profile_by_name():
+    assert begin("paper").SCORE_FORMAT == "paper"
+    assert begin("laptop").SCORE_FORMAT == "names"
+
+
+def test_knobs_that_do_not_match_the_profiles_are_refused():
+    with pytest.raises(CourseError) as caught:
+        run.start(NOTEBOOK, "cpu", SCORE_FORMAT=None, EPOCHS=None)
+    assert "Only here: ['EPOCHS']; only there: ['SEED']" in caught.value.why
+
+
+def test_a_notebook_without_knobs():
+    assert run.start("07_read_cases", "cpu").knobs == {}
+
+
+def test_a_misspelt_knob_is_no_silent_none():
+    with pytest.raises(AttributeError, match="EPOCHS is not a knob"):
+        _ = begin().EPOCHS
+
+
+# --- inputs -----------------------------------------------------------------
+
+
+def test_cold_start_says_what_is_missing_and_what_to_do():
+    with pytest.raises(CourseError) as caught:
+        begin("cpu", reads=["studies", "image_scores"])
+    assert "studies was not found in runs/cpu" in caught.value.what
+    assert "01_explore_data" in caught.value.why
+    assert "make course FROM=01" in caught.value.do
+
+
+def test_inputs_that_are_there_are_named(folders, capsys):
+    put(folders / "smoke", "studies", "01_explore_data")
+    begin(reads=["studies"])
+    assert "Inputs: studies [OK]" in capsys.readouterr().out
+
+
+def test_make_inputs_that_fails_still_says_what_is_missing(
+    monkeypatch, tmp_path, capsys
+):
+    """In an empty folder the child process has no notebooks to run."""
+    monkeypatch.setattr(run.sys, "executable", "false")
+    with pytest.raises(CourseError, match="image_scores was not found"):
+        begin(reads=["image_scores"], make_inputs=True)
+    assert "running 01 to 02 first" in capsys.readouterr().out
+
+
+# --- finish -----------------------------------------------------------------
+
+
+def test_finish_records_what_was_read_and_written(folders, capsys):
+    put(folders / "smoke", "image_scores", "02_extract_features")
+    nb = begin(reads=["image_scores"])
+    nb.load("image_scores")
+    columns = artifacts.ARTIFACTS["prompts"].columns
+    nb.save("prompts", pd.DataFrame({c: ["x"] for c in columns}))
+    nb.file("tables", "tokens.csv").write_text("a\n1\n")
+    nb.finish()
+    record = run.read_record(folders / "smoke", NOTEBOOK)
+    folder = folders / "smoke"
+    assert record["knobs"] == {"SCORE_FORMAT": "names", "SEED": 42}
+    assert record["inputs"] == {
+        "image_scores": files.sha256(folder / "image_scores.parquet")
+    }
+    assert record["outputs"] == {
+        name: files.sha256(folder / name)
+        for name in ("prompts.parquet", "tables/tokens.csv")
+    }
+    assert record["seconds"] >= 0 and record["peak_memory_gb"] > 0
+    made = artifacts.manifest(folder, "prompts")
+    assert list(made["inputs"]) == ["image_scores"]
+    assert made["parameters"]["images"] == "phantom"
+    out = capsys.readouterr().out
+    assert "tables/tokens.csv" in out
+    assert "Next: 04_finetune_qlora" in out
+    assert "not for diagnosis" in out
+
+
+def test_phantom_runs_say_so_and_real_ones_do_not():
+    assert begin("cpu").title_note == " (phantom images)"
+    assert begin("cpu", images="real").title_note == ""
+    assert "phantom images" in begin("cpu").stamp
+    assert "seed 42" in begin("cpu").stamp
+
+
+# --- folders ----------------------------------------------------------------
+
+
+def test_a_read_only_data_folder_moves_the_caches(
+    folders, tmp_path, monkeypatch
+):
+    assert run.cache_folder() == tmp_path / "data"
+    monkeypatch.setattr(run.os, "access", lambda *_: False)
+    assert run.cache_folder() == folders / "cache"
+
+
+def test_the_clone_is_found_from_inside_its_notebooks(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / f"{run.NOTEBOOKS[0]}.ipynb").write_text("")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert run.project_folder() == tmp_path
+    monkeypatch.delenv("LLAMAXR_RUNS")
+    assert run.runs_folder() == tmp_path / "runs"
+
+
+def test_the_device_comes_with_a_reason():
+    device, dtype, reason = machine.pick_device()
+    assert device in ("cuda", "mps", "cpu")
+    assert dtype in ("float32", "float16", "bfloat16") and reason

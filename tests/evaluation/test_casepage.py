@@ -1,0 +1,367 @@
+"""The case page: what it is made of, and how it behaves in a browser.
+
+The second half opens it in Debian's Chromium; without one (or without
+playwright) it is skipped, and the last line of the test run says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import conftest
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.datasets.conditions import CONDITIONS
+from llamaxr_utils.evaluation import casepage, cases, qualitative
+
+EVIL = (
+    "<script>document.title='owned'</script></script><!-- <img src=x "
+    "onerror=\"document.title='owned'\"> & \u2028 \x1b[31mred\x1b[0m"
+)
+#: Seconds in which 590 studies must open; 0.6 on an idle core.
+OPEN_LIMIT = 6
+
+# study, status, reference, generated, score of Fracture in the frontal view
+STUDIES = [
+    ("CXR7", "abnormal", "The heart is enlarged.", "The lungs clear.", 0.2),
+    ("CXR12", "normal", "The lungs are clear.", "There is a fracture.", 0.9),
+    ("CXR3", "normal", "The lungs are clear.", "The lungs are clear.", 0.4),
+]  # fmt: skip
+
+
+def table(rows=STUDIES):
+    columns = ["study_id", "status", "reference", "generated", "score"]
+    found = pd.DataFrame(rows, columns=columns)
+    found["mesh"] = [["normal"]] * len(found)
+    found["METEOR"] = np.linspace(0.1, 0.9, len(found))
+    return found
+
+
+def scores(rows):
+    base = dict.fromkeys(CONDITIONS, 0.1)
+    return {
+        study: {
+            "frontal": {**base, "Fracture": score},
+            "lateral": dict.fromkeys(CONDITIONS, float("nan")),
+        }
+        for study, score in zip(rows["study_id"], rows["score"])
+    }
+
+
+def write(path, rows=None, **changed):
+    rows = table() if rows is None else rows
+    systems = {"this run": list(rows["generated"])}
+    options = {"scores": scores(rows), "title": "Cases", "stamp": "a stamp"}
+    options["points"] = dict.fromkeys(CONDITIONS, 0.5)
+    casepage.write_page(path, rows, systems, **options | changed)
+    return path.read_text("utf-8")
+
+
+def content(page):
+    """The data inside a page."""
+    begin = page.index('id="data">') + len('id="data">')
+    return json.loads(page[begin : page.index("</script>", begin)])
+
+
+class Reader(HTMLParser):
+    """Tags, attributes, and the text that a reader sees."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.attributes = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+# --- the file ---------------------------------------------------------------
+
+
+def test_the_page_stands_alone(tmp_path):
+    page = write(tmp_path / "cases.html")
+    read = Reader(page)
+    assert read.tags.count("script") == 2
+    assert not {"src", "href", "onerror", "onclick"} & set(read.attributes)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "default-src 'none'" in page
+    assert "unsafe-inline'; script" in page  # styles only, no script
+    assert page.count("not for diagnosis") == 2
+    assert "@@" not in page
+
+
+def test_what_it_shows_of_a_study(tmp_path):
+    data = content(write(tmp_path / "cases.html"))
+    first, second, _ = data["studies"]
+    assert first["counts"] == {
+        "agree": 0, "missed": 1, "added": 0, "contradicts": 0
+    }  # fmt: skip
+    assert first["scores"].keys() == {"frontal"}  # the lateral one is NaN
+    assert first["texts"][0] == [
+        ["The heart is enlarged.", "missed", ["Cardiomegaly"]]
+    ]
+    assert second["named"] == [CONDITIONS.index("Fracture")]
+    row = next(r for r in second["findings"] if r[0] == "Fracture")
+    assert row[2:] == ["added", cases.SUPPORTED]
+    assert second["metrics"] == {"METEOR": 0.5}
+
+
+@pytest.mark.parametrize(
+    "column", ["study_id", "status", "mesh", "reference", "generated"]
+)
+def test_nothing_of_a_report_leaves_the_data(tmp_path, column):
+    rows = table([("CXR7", "normal", "A heart.", "A lung.", 0.1)])
+    rows[column] = [[EVIL]] if column == "mesh" else [EVIL]
+    page = write(tmp_path / "cases.html", rows)
+    plain = write(tmp_path / "plain.html")
+    assert Reader(page).tags == Reader(plain).tags
+    assert "\x1b" not in page and "\u2028" not in page
+    assert "<script>document" in json.dumps(content(page))
+
+
+def test_title_and_stamp_are_escaped(tmp_path):
+    page = write(tmp_path / "cases.html", title=EVIL, stamp=EVIL)
+    assert Reader(page).tags == Reader(write(tmp_path / "b.html")).tags
+
+
+def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
+    grey = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    Image.fromarray(grey).save(tmp_path / "large.png")
+    Image.fromarray(grey[:40, :40]).save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "heat").mkdir()
+    Image.new("RGB", (300, 300), "red").save(
+        tmp_path / "heat" / "CXR7_frontal.png"
+    )
+    views = pd.DataFrame(
+        [("CXR7", "frontal", "large.png"), ("CXR7", "lateral", "small.png"),
+         ("CXR12", "frontal", "broken.png"), ("CXR99", "frontal", "gone")],
+        columns=["study_id", "view", "path"],
+    )  # fmt: skip
+    page = write(
+        tmp_path / "c.html", views=views, heatmaps=tmp_path / "heat"
+    )
+    studies = {s["id"]: s for s in content(page)["studies"]}
+    assert studies["CXR7"]["img"].keys() == {"frontal", "lateral"}
+    assert studies["CXR7"]["heat"].keys() == {"frontal"}
+    assert studies["CXR12"]["img"] == {}  # not an image: not available
+    for image in studies["CXR7"]["img"].values():
+        assert image.startswith("data:image/jpeg;base64,")
+        assert len(image) < 8_000
+    with pytest.raises(CourseError, match=r"broken\.png"):
+        casepage.data_uri(tmp_path / "broken.png")
+
+
+def test_the_table_of_texts_is_escaped_and_marked():
+    rows = [("CXR1", "The lungs are clear.",
+             {"a": f"There is a fracture {EVIL}", "b": "Clear."}, [])]
+    page = qualitative.texts_table(rows, EVIL)
+    read = Reader(page)
+    assert not {"script", "img"} & set(read.tags)
+    assert "\x1b" not in page
+    assert "mark" in read.tags
+    text = "".join(read.text)
+    assert "+ Fracture without support" in text
+    for mark in cases.MARKS.values():
+        assert mark in text  # the legend
+    assert "<table" in qualitative.texts_table([], "none")
+
+
+# --- the last line of the tests ---------------------------------------------
+
+
+def test_the_last_line_counts_what_was_skipped():
+    def report(why):
+        return SimpleNamespace(longrepr=("file", 1, f"Skipped: {why}"))
+
+    skipped = [report("no Java"), report("no Chromium"), report("no Java")]
+    line = conftest.left_out(skipped)
+    assert line == "Did not run: 2 (no Java); 1 (no Chromium)."
+    assert conftest.left_out([]) == "Nothing was left out."
+
+
+# --- in a browser -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright: page not opened"
+    )
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        pytest.skip("no Chromium: the case page is not opened")
+    quiet = """--no-sandbox --disable-gpu --disable-quic --no-first-run
+        --disable-background-networking --disable-component-update
+        --disable-sync""".split()
+    with driver.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=quiet)
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Write a page and open it; fails on a request, an error, a dialog."""
+    trouble, contexts = [], []
+
+    def opened(rows=None, **options):
+        size = options.pop("viewport", {"width": 1200, "height": 800})
+        write(tmp_path / "cases.html", rows, **options)
+        context = browser.new_context(viewport=size)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("dialog", lambda dialog: trouble.append(dialog.message))
+        page.on("request", lambda request: trouble.append(request.url)
+                if not request.url.startswith(("file:", "data:")) else None)
+        page.goto(f"file://{tmp_path / 'cases.html'}")
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def listed(page):
+    """The studies in the list; also rows that no frame has drawn yet, whose
+    inner text is empty (content-visibility)."""
+    return page.locator("#list button").evaluate_all(
+        "rows => rows.map(row => row.firstChild.data)"
+    )
+
+
+def test_order_and_keyboard(open_page):
+    page = open_page()
+    assert listed(page) == ["CXR3", "CXR7", "CXR12"]
+    heading = page.locator("main h2")
+    seen = [heading.inner_text()]
+    for key in ("j", "ArrowRight", "j", "k", "ArrowLeft", "k"):
+        page.keyboard.press(key)
+        seen.append(heading.inner_text())
+    assert seen == ["CXR3", "CXR7", "CXR12", "CXR12", "CXR7", "CXR3", "CXR3"]
+    page.select_option("#order", "most missed")
+    assert listed(page)[0] == "CXR7"
+    page.select_option("#order", "METEOR, highest first")
+    assert listed(page) == ["CXR3", "CXR12", "CXR7"]
+    page.focus("#word")
+    page.keyboard.type("jk")  # letters in a field turn no page
+    assert page.locator(".nothing").is_visible()
+
+
+def test_filters(open_page):
+    page = open_page()
+    page.click("[data-verdict=missed]")
+    assert listed(page) == ["CXR7"]
+    page.click("[data-verdict=added]")  # any of the two
+    assert listed(page) == ["CXR7", "CXR12"]
+    page.select_option("#finding", "Fracture")
+    assert listed(page) == ["CXR12"]
+    page.click("#reset")
+    assert len(listed(page)) == 3
+    page.select_option("#status", "normal")
+    assert listed(page) == ["CXR3", "CXR12"]
+    page.select_option("#condition", "Fracture")
+    page.fill("#least", "0.5")
+    assert listed(page) == ["CXR12"]
+    assert page.inner_text("#count span") == "1 of 3 studies"
+    page.fill("#word", "no such word")
+    assert listed(page) == []
+    assert "No study has all of this" in page.inner_text("main")
+
+
+def test_marks_stand_beside_the_colours(open_page):
+    page = open_page()
+    page.click("#list button:has-text('CXR12')")
+    mark = page.locator("main mark.added")
+    assert mark.inner_text() == "+There is a fracture."
+    assert mark.get_attribute("title") == "added: Fracture"
+    assert page.locator("main .legend").is_visible()
+    assert cases.SUPPORTED in page.inner_text("main table")
+
+
+def test_a_report_with_markup_is_shown_and_not_run(open_page):
+    rows = table([("CXR7", "normal", EVIL, f"A fracture. {EVIL}", 0.1)])
+    page = open_page(rows)
+    assert page.title() == "Cases"
+    assert page.locator("main script, main img").count() == 0
+    text = page.inner_text("main")
+    assert "<script>document.title='owned'</script>" in text
+    assert "[31mred" in text and "\x1b" not in text
+
+
+def test_no_script_but_the_page_s_own_may_run(open_page):
+    """Even markup that got in would do nothing."""
+    page = open_page()
+    page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', "
+        "'<img src=data:, onerror=\"document.title=1\">')"
+    )
+    page.evaluate(
+        "{const s = document.createElement('script'); "
+        "s.textContent = 'document.title = 2'; document.body.append(s)}"
+    )
+    page.wait_for_timeout(100)
+    assert page.title() == "Cases"
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(open_page):
+    long = table([("CXR7", "normal", "W" * 300, "a b " * 200, 0.1)])
+    page = open_page(long, viewport={"width": 360, "height": 700})
+    width = "document.documentElement.scrollWidth"
+    assert page.evaluate(width) <= 360
+    assert not page.locator("aside").is_visible()
+    page.click("#open")
+    assert page.locator("#list").is_visible()
+    assert page.evaluate(width) <= 360
+    page.click("#list button")
+    assert not page.locator("aside").is_visible()
+
+
+def test_print_holds_the_studies_of_the_list(open_page):
+    page = open_page()
+    page.select_option("#status", "normal")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#paper article").count() == 2
+    assert not page.locator("#desk").is_visible()
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#paper article").count() == 0
+
+
+def test_590_studies_open_quickly(open_page, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)
+    Image.fromarray(noise).resize((128, 128)).save(tmp_path / "x.jpg")
+    image = casepage.data_uri(tmp_path / "x.jpg")  # once: not what is timed
+    monkeypatch.setattr(casepage, "data_uri", lambda *_: image)
+    rows = table([(f"CXR{i}", *STUDIES[i % 3][1:]) for i in range(590)])
+    views = pd.DataFrame(
+        [(s, v, "x.jpg") for s in rows["study_id"]
+         for v in ("frontal", "lateral")],
+        columns=["study_id", "view", "path"],
+    )  # fmt: skip
+    page = open_page(rows, views=views)
+    began = time.perf_counter()
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]")
+    seconds = time.perf_counter() - began
+    assert page.locator("#list button").count() == 590
+    page.wait_for_function("document.querySelector('main img').naturalWidth")
+    assert seconds < OPEN_LIMIT

@@ -1,0 +1,278 @@
+"""Forms of others: ReXrank's JSON, MIMIC-CXR-JPG's folders, FHIR R5."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from llamaxr_utils.course import artifacts
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.course.run import WARNING
+from llamaxr_utils.datasets import images, mesh, mimic
+from llamaxr_utils.evaluation import exchange, fhir
+
+# --- ReXrank ----------------------------------------------------------------
+
+
+def rexrank_file(tmp_path, **changes):
+    case = {
+        "key_image_path": "CXR1_IM-0001/0.png",
+        "image_path": ["CXR1_IM-0001/0.png", "CXR1_IM-0001/1.png"],
+        "report": "Findings: The heart is large. Impression: Large heart.",
+        "section_findings": "The heart is large.",
+        "section_impression": "Large heart.",
+        "split": "test",
+        "frontal_lateral": ["Frontal", "Lateral"],
+        "context": "Indication: cough.",
+        "model_prediction": "Findings: The heart is big.Impression:Big.",
+    }
+    path = tmp_path / "rexrank.json"
+    path.write_text(json.dumps({"CXR1_IM-0001": {**case, **changes}}))
+    return path
+
+
+def test_rexrank_is_read_by_section_or_whole(tmp_path):
+    path = rexrank_file(tmp_path)
+    row = exchange.read_rexrank(path).iloc[0]
+    assert row["id"] == "CXR1_IM-0001"
+    assert row["reference"] == "The heart is large."
+    assert row["generated"] == "The heart is big."
+    assert row["frontal_lateral"] == ["Frontal", "Lateral"]
+    whole = exchange.read_rexrank(path, part="report").iloc[0]
+    assert whole["reference"] == (
+        "Findings: The heart is large. Impression: Large heart.")
+    assert whole["generated"].endswith("Impression:Big.")
+
+
+def test_a_prediction_without_headings_is_all_findings(tmp_path):
+    path = rexrank_file(tmp_path, model_prediction="The heart is big.")
+    assert exchange.read_rexrank(path)["generated"][0] == "The heart is big."
+
+
+def test_missing_sections_are_empty_and_old_names_are_known(tmp_path):
+    path = rexrank_file(tmp_path, section_impression=float("nan"))
+    assert exchange.read_rexrank(path)["impression"][0] == ""
+    case = {"findings": "Clear.", "impression": None, "model_prediction": ""}
+    path.write_text(json.dumps({"50000001": case}))
+    row = exchange.read_rexrank(path).iloc[0]
+    assert (row["reference"], row["generated"]) == ("Clear.", "")
+
+
+def test_rexrank_round_trip(tmp_path):
+    table = exchange.read_rexrank(rexrank_file(tmp_path))
+    exchange.write_rexrank(table, tmp_path / "out.json")
+    again = exchange.read_rexrank(tmp_path / "out.json")
+    pd.testing.assert_frame_equal(again, table, check_like=True)
+    written = json.loads((tmp_path / "out.json").read_text())["CXR1_IM-0001"]
+    assert written["model_prediction"] == "The heart is big."
+    assert {"section_findings", "section_impression"} <= set(written)
+
+
+def test_a_course_table_becomes_rexrank(tmp_path):
+    ours = pd.DataFrame({"study_id": ["CXR1", "CXR2"], "reference": "Clear.",
+                         "generated": ["Clear lungs.", ""]})
+    exchange.write_rexrank(ours, tmp_path / "o.json")
+    back = exchange.read_rexrank(tmp_path / "o.json")
+    assert back["id"].tolist() == ["CXR1", "CXR2"]
+    assert back["generated"].tolist() == ["Clear lungs.", ""]
+    with pytest.raises(CourseError, match="can't become ReXrank"):
+        exchange.write_rexrank(ours.assign(study_id="CXR1"), tmp_path / "x")
+    with pytest.raises(CourseError, match="Missing: generated"):
+        exchange.write_rexrank(ours.drop(columns="generated"), tmp_path / "x")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 3}', "{", "{}"])
+def test_another_json_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(CourseError):
+        exchange.read_rexrank(tmp_path / "x.json")
+
+
+def test_a_file_of_references_only_is_refused(tmp_path):
+    path = rexrank_file(tmp_path)
+    cases = json.loads(path.read_text())
+    del cases["CXR1_IM-0001"]["model_prediction"]
+    path.write_text(json.dumps(cases))
+    with pytest.raises(CourseError, match="no `model_prediction`"):
+        exchange.read_rexrank(path)
+
+
+# --- MIMIC-CXR --------------------------------------------------------------
+
+REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___ year old with cough.
+
+ COMPARISON:  None.
+
+ FINDINGS:
+
+ The heart is enlarged.  There is a
+ small left pleural effusion.
+
+ IMPRESSION:
+
+ Small effusion.
+"""
+
+
+@pytest.fixture
+def mimic_copy(folders, monkeypatch):
+    """Four studies in MIMIC-CXR-JPG's layout; all text is our own."""
+    folder = folders.parent / "data" / "mimic"
+    meta, split, labels = [], [], []
+    plan = [  # study, patient, views, report, split, labels
+        (50000001, 10000001, ["LL", "AP", "PA"], REPORT, "train",
+         {"Cardiomegaly": 1, "Pleural Effusion": 1, "Edema": -1}),
+        (50000002, 10000001, ["AP"], REPORT, "train", {"No Finding": 1}),
+        (50000003, 10000002, ["LATERAL", ""], " IMPRESSION: Normal.",
+         "validate", {}),
+        (50000004, 10000002, ["PA"], None, "test", {"Support Devices": 1}),
+    ]
+    for study, patient, views, report, part, known in plan:
+        place = folder / f"files/p{str(patient)[:2]}/p{patient}"
+        (place / f"s{study}").mkdir(parents=True)
+        for i, view in enumerate(views):
+            name = f"{study}-{i}"
+            Image.fromarray(np.full((8, 8), 99, np.uint8)).save(
+                place / f"s{study}" / f"{name}.jpg")
+            meta.append((name, patient, study, view))
+            split.append((name, study, patient, part))
+        if report:
+            (place / f"s{study}.txt").write_text(report)
+        labels.append({"subject_id": patient, "study_id": study, **known})
+    meta.append(("gone", 10000003, 50000009, "PA"))  # not on this disk
+    names = ["dicom_id", "subject_id", "study_id", "ViewPosition"]
+    for table, name in (
+        (pd.DataFrame(meta, columns=names), "metadata"),
+        (pd.DataFrame(split, columns=["dicom_id", "study_id", "subject_id",
+                                      "split"]), "split"),
+        (pd.DataFrame(labels), "chexpert"),
+    ):
+        table.to_csv(folder / f"mimic-cxr-2.0.0-{name}.csv.gz", index=False)
+    return folder
+
+
+def test_mimic_becomes_studies_and_views(mimic_copy):
+    studies, views = mimic.load_mimic(mimic_copy)
+    assert studies["study_id"].tolist() == ["s50000001", "s50000002",
+                                            "s50000003"]
+    first = studies.iloc[0]
+    assert first["findings"] == (
+        "The heart is enlarged. There is a small left pleural effusion.")
+    assert first["impression"] == "Small effusion."
+    assert (first["indication"], first["comparison"]) == (
+        "___ year old with cough.", "None.")
+    assert studies["split"].tolist() == ["train", "train", "none"]
+    seen = views.set_index(["study_id", "view"])["image_id"].to_dict()
+    assert seen == {
+        ("s50000001", "frontal"): "50000001-2",  # PA before AP
+        ("s50000001", "lateral"): "50000001-0",
+        ("s50000002", "frontal"): "50000002-0",
+        ("s50000003", "lateral"): "50000003-0",
+    }
+    for path in views["path"]:
+        assert images.read_grey(images.locate(path), 8).shape == (8, 8)
+
+
+def test_mimic_labels_reach_the_course_as_headings(mimic_copy):
+    studies, _ = mimic.load_mimic(mimic_copy)
+    assert studies["status"].tolist() == ["abnormal", "normal",
+                                          "not indexed"]
+    found = mesh.labels(studies["mesh"][0])
+    assert [c for c, is_there in found.items() if is_there] == [
+        "Cardiomegaly", "Effusion"]  # doubtful edema is not there
+    assert not any(mesh.labels(studies["mesh"][1]).values())
+    own = {"Pleural Effusion": "Effusion"}
+    for label, heading in mimic.HEADINGS.items():
+        labels = mesh.labels([heading])
+        assert [c for c in labels if labels[c]] == [own.get(label, label)]
+
+
+def test_mimic_without_labels_is_not_indexed(mimic_copy):
+    (mimic_copy / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
+    studies, _ = mimic.load_mimic(mimic_copy)
+    assert set(studies["status"]) == {"not indexed"}
+    assert not any(mesh.labels(studies["mesh"][0]).values())
+
+
+def test_mimic_tables_are_the_inputs_of_notebook_02(mimic_copy, folders):
+    studies, views = mimic.load_mimic(mimic_copy)
+    folder = mimic.save_mimic_run(studies, views, "smoke")
+    assert folder == folders / "smoke-real"
+    assert len(artifacts.load(folder, "views")) == 4
+    assert len(artifacts.load(folder, "studies")) == 3
+    with pytest.raises(CourseError, match="There is a run"):
+        mimic.save_mimic_run(studies, views, "smoke")
+
+
+def test_mimic_says_what_is_missing(mimic_copy, tmp_path):
+    with pytest.raises(CourseError, match="has its report under"):
+        mimic.load_mimic(mimic_copy, reports=tmp_path)
+    (mimic_copy / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
+    with pytest.raises(CourseError, match="metadata.csv.gz was not found"):
+        mimic.load_mimic(mimic_copy)
+
+
+# --- template sections and FHIR ---------------------------------------------
+
+
+def test_every_sentence_stands_in_one_section():
+    text = (
+        "The heart is enlarged. The lungs are clear. No pleural effusion or "
+        "pneumothorax. A port is seen with its tip in the SVC. There may be "
+        "a rib fracture. a 1.2 cm nodule is seen. Comparison: none."
+    )
+    found = fhir.sections(text)
+    assert list(found) == list(fhir.SECTIONS)
+    assert found == {
+        "lungs": ["The lungs are clear.", "a 1.2 cm nodule is seen."],
+        "pleura": ["No pleural effusion or pneumothorax."],
+        "heart and mediastinum": ["The heart is enlarged."],
+        "bones": ["There may be a rib fracture."],
+        "devices": ["A port is seen with its tip in the SVC."],
+        "other": ["Comparison: none."],
+    }
+    assert sum(map(len, found.values())) == len(fhir.sentences(text))
+
+
+def test_the_fhir_report_is_preliminary_and_of_nobody():
+    resource = pytest.importorskip("fhir.resources.diagnosticreport")
+    text = "There is a pleural effusion & <b>. There may be edema."
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    made = fhir.diagnostic_report(text, source={"run": "cpu"}, issued=when)
+    valid = resource.DiagnosticReport.model_validate(made)
+    assert valid.status == "preliminary"
+    assert valid.subject is None and valid.performer is None
+    assert made["conclusion"] == text
+    assert made["code"]["coding"][0]["code"] == "36643-5"
+    assert [c["text"] for c in made["conclusionCode"]] == [
+        "Edema (uncertain)", "Pleural Effusion"]
+    form = base64.b64decode(made["presentedForm"][0]["data"]).decode()
+    assert form == fhir.sectioned_text(text)
+    assert made["note"][0]["text"] == WARNING
+    assert "<b>" not in made["text"]["div"]
+    assert "AIAST" in str(made["meta"])
+
+
+def test_a_normal_report_says_so_and_one_view_has_another_loinc():
+    pytest.importorskip("fhir.resources")
+    made = fhir.diagnostic_report("The lungs are clear.", views=["frontal"])
+    assert [c["text"] for c in made["conclusionCode"]] == ["No Finding"]
+    assert made["code"]["coding"][0]["code"] == "36554-4"
+    with pytest.raises(CourseError, match="no report"):
+        fhir.diagnostic_report("  ")
+
+
+def test_without_the_library_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(
+        __import__("sys").modules, "fhir.resources.diagnosticreport", None)
+    with pytest.raises(CourseError, match="fhir"):
+        fhir.diagnostic_report("The lungs are clear.")

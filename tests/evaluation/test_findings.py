@@ -1,0 +1,434 @@
+"""The findings labeller: conventions, gold sentences, MeSH headings."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.datasets import reports
+from llamaxr_utils.evaluation import clinical, findings
+from llamaxr_utils.evaluation.clinical import SCORES, clinical_scores
+from llamaxr_utils.evaluation.findings import (
+    CHEXPERT,
+    FINDINGS,
+    STATES,
+    label_report,
+)
+
+GOLD = pd.read_csv(
+    Path(__file__).parents[1] / "fixtures" / "findings_gold.csv",
+    keep_default_na=False,
+)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split(";") if pair)
+
+
+def _labels(text: str) -> dict[str, str]:
+    """Labels without the one that follows from the others."""
+    labels = label_report(text)
+    del labels["No Finding"]
+    return labels
+
+
+# --- names and table -------------------------------------------------------
+
+
+def test_there_are_25_names_chexpert_first():
+    assert len(CHEXPERT) == 14 and len(FINDINGS) == 25
+    assert FINDINGS[:14] == CHEXPERT and len(set(FINDINGS)) == 25
+
+
+def test_every_finding_has_a_rule_and_every_rule_a_finding():
+    named = {finding for finding, _, _ in findings.RULES}
+    assert named == set(FINDINGS) - {"No Finding"}
+    says = {says for _, says, _ in findings.RULES}
+    assert says == {"as worded", "absent", "uncertain", "hint", "not meant"}
+
+
+# --- gold sentences --------------------------------------------------------
+
+
+def test_the_gold_file_is_large_and_names_every_finding():
+    assert len(GOLD) >= 200 and GOLD["sentence"].is_unique
+    pairs = [p for line in GOLD["labels"] for p in _pairs(line).items()]
+    assert {name for name, _ in pairs} == set(FINDINGS) - {"No Finding"}
+    assert min(Counter(state for _, state in pairs)[s] for s in STATES) > 30
+
+
+@pytest.mark.parametrize(("sentence", "labels"), GOLD.to_numpy().tolist())
+def test_gold(sentence: str, labels: str):
+    assert _labels(sentence) == _pairs(labels)
+
+
+# --- the conventions of the course, one by one -----------------------------
+
+BOTH = ("Cardiomegaly", "Enlarged Cardiomediastinum")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Clear lungs.", {"Lung Opacity": "absent"}),
+        ("Heart size is normal.", {"Cardiomegaly": "absent"}),
+        (
+            "Normal cardiomediastinal silhouette.",
+            {name: "absent" for name in BOTH},
+        ),
+        (
+            "A pacemaker is in place.",
+            {"Pacemaker": "present", "Support Devices": "present"},
+        ),
+        (
+            "A central line is in place.",
+            {"Central Line": "present", "Support Devices": "present"},
+        ),
+        ("Scar in the left base.", {"Fibrosis": "present"}),
+        ("Small nodule.", {"Lung Lesion": "present"}),
+        ("Hilar mass.", {"Lung Lesion": "present"}),
+        (
+            "Calcified granuloma.",
+            {"Lung Lesion": "present", "Granuloma": "present"},
+        ),
+        ("Apical pleural thickening.", {"Pleural Other": "present"}),
+        ("The angle is blunted.", {"Pleural Effusion": "uncertain"}),
+        (
+            "Blunted angle due to a small effusion.",
+            {"Pleural Effusion": "present"},
+        ),
+        ("Blunted angle without effusion.", {"Pleural Effusion": "absent"}),
+        (
+            "Blunted angle from pleural scarring.",
+            {"Pleural Other": "present", "Fibrosis": "present"},
+        ),
+        ("The effusion has resolved.", {"Pleural Effusion": "absent"}),
+        ("Effusion is no longer seen.", {"Pleural Effusion": "absent"}),
+        ("Stable effusion.", {"Pleural Effusion": "present"}),
+        ("Unchanged effusion.", {"Pleural Effusion": "present"}),
+    ],
+)
+def test_convention(text: str, expected: dict[str, str]):
+    assert _labels(text) == expected
+
+
+@pytest.mark.parametrize(
+    "hedge",
+    [
+        "may represent",
+        "possibly",
+        "suggests",
+        "suggesting",
+        "is concerning for",
+        "cannot exclude",
+        "could be due to",
+        "suspicious for",
+    ],
+)
+def test_a_hedged_cause_is_uncertain_its_sign_present(hedge: str):
+    labels = _labels(f"Left base opacity {hedge} pneumonia.")
+    assert labels == {"Lung Opacity": "present", "Pneumonia": "uncertain"}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("No acute disease.", "present"),
+        ("Lungs clear. No effusion.", "present"),
+        ("Small effusion.", "absent"),
+        ("Possible small effusion.", "absent"),
+        ("Right PICC.", "absent"),
+    ],
+)
+def test_no_finding_only_when_nothing_else_is_there(text: str, state: str):
+    assert label_report(text)["No Finding"] == state
+
+
+@pytest.mark.parametrize(
+    "end", [" but ", "; ", ", however ", " except for ", ". "]
+)
+def test_a_denial_ends_with_its_clause(end: str):
+    labels = _labels(f"No effusion, edema or consolidation{end}atelectasis.")
+    assert labels.pop("Atelectasis") == "present"
+    assert set(labels.values()) == {"absent"} and len(labels) == 3
+
+
+def test_the_strongest_mention_decides():
+    assert _labels("Effusion. No effusion.")["Pleural Effusion"] == "present"
+    blunted = "Blunting of the left angle. No pleural effusion."
+    assert _labels(blunted)["Pleural Effusion"] == "absent"
+
+
+# --- input -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "  \n", "...", "12. 3", float("nan")]
+)
+def test_a_text_without_a_word_says_nothing(text):
+    assert label_report(text) == {}
+
+
+def test_odd_characters_case_and_lines_do_not_matter():
+    plain = label_report("The heart is normal in size. No effusion.")
+    assert label_report("THE HEART IS NORMAL IN SIZE . NO EFFUSION") == plain
+    assert (
+        label_report("The heart is\nnormal in size.\n\nNo effusion") == plain
+    )
+    assert label_report("• Heart is normal in size\n• No\x00effusion") == plain
+    assert label_report("- Heart normal in size\n- No effusion") == plain
+
+
+def test_ten_thousand_words_are_read_quickly():
+    text = "No effusion or pneumothorax, stable cardiomegaly " * 1600
+    start = time.perf_counter()
+    assert label_report(text)["Cardiomegaly"] == "present"
+    assert time.perf_counter() - start < 5
+
+
+def test_590_reports_take_less_than_3_seconds():
+    lines = GOLD["sentence"].tolist()
+    texts = [  # numbered, so that no sentence is met twice
+        f"{' '.join(lines[i % 230 : i % 230 + 5])} Measures {i} mm by {line}"
+        for i in range(590)
+        for line in [lines[i * 7 % 230]]
+    ]
+    findings._label_sentence.cache_clear()
+    start = time.perf_counter()
+    for text in texts:
+        label_report(text)
+    assert time.perf_counter() - start < 3
+
+
+# --- against MeSH ----------------------------------------------------------
+
+#: Heading -> finding, by what the heading begins with. Pacemaker has no
+#: heading of its own. A heading in AMBIGUOUS alone decides nothing.
+HEADINGS = {
+    "Cardiomegaly": "Cardiomegaly|Cardiac Shadow/(enlarged|borderline)",
+    "Enlarged Cardiomediastinum": "Mediastinum/(.*/)?(prominent|enlarged)",
+    "Lung Lesion": "Nodule|Mass(/|$)|Calcified Granuloma|Granuloma(/|$)",
+    "Lung Opacity": "Opacity|Airspace Disease|Infiltrate|Markings/lung|"
+    "Density/(.*/)?(lung|retrocardiac)|Lung Diseases, Interstitial",
+    "Edema": "Pulmonary Edema|Pulmonary Congestion|Heart Failure",
+    "Consolidation": "Consolidation",
+    "Pneumonia": "Pneumonia",
+    "Atelectasis": "Pulmonary Atelectasis",
+    "Pneumothorax": "Pneumothorax|Hydropneumothorax|Hemopneumothorax",
+    "Pleural Effusion": "Pleural Effusion|Hydropneumothorax|Hemo.*thorax",
+    "Pleural Other": "(Thickening|Cicatrix|Calcinosis)/pleura|Pleura/",
+    "Fracture": "Fractures, Bone",
+    "Support Devices": "Catheters, Indwelling|Implanted Medical Device|"
+    "Tube, Inserted|Medical Device|Stents",
+    "Granuloma": "Calcified Granuloma|Granuloma",
+    "Hernia": "Hernia",
+    "Emphysema": "Emphysema|Pulmonary Emphysema|Bullous Emphysema|Blister|"
+    "Pulmonary Disease, Chronic Obstructive",
+    "Fibrosis": "Cicatrix|Pulmonary Fibrosis|Fibrosis",
+    "Degenerative Spine": "(Spine|\\w+ Vertebrae)/(.*/)?degenerative|"
+    "Osteophyte|Spondylosis|Hyperostosis, Diffuse",
+    "Tortuous Aorta": "Aorta.*/tortuous",
+    "Calcification": "Calcinosis",
+    "Scoliosis": "Scoliosis",
+    "Surgical Clips": "Surgical Instruments|Sutures",
+    "Central Line": "Catheters, Indwelling",
+}
+AMBIGUOUS = {
+    "Pleural Effusion": "Costophrenic Angle/(.*/)?blunted",
+    "Calcification": "Atherosclerosis",
+}
+
+
+def _has(studies: pd.DataFrame, pattern: str) -> np.ndarray:
+    heading = re.compile(pattern)
+    return np.array([any(map(heading.match, m)) for m in studies["mesh"]])
+
+
+@lru_cache(maxsize=1)
+def _mesh_table() -> pd.DataFrame:
+    """Per finding: positives by heading, and F1 of the labeller."""
+    studies = reports.load_studies()
+    text = studies["findings"] + " . " + studies["impression"]
+    keep = (studies["status"] != "not indexed") & text.str.contains(r"\w")
+    studies, text = studies[keep], text[keep]
+    labels = [label_report(t) for t in text]
+    rows = {}
+    for finding, pattern in HEADINGS.items():
+        truth = _has(studies, pattern)
+        counted = truth | ~_has(studies, AMBIGUOUS.get(finding, "(?!)"))
+        said = np.array(
+            [r.get(finding) in ("present", "uncertain") for r in labels]
+        )
+        truth, said = truth[counted], said[counted]
+        found, false = (truth & said).sum(), (~truth & said).sum()
+        missed = (truth & ~said).sum()
+        f1 = 2 * found / (2 * found + false + missed)
+        rows[finding] = (truth.sum(), found, false, missed, round(f1, 3))
+    columns = ["positives", "found", "added", "missed", "F1"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+needs_archive = pytest.mark.skipif(
+    not findings.RULES_FILE.exists()
+    or clinical.find_spec("torchxrayvision") is None,
+    reason="the reports lie in torchxrayvision's wheel",
+)
+
+
+@needs_archive
+def test_against_mesh_headings():
+    table = _mesh_table()
+    print("\n", table.to_string())  # pytest -s shows it
+    frequent = table[table["positives"] >= 30]
+    assert len(frequent) == 21
+    assert frequent["F1"].mean() >= 0.88  # asked: 0.80; measured: 0.895
+    assert frequent["F1"].drop("Pneumonia").min() >= 0.75
+
+
+@needs_archive
+def test_pneumonia_is_mostly_a_hedge_that_curators_did_not_index():
+    row = _mesh_table().loc["Pneumonia"]
+    assert row["missed"] <= 1 and row["F1"] < 0.55
+
+
+@needs_archive
+def test_normal_studies_are_labelled_no_finding():
+    studies = reports.load_studies()
+    text = studies["findings"] + " . " + studies["impression"]
+    normal = text[studies["status"].eq("normal") & text.str.contains(r"\w")]
+    share = np.mean(
+        [label_report(t)["No Finding"] == "present" for t in normal]
+    )
+    assert share > 0.96
+
+
+# --- clinical scores -------------------------------------------------------
+
+REFERENCES = [
+    "Cardiomegaly. No effusion.",
+    "Lungs are clear. Heart size is normal.",
+    "Small left effusion. No pneumothorax.",
+    "No acute disease.",
+]
+GENERATED = [
+    "Cardiomegaly. Left effusion.",  # found one, added one
+    "Lungs are clear. Mild scoliosis.",  # normal, reported abnormal
+    "No effusion. No pneumothorax.",  # missed, reported normal
+    "No acute disease.",
+]
+
+
+def test_clinical_scores_by_hand():
+    scores = clinical_scores(REFERENCES, GENERATED)
+    # reported: 1 found, 2 added (effusion, scoliosis), 1 missed (effusion)
+    assert scores["micro F1"] == pytest.approx(2 / (2 + 2 + 1))
+    # findings reported in a reference: Cardiomegaly 1, Pleural Effusion 0
+    assert scores["macro F1"] == pytest.approx(0.5)
+    # denied: opacity and pneumothorax shared; effusion (third) added;
+    # effusion (first) and cardiomegaly (second) lost
+    assert scores["negative F1"] == pytest.approx(4 / (4 + 1 + 2))
+    assert scores["hallucinations"] == pytest.approx(2 / 4)
+    assert scores["omissions"] == pytest.approx(1 / 4)
+    assert scores["abnormal as abnormal"] == pytest.approx(1 / 2)
+    assert scores["normal as normal"] == pytest.approx(1 / 2)
+    table = scores["per_finding"]
+    assert table.loc["Pleural Effusion", "F1"] == 0
+    assert table.loc["Cardiomegaly", "recall"] == 1
+    assert scores["per_report"]["hallucinations"].tolist() == [1, 1, 0, 0]
+
+
+def test_a_perfect_and_an_empty_system():
+    perfect = clinical_scores(REFERENCES, REFERENCES)
+    assert [perfect[s] for s in SCORES] == [1, 1, 1, 0, 0, 1, 1]
+    blank = clinical_scores(REFERENCES, [None, "", "...", " "])
+    assert [blank[s] for s in SCORES] == [0, 0, 0, 0, 0.5, 0, 0]
+
+
+def test_status_of_the_study_decides_when_given():
+    status = ["abnormal", "normal", "not indexed", "normal"]
+    scores = clinical_scores(REFERENCES, GENERATED, status)
+    assert scores["abnormal as abnormal"] == 1
+    assert scores["normal as normal"] == 1 / 2
+
+
+def test_scores_are_those_of_the_summed_statistics():
+    scores = clinical_scores(REFERENCES, GENERATED)
+    statistics = scores["statistics"]
+    assert statistics.shape == (4, 6 * 24 + 5)
+    stacked = np.stack([statistics.sum(axis=0), 3 * statistics.sum(axis=0)])
+    expected = [scores[name] for name in SCORES]
+    for row in clinical.scores_from_statistics(stacked):
+        assert row == pytest.approx(expected)
+
+
+def test_scores_over_the_14_names_of_chexpert():
+    scores = clinical_scores(REFERENCES, GENERATED, findings=CHEXPERT)
+    assert list(scores["per_finding"].index) == list(CHEXPERT)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (REFERENCES, GENERATED[:3]),
+        ([], []),
+        (REFERENCES, GENERATED, ["normal"]),
+        (REFERENCES, GENERATED, None, ["Gout"]),
+    ],
+)
+def test_bad_input_is_refused(arguments):
+    with pytest.raises(CourseError):
+        clinical_scores(*arguments)
+
+
+def test_a_system_that_ignores_the_image_is_seen_through():
+    """One normal report for all: no hallucination, all omitted."""
+    scores = clinical_scores(REFERENCES, ["No acute disease."] * 4)
+    assert scores["hallucinations"] == scores["abnormal as abnormal"] == 0
+    assert scores["normal as normal"] == 1
+
+
+def test_radeval_is_optional(monkeypatch):
+    monkeypatch.setattr(clinical, "find_spec", lambda name: None)
+    assert clinical.radeval_scores(["a"], ["b"]) == {}
+
+
+def test_negspacy_agrees_on_what_is_denied():
+    """A cross-check by another tool, where it is installed."""
+    spacy = pytest.importorskip("spacy")
+    pytest.importorskip("negspacy")
+    from negspacy.negation import Negex  # noqa: F401
+
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("sentencizer")
+    ruler = pipeline.add_pipe("entity_ruler")
+    words = {
+        "Pleural Effusion": ["effusion", "effusions"],
+        "Pneumothorax": ["pneumothorax"],
+        "Consolidation": ["consolidation"],
+        "Atelectasis": ["atelectasis"],
+        "Cardiomegaly": ["cardiomegaly"],
+    }
+    ruler.add_patterns(
+        [
+            {"label": name.replace(" ", "_"), "pattern": word}
+            for name, spellings in words.items()
+            for word in spellings
+        ]
+    )
+    pipeline.add_pipe("negex")
+    agreed = []
+    for sentence in GOLD["sentence"]:
+        labels = label_report(sentence)
+        for entity in pipeline(sentence.lower()).ents:
+            state = labels.get(entity.label_.replace("_", " "))
+            agreed.append((state == "absent") == entity._.negex)
+    # 0.83 with negspacy 1.1; it knows no "resolved", "no longer", "neither"
+    assert len(agreed) > 60 and np.mean(agreed) > 0.80

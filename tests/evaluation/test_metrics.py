@@ -1,0 +1,393 @@
+"""The scoring protocols: to the digit, and on every odd input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.evaluation import cleaning, meteor, metrics
+from llamaxr_utils.evaluation.metrics import clean_r2gen, score_reports
+
+PEER = os.environ.get("LLAMAXR_PEER_CSV")
+needs_java = pytest.mark.skipif(
+    meteor.java_version() is None, reason="METEOR 1.5 needs Java"
+)
+
+# Reference, candidate, then counted by hand: candidate and reference
+# length, clipped n-gram matches, the n-grams of the candidate, the longest
+# common subsequence of stems (llamaxr) and of words (r2gen), METEOR's
+# matched words and chunks.
+PAIRS = [
+    (
+        *("the heart is normal in size", "the heart is enlarged"),
+        *((4, 6), (3, 2, 1, 0), (4, 3, 2, 1), 3, 3, 3, 1),
+    ),
+    (
+        *("both lungs are clear", "both lungs are clear"),
+        *((4, 4), (4, 3, 2, 1), (4, 3, 2, 1), 4, 4, 4, 1),
+    ),
+    (  # one stem: effusion(s)
+        *(
+            "small pleural effusions are seen",
+            "small pleural effusion is seen",
+        ),
+        *((5, 5), (3, 1, 0, 0), (5, 4, 3, 2), 4, 3, 4, 2),
+    ),
+    (  # clipping: the repeated word counts once
+        *("heart size normal", "heart heart heart"),
+        *((3, 3), (1, 0, 0, 0), (3, 2, 1, 1), 1, 1, 1, 1),
+    ),
+    (  # the same words in another order
+        *("no effusion or pneumothorax", "no pneumothorax or effusion"),
+        *((4, 4), (4, 0, 0, 0), (4, 3, 2, 1), 2, 2, 4, 4),
+    ),
+]
+REFERENCES = [pair[0] for pair in PAIRS]
+CANDIDATES = [pair[1] for pair in PAIRS]
+NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "METEOR"]
+
+
+def f_score(lcs, candidate, reference, beta):
+    p, r = lcs / candidate, lcs / reference
+    return (1 + beta**2) * p * r / (r + beta**2 * p) if lcs else 0.0
+
+
+def brevity(candidate, reference):
+    return min(1.0, math.exp(1 - reference / candidate))
+
+
+def root(values):
+    """Geometric means of the first 1, 2, 3, 4 values."""
+    return [math.prod(values[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
+
+
+@pytest.fixture
+def no_java(monkeypatch):
+    monkeypatch.setattr(metrics, "java_version", lambda: None)
+
+
+def test_llamaxr_equals_hand_computed_values():
+    expected = []
+    for _, _, (c, r), matches, grams, stems, _, m, chunks in PAIRS:
+        # Method 1: where nothing matches, a tenth of a match.
+        precision = [(k or 0.1) / n for k, n in zip(matches, grams)]
+        bleu = [brevity(c, r) * value for value in root(precision)]
+        mean = (m / c) * (m / r) / (0.9 * m / c + 0.1 * m / r)
+        meteor_ = mean * (1 - 0.5 * (chunks / m) ** 3)
+        expected.append([*bleu, f_score(stems, c, r, 1.0), meteor_])
+    scores = score_reports(REFERENCES, CANDIDATES)
+    found = scores["per_report"][NAMES].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    for name, mean in zip(NAMES, np.mean(expected, axis=0)):
+        assert scores[name] == pytest.approx(mean, abs=1e-6)
+
+
+def test_r2gen_equals_hand_computed_values(no_java):
+    lengths = np.sum([pair[2] for pair in PAIRS], axis=0)
+    matches = np.sum([pair[3] for pair in PAIRS], axis=0)
+    # R2Gen's scorer has no floor of one: the three-word candidate has no
+    # 4-gram.
+    grams = np.sum([pair[4] for pair in PAIRS], axis=0) - [0, 0, 0, 1]
+    bleu = [brevity(*lengths) * v for v in root(matches / grams)]
+    rouge = [f_score(pair[6], *pair[2], 1.2) for pair in PAIRS]
+    scores = score_reports(
+        *(REFERENCES, CANDIDATES, "r2gen"), cleaning="none", vocabulary=()
+    )
+    found = [scores[name] for name in NAMES[:5]]
+    np.testing.assert_allclose(found, [*bleu, np.mean(rouge)], atol=1e-6)
+
+
+def test_cider_of_equal_texts_is_ten(no_java):
+    texts = ["the lungs are both clear", "old rib fractures on one side"]
+    scores = score_reports(texts, texts, "r2gen", vocabulary=())
+    assert scores["CIDEr"] == pytest.approx(10)
+
+
+def test_ranking_flips_between_protocols(no_java):
+    references = ["Heart size is normal. Lungs are clear. No effusion."] * 3
+    spaced = ["heart size is normal . lungs are clear . no effusion ."] * 3
+    wrong = ["Heart size is normal. Lungs are clear. Wires are present."] * 3
+    paper = [score_reports(references, g) for g in (spaced, wrong)]
+    r2gen = [score_reports(references, g, "r2gen") for g in (spaced, wrong)]
+    for name in ("BLEU-4", "METEOR"):
+        assert paper[0][name] < paper[1][name]
+    assert r2gen[0]["BLEU-4"] > r2gen[1]["BLEU-4"]
+
+
+@pytest.mark.skipif(not PEER, reason="LLAMAXR_PEER_CSV is not set")
+@needs_java
+def test_published_figures_of_a_peer():
+    peer = pd.read_csv(PEER)
+    scores = score_reports(peer["reference"], peer["generated"], "r2gen")
+    expected = [0.4734, 0.3036, 0.2240, 0.1752, 0.3761, 0.1999]
+    found = [scores[name] for name in NAMES]
+    np.testing.assert_allclose(found, expected, atol=0.0005)
+    statistics = metrics.read_statistics(scores["per_report"]["meteor_stats"])
+    again = meteor.meteor_from_statistics(statistics.sum(axis=0))
+    assert again == pytest.approx(scores["METEOR"], abs=1e-9)
+
+
+ODD = {
+    "empty": "",
+    "blank": " \t ",
+    "dots": "...",
+    "none": None,
+    "nan": float("nan"),
+    "plain": "the lungs are clear",
+    "line breaks": "the lungs\r\nare\u2028clear\n",
+    "nul": "the\x00lungs are clear",
+    "escape": "the\x1blungs\x7fare clear\ud800",
+    "separator": "the lungs ||| are clear",
+    "non-ascii": "the lungs are clear – größe 正常",
+    "long": "the lungs are clear " * 2500,
+}
+EMPTY = ["empty", "blank", "dots", "none", "nan"]
+
+
+def check_odd(scores, table, names):
+    table = table.set_index(pd.Index(ODD))[names]
+    assert scores["record"]["n"] == len(scores["per_report"])
+    assert scores["record"]["n_empty_candidates"] == len(EMPTY)
+    assert (table.loc[EMPTY] == 0).all(axis=None)
+    others = table.drop(index=EMPTY)
+    assert others.notna().all(axis=None) and (others > 0).all(axis=None)
+    for same in ("line breaks", "nul", "escape"):
+        np.testing.assert_array_equal(table.loc[same], table.loc["plain"])
+    assert (table.loc["long"] < table.loc["plain"]).all()
+    json.dumps(scores["record"])
+
+
+def test_odd_candidates_under_llamaxr():
+    references = ["the lungs are clear"] * len(ODD)
+    scores = score_reports(references, list(ODD.values()))
+    check_odd(scores, scores["per_report"], NAMES)
+
+
+@needs_java
+def test_odd_candidates_under_r2gen_and_meteor_statistics(capfd):
+    # The numbers differ, or all of CIDEr's weights would be 0.
+    references = [f"the lungs are clear {i}" for i in range(len(ODD) + 1)]
+    candidates = [*ODD.values(), references[-1]]
+    scores = score_reports(references, candidates, "r2gen", vocabulary=())
+    assert capfd.readouterr().out == ""
+    assert scores["record"]["n_cut_for_meteor"] == 1
+    table = scores["per_report"]
+    check_odd(scores, table[:-1], ["BLEU-1", "ROUGE-L", "METEOR"])
+    assert table.loc[len(ODD), "METEOR"] == 1
+    # The corpus figure comes from sums, it is not the mean.
+    assert 0 < scores["METEOR"] < 1
+    assert abs(scores["METEOR"] - table["METEOR"].mean()) > 0.01
+    statistics = metrics.read_statistics(table["meteor_stats"])
+    assert statistics.shape == (len(ODD) + 1, 23)
+    again = meteor.meteor_from_statistics
+    np.testing.assert_allclose(again(statistics), table["METEOR"], atol=1e-9)
+    total = again(statistics.sum(axis=0))
+    assert total == pytest.approx(scores["METEOR"], abs=1e-9)
+    # A perfect pair adds no chunk: the plain sum is not the jar's.
+    lines = [line.split() for line in table["meteor_stats"]]
+    assert again(np.array(lines, dtype=float).sum(axis=0)) < total - 1e-6
+
+
+def test_a_single_pair(no_java):
+    for protocol in metrics.DEFAULT_CLEANING:
+        scores = score_reports(["No effusion."], ["No effusion."], protocol)
+        assert scores["record"]["n"] == len(scores["per_report"]) == 1
+        assert scores["ROUGE-L"] == 1
+        assert scores["BLEU-1"] == pytest.approx(1)
+    assert scores["CIDEr"] == 0
+
+
+def test_without_java_meteor_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
+    assert scores["METEOR"] is None
+    assert scores["record"]["java"] == "needs Java"
+    assert scores["BLEU-1"] > 0 and scores["CIDEr"] > 0
+    # The paper's METEOR needs none.
+    assert score_reports(REFERENCES, CANDIDATES)["METEOR"] > 0
+
+
+@needs_java
+def test_silent_java_is_ended_and_named(monkeypatch):
+    meteor.stop_meteor()  # a fresh one must start
+    monkeypatch.setattr(meteor, "TIMEOUT", 0.05)
+    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
+    assert scores["METEOR"] is None
+    assert "METEOR stopped" in scores["record"]["java"]
+    assert scores["per_report"]["METEOR"].isna().all()
+
+
+def test_empty_references_are_dropped_and_counted(no_java):
+    references = ["the lungs are clear", None, "...", "the heart is large"]
+    for protocol in metrics.DEFAULT_CLEANING:
+        scores = score_reports(references, references, protocol)
+        assert scores["record"]["n_dropped"] == 2
+        assert scores["record"]["dropped"] == {"empty reference": 2}
+        assert list(scores["per_report"].index) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("references", "generated", "options", "message"),
+    [
+        (["a b", "c d"], ["a b"], {}, "2 references, but 1 generated"),
+        (["...", ""], ["a", "b"], {}, "no pair to score"),
+        ([], [], {}, "no pair to score"),
+        ("lungs clear", ["lungs clear"], {}, "not a list"),
+        (["a b"], ["a b"], {"protocol": "bleu"}, "llamaxr, r2gen"),
+        (["a b"], ["a b"], {"cleaning": "x"}, "none, r2gen, author"),
+    ],
+)
+def test_refusals(references, generated, options, message):
+    with pytest.raises(CourseError, match=message):
+        score_reports(references, generated, **options)
+
+
+def test_unknown_words_and_the_cut_touch_references_only(no_java):
+    words = [f"word{i}" for i in range(70)]
+    text = " ".join(words)
+
+    def bleu_1(**options):
+        return score_reports([text], [text], "r2gen", **options)["BLEU-1"]
+
+    # The candidate has 71 words (a full stop is added), 59 count.
+    assert bleu_1(vocabulary=words) == pytest.approx(59 / 71)
+    assert bleu_1(vocabulary=(), max_words=None) == pytest.approx(1)
+    assert bleu_1(vocabulary=words[:20]) == pytest.approx(20 / 71)
+    unknown = score_reports(
+        [text], ["<unk> " * 71], "r2gen", ["word0"], "none", None
+    )
+    assert unknown["BLEU-1"] == pytest.approx(69 / 71)
+
+
+def test_vocabulary_counts_cleaned_words():
+    texts = ["Heart normal.", "heart, normal", "HEART enlarged"]
+    assert metrics.r2gen_vocabulary(texts) == {"heart", "."}
+    bundled = metrics.r2gen_vocabulary()
+    assert len(bundled) == 759
+    assert {".", "xxxx", "pneumothorax"} <= bundled
+    assert "<unk>" not in bundled
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Clear lungs. No effusion.", "clear lungs . no effusion ."),
+        ("1. Mild edema. 2. Old scar.", "mild edema . old scar ."),
+        (
+            "Well-expanded; (left/right) T-11..",
+            "well-expanded leftright t-11 .",
+        ),
+        ('The "normal" heart\'s size', "the normal hearts size ."),
+        ("size of 2.5 cm seen", "size of 25 cm seen ."),
+        ("", "."),
+    ],
+)
+def test_r2gen_cleaning(text, cleaned):
+    assert clean_r2gen(text) == cleaned
+
+
+def test_author_cleaning_loses_the_negation():
+    cleaned = cleaning.clean_author("No focal XXXX or pneumothorax. T-11 ok.")
+    assert cleaned == "focal pneumothora."
+
+
+def test_any_protocol_runs_on_any_cleaning(no_java):
+    for protocol in metrics.DEFAULT_CLEANING:
+        found = {
+            name: score_reports(
+                ["The Lungs are clear."],
+                ["the lungs are clear"],
+                protocol,
+                cleaning=name,
+                vocabulary=(),
+            )["BLEU-1"]
+            for name in metrics.CLEANINGS
+        }
+        assert found["r2gen"] == pytest.approx(1) and found["none"] < 0.6
+
+
+def test_bleu_statistics_sum_to_the_corpus_figure(no_java):
+    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
+    statistics = metrics.read_statistics(scores["per_report"]["bleu_stats"])
+    found = metrics.bleu_from_statistics(statistics.sum(axis=0))
+    expected = [scores[name] for name in NAMES[:4]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    nothing = metrics.bleu_statistics(["lungs clear"], [""])
+    assert (metrics.bleu_from_statistics(nothing) == 0).all()
+
+
+def fresh_wordnet(monkeypatch):
+    # The cache would hand out the reader of an earlier test.
+    monkeypatch.setattr(meteor, "wordnet", meteor.wordnet.__wrapped__)
+    monkeypatch.setattr(metrics, "wordnet", meteor.wordnet)
+
+
+class NoCorpus:
+    def ensure_loaded(self):
+        raise LookupError("wordnet")
+
+
+def test_synonyms_come_from_the_jar_and_the_record_says_so(monkeypatch):
+    fresh_wordnet(monkeypatch)
+    monkeypatch.setattr("nltk.corpus.wordnet", NoCorpus())
+    # Words that are their own stems: nltk looks stems up.
+    pair = (["the scar is old"], ["the mark is old"])
+    jar = score_reports(*pair)
+    assert jar["record"]["synonyms"].startswith("WordNet 3.0 table of the")
+    monkeypatch.setattr(meteor, "jar_path", lambda: None)
+    none = score_reports(*pair)
+    assert none["record"]["synonyms"] == "none"
+    # Four words matched in one chunk, or three in two.
+    assert jar["METEOR"] == pytest.approx(1 - 0.5 / 4**3)
+    assert none["METEOR"] == pytest.approx(0.75 * (1 - 0.5 * (2 / 3) ** 3))
+
+
+def test_installed_wordnet_is_preferred(monkeypatch):
+    class Corpus(meteor.JarWordNet):
+        def ensure_loaded(self):
+            pass
+
+        def get_version(self):
+            return "3.0"
+
+    fresh_wordnet(monkeypatch)
+    monkeypatch.setattr("nltk.corpus.wordnet", Corpus(None))
+    record = score_reports(["lungs clear"], ["lungs clear"])["record"]
+    assert record["synonyms"] == "nltk's corpus, WordNet 3.0"
+
+
+def test_jar_wordnet_knows_base_forms():
+    reader = meteor.JarWordNet(meteor.jar_path())
+
+    def synonyms(word):
+        return {
+            lemma.name()
+            for synset in reader.synsets(word)
+            for lemma in synset.lemmas()
+        }
+
+    assert "large" in synonyms("big") and "large" in synonyms("biggest")
+    assert "lung" in synonyms("lungs") and "vertebra" in synonyms("vertebrae")
+    assert not any("_" in word for word in synonyms("heart"))
+    assert synonyms("qwertz") == set()
+
+
+def test_published_table_is_the_papers():
+    folder = Path(metrics.__file__).parent / "data"
+    table = pd.read_csv(folder / "published_results.csv", index_col="system")
+    assert list(table.columns) == ["year", "citation", *NAMES]
+    peers, paper = table.drop(index="LLaMA-XR"), table.loc["LLaMA-XR"]
+    assert len(peers) == 19 and table["citation"].notna().all()
+    # The two gains in the paper's last row.
+    for name, gain in (("ROUGE-L", 4.34), ("METEOR", 54.13)):
+        found = 100 * (paper[name] / peers[name].max() - 1)
+        assert found == pytest.approx(gain, abs=0.005)
+    assert peers["METEOR"].isna().sum() == 3
+    assert peers.loc["DCL", NAMES[:3]].isna().all()

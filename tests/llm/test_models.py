@@ -1,0 +1,249 @@
+"""Bases made on the spot: tokenizer, shape, saving; where others come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.llm import models
+from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
+
+#: Own sentences: nothing here comes from the data set.
+SENTENCES = {
+    "cardiomegaly": "The heart is big. Both lungs look clear.",
+    "effusion": "Some fluid is seen on the left. The heart looks fine.",
+    "nodule": "A small round spot lies in the upper zone.",
+    "pneumothorax": "Free air is seen beside the right lung.",
+    "no finding": "Nothing unusual is seen in this picture.",
+    "hernia": "A part of the stomach lies behind the heart.",
+}
+PROMPTS = {w: SHORT_TEMPLATE.format(input=w) for w in SENTENCES}
+
+
+def tiny_tokenizer(vocab_size: int = 400):
+    texts = [*SENTENCES.values(), *PROMPTS.values()] * 3
+    return models.train_tokenizer(texts, vocab_size)
+
+
+def tiny_base(folder: Path, seed: int = 1) -> str:
+    """`random-llama` with its tokenizer in a folder; its path."""
+    tokenizer = tiny_tokenizer()
+    model = models.new_llama("random-llama", tokenizer, seed)
+    models.save_model(model, tokenizer, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory):
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+# --- the tokenizer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *SENTENCES.values(),
+        "Words it never met: übergroß, 3.5 cm (XXXX) – “quoted”.\n\tNew line",
+        "",
+    ],
+)
+def test_any_text_survives_the_tokenizer(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.eos_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_tokenizer_pads_on_the_left(tokenizer):
+    batch = tokenizer(["The heart", "The heart is big."], padding=True)
+    short = batch["attention_mask"][0]
+    assert short[0] == 0
+    assert short[-1] == 1
+    assert batch["input_ids"][0][0] == tokenizer.pad_token_id
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_the_end_token_is_one_token_behind_a_word(tokenizer):
+    ids = tokenizer("The heart is big.</s>")["input_ids"]
+    assert ids[-1] == tokenizer.eos_token_id
+    assert ids[:-1] == tokenizer("The heart is big.")["input_ids"]
+
+
+def test_the_same_texts_give_the_same_tokenizer(tokenizer):
+    assert tiny_tokenizer().get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
+    """trl tokenizes prompt and prompt + report; they must fit together."""
+    for word, report in SENTENCES.items():
+        prompt = tokenizer(PROMPTS[word])["input_ids"]
+        both = tokenizer(PROMPTS[word] + report)["input_ids"]
+        assert both[: len(prompt)] == prompt
+        assert both[len(prompt) :] == tokenizer(report)["input_ids"][1:]
+
+
+# --- new models -------------------------------------------------------------
+
+
+def test_the_seed_makes_the_weights(tokenizer):
+    import torch
+
+    def weights(seed):
+        model = models.new_llama("random-llama", tokenizer, seed)
+        return model.model.layers[1].mlp.up_proj.weight
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_new_model_knows_its_special_tokens(tokenizer):
+    config = models.new_llama("random-llama", tokenizer).config
+    assert config.vocab_size == len(tokenizer)
+    assert config.bos_token_id == tokenizer.bos_token_id
+    assert config.eos_token_id == tokenizer.eos_token_id
+    assert config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_small_llama_has_about_five_million_parameters():
+    import torch
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"<{i}>" for i in range(2000 - len(tokenizer))])
+    with torch.device("meta"):
+        model = models.new_llama("small-llama", tokenizer)
+    count = sum(p.numel() for p in model.parameters())
+    assert 4.5e6 < count < 6e6
+
+
+def test_a_saved_base_is_the_same_again(base_folder):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    assert (Path(base_folder) / "model.safetensors").is_file()
+    assert not list(Path(base_folder).glob("*.bin"))
+    tokenizer = models.load_tokenizer(base_folder)
+    assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
+    assert tokenizer.padding_side == "left"
+    again = AutoModelForCausalLM.from_pretrained(base_folder)
+    fresh = models.new_llama("random-llama", tokenizer, seed=1)
+    ids = tokenizer("The heart", return_tensors="pt")["input_ids"]
+    assert torch.allclose(again(ids).logits, fresh(ids).logits)
+
+
+# --- by name ----------------------------------------------------------------
+
+
+def test_an_unknown_base_lists_those_there_are():
+    with pytest.raises(CourseError) as caught:
+        models.base("llama-4")
+    assert "'llama-4'" in caught.value.what
+    assert all(name in caught.value.why for name in models.BASES)
+
+
+def test_a_base_made_here_has_no_address_before_it_is_made(tmp_path):
+    with pytest.raises(CourseError, match="04_finetune_qlora"):
+        models.locate("small-llama")
+    assert models.locate("small-llama", tmp_path) == str(tmp_path)
+
+
+def test_a_local_copy_of_a_published_model_is_preferred(
+    tmp_path, monkeypatch
+):
+    source = models.base("llama-3.2-1b").source
+    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
+    assert models.locate("llama-3.2-1b") == source
+    copy = tmp_path / source.rsplit("/", 1)[1]
+    copy.mkdir()
+    monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
+    assert models.locate("llama-3.2-1b") == str(copy)
+
+
+def test_no_local_copies_means_none_not_the_working_folder(
+    tmp_path, monkeypatch
+):
+    source = models.base("llama-3.2-1b").source
+    (tmp_path / source.rsplit("/", 1)[1]).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
+    assert models.locate("llama-3.2-1b") == source
+
+
+def test_a_model_that_cannot_be_fetched_says_what_to_do():
+    with pytest.raises(CourseError) as caught:
+        models.load_tokenizer(models.base("smollm2-135m").source)
+    assert "SmolLM2-135M" in caught.value.what
+    assert "LLAMAXR_MODELS" in caught.value.do
+
+
+def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.padding_side = "right"
+    tokenizer.save_pretrained(tmp_path)
+    loaded = models.load_tokenizer(str(tmp_path))
+    assert loaded.pad_token == loaded.eos_token
+    assert loaded.padding_side == "left"
+
+
+def test_made_here_bases_get_a_tokenizer_of_the_texts():
+    texts = [*SENTENCES.values()] * 5
+    tokenizer = models.tokenizer_for("random-llama", texts)
+    assert len(tokenizer("Nothing unusual")["input_ids"]) < 8
+
+
+# --- what a base reads first ------------------------------------------------
+
+
+def test_unknown_text_for_pre_training_is_refused():
+    import pandas as pd
+
+    studies = pd.DataFrame({"mesh": [["normal"]], "findings": ["x"]})
+    with pytest.raises(CourseError, match="There are bare, headings"):
+        models.pretraining_pairs(studies, ["headlines"])
+
+
+def test_pre_training_pairs_end_with_the_response_header():
+    import pandas as pd
+
+    studies = pd.DataFrame(
+        {
+            "mesh": [["Cardiomegaly/mild"], ["Pleural Effusion/left"]],
+            "findings": [*SENTENCES.values()][:2],
+        }
+    )
+    pairs = models.pretraining_pairs(studies, ["headings", "names"])
+    assert set(pairs["completion"]) == set(studies["findings"])
+    assert pairs["prompt"].str.endswith("### Response:\n").all()
+    assert PROMPTS["cardiomegaly"] in set(pairs["prompt"])
+    bare = models.pretraining_pairs(studies, ["bare"])
+    assert set(bare["prompt"]) == {""}
+
+
+def test_a_base_can_read_prompts_of_ones_own():
+    import pandas as pd
+
+    silent = SHORT_TEMPLATE.format(input="no finding")
+    studies = pd.DataFrame(
+        {
+            "study_id": [f"CXR{i}" for i in range(6)],
+            "mesh": [["normal"]] * 6,
+            "findings": [f"Report {i}." for i in range(6)],
+        }
+    )
+    own = {"scores": {f"CXR{i}": silent for i in range(4)}}
+    own["scores"]["CXR1"] = PROMPTS["effusion"]
+    pairs = models.pretraining_pairs(studies, ["scores"], own=own)
+    told = pairs["prompt"] == PROMPTS["effusion"]
+    assert list(pairs.loc[told, "completion"]) == ["Report 1."]
+    assert len(pairs) == 2  # as many that say nothing as others
+    with pytest.raises(CourseError, match="names, scores"):
+        models.pretraining_pairs(studies, ["guesses"], own=own)

@@ -1,0 +1,206 @@
+"""The profiles, setting by setting, beside the paper and its notebook.
+
+What the paper states is written here from its text (arXiv 2506.03178), apart
+from the file that the notebook shows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from llamaxr_utils.course import pages, profiles, run
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.course.needs import SHAPES
+from llamaxr_utils.datasets import reports
+from llamaxr_utils.llm import models, paper_settings, prompts
+from llamaxr_utils.llm.finetune import LORA_TARGETS
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NAME = "04_finetune_qlora"
+
+
+def knobs(profile: str) -> dict:
+    names = profiles.knob_table(NAME)
+    return {k: profiles.knob_value(NAME, k, profile) for k in names}
+
+
+def settings(profile: str) -> dict:
+    """The trainer's settings as the cell of notebook 04 makes them."""
+    cells = pages.read(NOTEBOOKS / f"{NAME}.ipynb").cells
+    (source,) = [
+        c.source for c in cells if "num_train_epochs=nb.EPOCHS" in c.source
+    ]
+    nb = SimpleNamespace(**knobs(profile))
+    scope = {"nb": nb, "device": "cuda", "optimizer": nb.OPTIMIZER}
+    exec(source, scope)  # noqa: S102 (our own page)
+    return scope["settings"]
+
+
+# --- profile paper ----------------------------------------------------------
+
+#: Section 3.5, and the name under which the trainer knows it.
+SECTION_3_5 = {
+    "per_device_train_batch_size": 8,  # "the batch size was set to 8"
+    "gradient_accumulation_steps": 4,  # "simulating a batch size of 32"
+    "num_train_epochs": 3,  # "three complete epochs"
+    "learning_rate": 2e-6,
+    "optim": "adamw_8bit",
+    "fp16": True,  # "Mixed precision training (fp16)"
+    "bf16": False,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 30,
+    "weight_decay": 0.01,
+    "eval_strategy": "steps",  # "at regular intervals"
+    "save_strategy": "steps",  # "periodically saved"
+}
+
+
+@pytest.mark.parametrize("setting", SECTION_3_5)
+def test_profile_paper_is_section_3_5(setting):
+    assert settings("paper")[setting] == SECTION_3_5[setting]
+
+
+def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
+    def knob(notebook, name):
+        return profiles.knob_value(notebook, name, "paper")
+
+    # 3.1: "DenseNet121-res224-all"; 3.4: resized to 224 x 224, both views.
+    assert knob("02_extract_features", "BACKBONE") == "densenet121-res224-all"
+    assert knob("02_extract_features", "RESIZE") == "squash"
+    assert run.Run(NAME, "paper", None).images == "real"
+    # 3.2: "LLaMA 3.1 8B 4-bit quantized", Unsloth, QLoRA.
+    base = models.base(knob("03_build_prompts", "BASE"))
+    assert "3.1-8B" in base.source and "4bit" in base.source
+    assert knobs("paper")["BACKEND"] == "unsloth"
+    # 3.4: 36 values in the Alpaca prompt of Figure 4.
+    assert knob("03_build_prompts", "SCORE_FORMAT") == "paper"
+    assert "### Instruction:" in prompts.TEMPLATE
+    # 3.5: 41,943,040 trainable parameters, early stopping.
+    assert len(LORA_TARGETS) == 7
+    assert SHAPES["llama-3.1-8b"].lora(knobs("paper")["RANK"]) == 41_943_040
+    assert knobs("paper")["PATIENCE"] > 0
+    assert knobs("paper")["ROWS"] == "train"
+
+
+def test_profile_papers_split_is_70_10_20():
+    """3.3: "aligning with the partitioning scheme" of other systems."""
+    assert profiles.knob_value("01_explore_data", "SPLIT", "paper") == "r2gen"
+    share = reports.r2gen_split()["split"].value_counts(normalize=True)
+    assert share.round(2).to_dict() == {"train": 0.70, "test": 0.20,
+                                        "val": 0.10}
+
+
+def test_t4_keeps_the_papers_studies_an_update():
+    for profile in ("t4", "paper", "author"):
+        own = settings(profile)
+        assert (
+            own["per_device_train_batch_size"]
+            * own["gradient_accumulation_steps"]
+        ) == 32
+
+
+# --- profile author ---------------------------------------------------------
+
+
+def test_author_differs_from_paper_where_the_published_notebook_does():
+    """Its log: 2e-4, 10 epochs, every row, no evaluation."""
+    paper, author = knobs("paper"), knobs("author")
+    other = {k: author[k] for k in paper if author[k] != paper[k]}
+    assert other == {"LEARNING_RATE": 2e-4, "EPOCHS": 10, "PATIENCE": 0,
+                     "ROWS": "all"}
+    assert settings("author")["eval_strategy"] == "no"
+    about = yaml.safe_load(
+        Path(run.__file__).parents[1].joinpath("profiles.yaml").read_text("utf-8")
+    )["profiles"]["author"]["about"]
+    assert "audit" in about
+
+
+PAIRS = pd.DataFrame(
+    {
+        "study_id": ["CXR1", "CXR2", "CXR3", "CXR4"],
+        "split": ["train", "train", "val", "test"],
+        "prompt": "p",
+        "completion": "c",
+    }
+)
+
+
+def test_rows_train_holds_no_test_row():
+    rows = paper_settings.choose_rows(PAIRS, "train")
+    assert list(rows["study_id"]) == ["CXR1", "CXR2", "CXR3"]
+    assert list(rows["split"]) == ["train", "train", "val"]
+
+
+def test_rows_all_is_the_leak_and_says_so(capsys):
+    rows = paper_settings.choose_rows(PAIRS, "all")
+    train = rows[rows["split"].eq("train")]
+    assert list(train["study_id"]) == list(PAIRS["study_id"])
+    assert list(rows[rows["split"].eq("val")]["study_id"]) == ["CXR3"]
+    assert "TEST ROWS INCLUDED" in capsys.readouterr().out
+    assert list(PAIRS["split"]) == ["train", "train", "val", "test"]
+
+
+def test_other_rows_are_an_error():
+    with pytest.raises(CourseError, match="ROWS = 'test' is not known"):
+        paper_settings.choose_rows(PAIRS, "test")
+
+
+# --- the table --------------------------------------------------------------
+
+
+class Adapter:
+    """What `this_run` reads of a peft model."""
+
+    def __init__(self):
+        import torch
+
+        lora = SimpleNamespace(r=16, lora_alpha=16, lora_dropout=0.0,
+                               target_modules=set(LORA_TARGETS))
+        self.peft_config = {"default": lora}
+        self.weights = [torch.nn.Parameter(torch.zeros(3, 4))]
+
+    def parameters(self):
+        return self.weights
+
+
+def table_of(profile, rows="train"):
+    ours = paper_settings.this_run(
+        {**knobs(profile), "ROWS": rows}, settings(profile), Adapter(),
+        paper_settings.choose_rows(PAIRS, rows), base="llama-3.1-8b",
+        split="r2gen",
+    )
+    return paper_settings.compare(ours).set_index("setting")
+
+
+def test_the_table_of_profile_paper_agrees_wherever_the_paper_speaks():
+    table = table_of("paper")
+    assert list(table) == ["paper", "published notebook", "this run"]
+    exact = ["learning rate", "scheduler", "warm-up steps", "weight decay",
+             "optimizer", "batch x accumulation", "epochs", "precision",
+             "best model at end"]
+    spoken = table[~table["paper"].str.startswith("not named")]
+    assert set(exact) <= set(spoken.index)
+    assert (spoken.loc[exact, "paper"] == spoken.loc[exact, "this run"]).all()
+    assert table.loc["early stopping", "this run"] == "yes, patience 2"
+    assert table.loc["alpha", "paper"] == "not named"
+
+
+def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak():
+    table = table_of("author", "all")
+    same = ["alpha", "dropout", "learning rate", "scheduler", "warm-up steps",
+            "weight decay", "optimizer", "batch x accumulation", "epochs"]
+    assert (
+        table.loc[same, "published notebook"] == table.loc[same, "this run"]
+    ).all()
+    assert table.loc["early stopping", "this run"] == "no"
+    assert table.loc["rows", "this run"] == "4, test rows included"
+
+
+def test_every_knob_named_in_the_file_exists():
+    named = set(paper_settings.stated()["knob"]) - {""}
+    assert named <= profiles.knob_table(NAME).keys()

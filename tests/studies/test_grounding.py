@@ -1,0 +1,500 @@
+"""Grounding: writers whose grounding is known, and the card that tells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
+from llamaxr_utils.evaluation import baselines, coverage
+from llamaxr_utils.evaluation.findings import FINDINGS
+from llamaxr_utils.llm import prompts
+from llamaxr_utils.llm.generate import swap
+from llamaxr_utils.studies import grounding, probes
+from llamaxr_utils.studies import slider as sliders
+
+POINTS = dict.fromkeys(CONDITIONS, 0.5)
+#: One condition a finding, so that no finding is named twice.
+SINGLE = ["Atelectasis", "Cardiomegaly", "Edema", "Effusion", "Emphysema",
+          "Fibrosis", "Fracture", "Hernia", "Pneumothorax", "Lung Opacity"]
+HALF = CONDITIONS[::2]
+
+
+def labels_of(*present):
+    return {name: int(name in present) for name in CONDITIONS}
+
+
+#: Ten abnormal studies, each with one condition of its own; ten normal ones.
+LABELS = [labels_of(name) for name in SINGLE] + [labels_of()] * 10
+SCORES = [coverage.true_scores(one) for one in LABELS]
+STATUS = ["abnormal"] * 10 + ["normal"] * 10
+
+
+def grounded(scores):
+    """Writes a sentence for each condition whose score reaches 0.5."""
+    named = [prompts.names_above(one, POINTS) for one in scores]
+    return [baselines.template_report(names or []) for names in named]
+
+
+def blind(scores):
+    return [baselines.NORMAL_REPORT] * len(scores)
+
+
+def half_grounded(scores):
+    """Knows every second condition and is deaf to the others."""
+    rest = dict.fromkeys(set(CONDITIONS) - set(HALF), 0.0)
+    return grounded([probes.with_scores(one, rest) for one in scores])
+
+
+REFERENCES = grounded(SCORES)
+
+
+def card(write, **settings):
+    settings = {"n_samples": 200, "n_dose": 20, "labels": LABELS} | settings
+    return grounding.grounding_report(
+        write, SCORES, REFERENCES, STATUS, **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def cards():
+    writers = (grounded, half_grounded, blind)
+    return {write.__name__: card(write) for write in writers}
+
+
+# --- the card ---------------------------------------------------------------
+
+
+def test_the_card_of_a_grounded_writer_has_the_known_values(cards):
+    get = cards["grounded"].get
+    donors = swap(20, 3407)
+    differ = [REFERENCES[i] != REFERENCES[j] for i, j in enumerate(donors)]
+    assert get(grounding.ANY, grounding.CHANGED) == np.mean(differ)
+    assert get(grounding.OTHER, grounding.CHANGED) == 1
+    assert get(grounding.ANY, "findings F1, own") == 1
+    # Each abnormal study has a finding of its own: nothing is right by luck.
+    assert get(grounding.ANY, "findings F1, shuffled") == 0
+    assert get(grounding.OTHER, grounding.GAP) == 1
+    assert get("called abnormal", "abnormal studies with a condition") == 1
+    assert get("called abnormal", "normal studies") == 0
+    assert get(grounding.COMMONEST, "its share of normal studies") == 1
+    assert get(grounding.COMMONEST, grounding.TOP) == 0.1
+    assert get("frontal view alone", "reports changed against both") == 0
+    assert get("lateral view alone", "findings F1") == 1
+    assert get(grounding.DOSE, grounding.STEEP) == 18
+    assert get(grounding.DOSE, "steps at which a rate falls") == 0
+
+
+def test_the_card_of_a_blind_writer_is_flat(cards):
+    get = cards["blind"].get
+    for test in (grounding.ANY, grounding.OTHER):
+        assert get(test, grounding.CHANGED) == 0
+        assert [get(test, grounding.GAP, c) for c in
+                ("value", "low", "high")] == [0, 0, 0]
+    assert get(grounding.COMMONEST, grounding.TOP) == 1
+    assert get(grounding.DOSE, grounding.RISE) == 0
+    assert get(grounding.DOSE, grounding.STEEP) == 0
+
+
+def test_the_card_of_a_half_grounded_writer_lies_between(cards):
+    get = cards["half_grounded"].get
+    known = len(set(SINGLE) & set(HALF))  # found of ten, no false alarm
+    f1 = 2 * known / (2 * known + 10 - known)
+    assert get(grounding.ANY, "findings F1, own") == pytest.approx(f1)
+    assert 0 < get(grounding.ANY, grounding.GAP, "low")
+    assert get(grounding.ANY, grounding.GAP) < 1
+    assert get(grounding.DOSE, grounding.STEEP) == 9
+    share = get("called abnormal", "abnormal studies with a condition")
+    assert share == known / 10
+    assert get(grounding.COMMONEST, grounding.TOP) == 1 - known / 10
+
+
+def test_the_verdict_follows_from_the_numbers(cards):
+    first = {k: grounding.verdict(one)[0] for k, one in cards.items()}
+    assert first == {
+        "grounded": "The reports follow the scores.",
+        "half_grounded": "The reports follow the scores, in part.",
+        "blind": "The reports do not measurably follow the scores.",
+    }
+    assert "18 of 18" in grounding.verdict(cards["grounded"])[3]
+    assert "100% of the abnormal studies: a collapse" in grounding.verdict(
+        cards["blind"]
+    )[4]
+
+
+def test_nothing_reported_is_no_f1():
+    rows = grounding.swap_test(["Clear lungs."] * 3, ["Clear."] * 3,
+                               ["Clear."] * 3, n_samples=20)
+    one = grounding.Card(pd.DataFrame(rows), None, [])
+    assert np.isnan(one.get(grounding.ANY, grounding.GAP))
+    lines = grounding.verdict(one)
+    assert lines[2].startswith("No condition is reported")
+    assert "do not measurably" in lines[0] and len(lines) == 3
+
+
+def test_the_constant_input_bug_makes_a_good_writer_blind():
+    one = card(probes.constant_input(grounded, SCORES[0]))
+    assert one.get(grounding.ANY, grounding.CHANGED) == 0
+    assert one.get(grounding.DOSE, grounding.RISE) == 0
+    assert set(one.own) == {REFERENCES[0]}
+
+
+def test_the_gap_over_all_findings_is_that_of_notebook_06(cards):
+    from llamaxr_utils.evaluation.clinical import clinical_scores
+
+    texts = half_grounded(SCORES)
+    other = [texts[i] for i in swap(20, 3407)]
+    a, b = (clinical_scores(REFERENCES, t)["micro F1"] for t in
+            (texts, other))
+    got = cards["half_grounded"].get(
+        grounding.ANY, "all findings F1, own minus shuffled"
+    )
+    assert got == pytest.approx(a - b)
+
+
+def test_cards_side_by_side(cards):
+    one = card(grounded, n_dose=0, labels=None)
+    long, wide = grounding.beside({**cards, "no doses": one})
+    assert list(long) == ["system", *grounding.COLUMNS]
+    assert list(wide)[2:] == [*cards, "no doses"]
+    cells = wide.set_index("measure")
+    assert cells.loc[grounding.STEEP, "half_grounded"] == "9"
+    assert cells.loc[grounding.STEEP, "no doses"] == "–"
+    assert cells.loc[grounding.RISE, "blind"] == "0.000 [0.00, 0.00]"
+    assert set(wide["test"].iloc[1:5]) == {""}
+
+
+def test_one_status_alone_has_no_row_of_another():
+    one = grounding.grounding_report(
+        grounded, SCORES[:10], REFERENCES[:10], STATUS[:10], n_dose=0,
+        n_samples=20,
+    )
+    assert grounding.OTHER not in set(one.rows["test"])
+
+
+def test_lengths_must_agree():
+    with pytest.raises(CourseError, match="paired by position"):
+        grounding.grounding_report(grounded, SCORES, REFERENCES[1:], STATUS)
+
+
+# --- probes -----------------------------------------------------------------
+
+
+def test_donors_are_of_the_other_status_and_used_evenly():
+    status = np.array(["normal"] * 7 + ["abnormal"] * 3 + ["not indexed"] * 2)
+    donors = probes.other_status(status, seed=1)
+    assert not (status[donors] == status).any()
+    assert "not indexed" not in set(status[donors])
+    assert np.bincount(donors[:7], minlength=12)[7:10].tolist() in (
+        [3, 2, 2], [2, 3, 2], [2, 2, 3],
+    )  # fmt: skip
+    assert len(set(donors[7:10])) == 3
+    assert (donors == probes.other_status(status, seed=1)).all()
+    assert (donors != probes.other_status(status, seed=2)).any()
+
+
+def test_donors_need_both_kinds():
+    with pytest.raises(CourseError, match="0 normal"):
+        probes.other_status(["abnormal", "not indexed"], seed=1)
+
+
+def curve(rates, condition="Edema"):
+    """A dose response with these mention rates over ten studies."""
+    return pd.DataFrame([
+        (condition, coverage.FINDING_OF[condition], dose, study,
+         study < round(10 * rate))
+        for dose, rate in enumerate(rates) for study in range(10)
+    ], columns=["condition", "finding", "dose", "study", "mentioned"])
+
+
+@pytest.mark.parametrize(
+    ("rates", "rise", "rho", "falling"),
+    [
+        ([0, 0.2, 0.4, 1], 1, 1, 0),
+        ([1, 0.6, 0.3, 0], -1, -1, 1),
+        ([0.4] * 4, 0, np.nan, 0),
+        ([0, 0, 1, 1], 1, 0.894427, 0),  # a threshold: ties in the ranks
+        ([0, 1, 0, 1], 1, 0.447214, 1 / 3),
+    ],
+)
+def test_monotonicity_of_known_curves(rates, rise, rho, falling):
+    row = probes.monotonicity(curve(rates)).iloc[0]
+    got = row[["rise", "rho", "falling"]].astype(float).tolist()
+    assert got == pytest.approx([rise, rho, falling], nan_ok=True, abs=1e-6)
+
+
+def test_monotonicity_puts_the_steepest_first():
+    both = pd.concat([curve([0, 0.1]), curve([0, 1], "Mass")])
+    assert probes.monotonicity(both)["condition"].tolist() == ["Mass", "Edema"]
+
+
+def test_a_dose_moves_one_condition_in_both_views():
+    seen = []
+
+    def spy(scores):
+        seen.extend(scores)
+        return grounded(scores)
+
+    table = probes.dose_response(spy, SCORES[:2], [0, 1], ["Edema", "Mass"])
+    assert table["mentioned"].tolist() == [False] * 2 + [True] * 2 + [
+        False] * 2 + [True] * 2
+    for one, row in zip(seen, table.itertuples(), strict=True):
+        wanted = SCORES[row.study]["frontal"] | {row.condition: row.dose}
+        assert [one[view] for view in VIEWS] == [wanted, wanted]
+    assert SCORES[0]["frontal"]["Edema"] == 0  # nothing was changed in place
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Prompts that the model was asked for; its reports repeat the input."""
+    asked = []
+
+    def fake(model, tokenizer, texts, progress=None, **settings):
+        asked.append((list(texts), settings))
+        return pd.DataFrame({"generated": [t.split("\n")[1] for t in texts]})
+
+    monkeypatch.setattr(probes, "generate_reports", fake)
+    return asked
+
+
+def test_a_model_decodes_each_prompt_once_and_none_it_knows(decoded):
+    normal = prompts.build_prompt(SCORES[-1], "names", POINTS)
+    write = probes.model_writer(None, None, "names", POINTS,
+                                {normal: "as before"}, batch_size=3)
+    first = write([SCORES[0], SCORES[-1], SCORES[0]])
+    assert first == ["findings: atelectasis", "as before"] + first[:1]
+    write([SCORES[0], SCORES[1]])
+    assert [len(texts) for texts, _ in decoded] == [1, 1]
+    assert decoded[0][1] == {"batch_size": 3}
+
+
+def test_numbers_cannot_say_that_a_view_is_missing(decoded):
+    assert probes.one_view(grounded, SCORES, "frontal") == REFERENCES
+    write = probes.model_writer(None, None, "paper", POINTS)
+    assert probes.one_view(write, SCORES, "frontal") is None
+    rows = card(write, n_dose=0).rows
+    alone = rows[rows["test"].str.endswith("view alone")]
+    assert len(alone) == 4 and alone["value"].isna().all()
+
+
+# --- from a file ------------------------------------------------------------
+
+
+def generations(write):
+    texts = write(SCORES)
+    other = [texts[i] for i in swap(20, 3407)]
+    sides = {"own": texts, "shuffled": other}
+    return pd.concat([
+        pd.DataFrame({"id": [f"S{i}" for i in range(20)], "generated": side,
+                      "scores_from": name, "reference": REFERENCES})
+        for name, side in sides.items()
+    ])
+
+
+@pytest.mark.parametrize("write", [grounded, half_grounded, blind])
+def test_a_file_gives_the_card_of_its_writer(write, cards, tmp_path):
+    path = tmp_path / "theirs.csv"
+    # Rows in any order; other models' rows are left alone.
+    table = generations(write).sample(frac=1, random_state=0)
+    base = table.assign(model="base", generated="?")
+    pd.concat([base, table.assign(model="tuned")]).to_csv(path, index=False)
+    one = grounding.grounding_from_csv(path, n_samples=200)
+    for name in (grounding.CHANGED, grounding.GAP):
+        wanted = cards[write.__name__].get(grounding.ANY, name)
+        assert one.get(grounding.ANY, name) == pytest.approx(wanted)
+    top = cards[write.__name__].get(grounding.COMMONEST, grounding.TOP)
+    assert one.get(grounding.COMMONEST, grounding.TOP) == top
+    assert one.dose is None and len(grounding.verdict(one)) == 4
+
+
+def test_a_status_column_goes_before_the_references_words(tmp_path):
+    path = tmp_path / "x.csv"
+    generations(blind).assign(status="normal").to_csv(path, index=False)
+    one = grounding.grounding_from_csv(path, n_samples=20)
+    assert np.isnan(one.get(grounding.COMMONEST, grounding.TOP))
+
+
+def test_references_of_known_studies_are_found_by_id(tmp_path, monkeypatch):
+    known = pd.DataFrame({"study_id": [f"S{i}" for i in range(20)],
+                          "findings": REFERENCES})
+    monkeypatch.setattr(probes, "load_studies", lambda: known)
+    path = tmp_path / "x.csv"
+    table = generations(grounded).rename(columns={"id": "study_id"})
+    table.drop(columns="reference").to_csv(path, index=False)
+    assert list(probes.read_swapped(path)["reference"]) == REFERENCES
+    monkeypatch.setattr(probes, "load_studies", lambda: known.head(3))
+    with pytest.raises(CourseError, match="no reference report"):
+        probes.read_swapped(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.drop(columns="scores_from"), "no column scores_from"),
+        (lambda t: t[t["scores_from"].eq("own")], "0 are shuffled"),
+        (lambda t: t.iloc[:-1], "20 rows are own, 19 are shuffled"),
+        (lambda t: pd.concat([t, t]), "once under own"),
+        (lambda t: t.assign(reference=" "), "no reference report"),
+        (lambda t: t.iloc[:0], "0 rows are own"),
+    ],
+)
+def test_a_file_that_does_not_do_says_why(spoil, message, tmp_path):
+    path = tmp_path / "theirs.csv"
+    spoil(generations(grounded)).to_csv(path, index=False)
+    with pytest.raises(CourseError, match=message):
+        grounding.grounding_from_csv(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(CourseError, match="could not be read"):
+        grounding.grounding_from_csv(tmp_path / "none.csv")
+
+
+# --- what the conditions can say --------------------------------------------
+
+
+def test_every_condition_has_a_finding_that_its_sentence_states():
+    assert set(coverage.FINDING_OF) == set(CONDITIONS)
+    assert len(coverage.CONDITION_FINDINGS) == 15
+    assert set(coverage.NAMED_BY) <= set(FINDINGS[1:])
+    for condition, sentence in baselines.SENTENCES.items():
+        assert coverage.FINDING_OF[condition] in coverage.present(sentence)
+
+
+def test_findings_are_counted_when_present_only():
+    truth = ["The heart is enlarged. There is a pneumothorax.", "Scoliosis."]
+    said = ["The heart is enlarged. Possible pneumonia. No pneumothorax.",
+            "There is pulmonary edema."]
+    counts = coverage.finding_counts(truth, said)
+    assert counts.tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert coverage.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
+
+
+def test_what_18_conditions_can_express():
+    table = coverage.expressible(
+        [["Cardiomegaly/mild", "Spine/degenerative"], ["Scoliosis"],
+         ["normal"]],
+        ["The heart is enlarged. There are surgical clips.", "Scoliosis.",
+         "Clear lungs."],
+        ["abnormal", "abnormal", "normal"],
+    ).set_index("of")
+    assert table.loc["abnormal studies"].tolist() == [2, 1, 0.5]
+    assert table.loc["their MeSH headings"].tolist()[:2] == [3, 1]
+    assert table.loc["findings in the references"].tolist()[:2] == [3, 1]
+
+
+def test_uncommon_findings_are_counted_by_where_they_were_lost():
+    references = ["There is a pneumothorax."] * 3 + [
+        "A right sided pacemaker is seen.", "The lungs are clear."]
+    generated = ["There is a pneumothorax."] + ["The lungs are clear."] * 3
+    generated += ["There is a hiatal hernia."]
+    named = [["Pneumothorax"], ["Pneumothorax"], None, ["Edema"], []]
+    table = coverage.uncommon(
+        references, generated, named, ["There is a pneumothorax."], most=0.6
+    ).set_index("finding")
+    keys = ["in training", "in references", "written", "reached",
+            *coverage.REASONS]
+    assert table.loc["Pneumothorax", keys].tolist() == [1, 3, 1, 1, 0, 1, 1]
+    assert table.loc["Pacemaker", keys].tolist() == [0, 1, 0, 0, 1, 0, 0]
+    assert table.loc["Pacemaker", "why not"] == "not among the 18"
+    assert table.loc["Hernia", ["in references", "written", "why not"]
+                     ].tolist() == [0, 1, ""]
+    lost = table[["reached", *coverage.REASONS]].sum(axis=1)
+    assert (lost == table["in references"]).all()
+    rare = coverage.uncommon(references, generated, named, [], most=0.5)
+    assert "Pneumothorax" not in set(rare["finding"])
+
+
+# --- the slider -------------------------------------------------------------
+
+
+def test_changed_sentences_are_lit_and_escaped():
+    page = sliders.lit("Heart normal. Lungs clear.", "Heart normal. A < B.")
+    assert page == ("Heart normal. <mark>A &lt; B.</mark> "
+                    "<del>Lungs clear.</del>")
+    assert sliders.lit("", "") == "(nothing)"
+
+
+def test_the_strip_sends_each_score_to_its_other_end():
+    page = sliders.strip(grounded, SCORES[1], ["Cardiomegaly", "Edema"], "run")
+    assert "1.00 → 0" in page and "0.00 → 1" in page
+    assert f"<mark>{baselines.SENTENCES['Edema']}</mark>" in page
+    assert f"<del>{baselines.SENTENCES['Cardiomegaly']}</del>" in page
+    assert "not for diagnosis" in page and "<script" not in page
+
+
+def test_a_moved_slider_rewrites_the_report():
+    panel = sliders._panel(grounded, SCORES[-1], ["Edema", "Mass"], "")
+    edema, _, page = panel.children
+    assert "<mark>" not in page.value
+    edema.value = 0.9
+    assert f"<mark>{baselines.SENTENCES['Edema']}</mark>" in page.value
+    edema.value = 0
+    assert "<mark>" not in page.value
+
+
+def test_without_a_reader_the_strip_is_shown(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    assert not sliders.somebody_is_there()
+    sliders.show(grounded, SCORES[0], ["Edema"])
+    assert "<table>" in shown[0].data
+    sliders.show(grounded, SCORES[0], ["Edema"], live=True)
+    assert type(shown[1]).__name__ == "VBox"
+    with pytest.raises(CourseError, match="no scores to move"):
+        sliders.show(grounded, {}, ["Edema"])
+
+
+def test_the_dose_figure_has_a_panel_a_condition(cards):
+    import matplotlib.pyplot as plt
+
+    figure = sliders.dose_figure(cards, "Doses")
+    # On the left once a test before has set the course's style.
+    both = [a.get_title() or a.get_title("left") for a in figure.axes]
+    titles = [title.replace("\n", " ") for title in both]
+    assert titles == list(CONDITIONS)
+    flat = {line.get_label(): line.get_ydata() for line in
+            figure.axes[0].lines}
+    assert flat["blind"].max() == 0 and flat["grounded"][-1] == 1
+    plt.close(figure)
+
+
+# --- what training prompts name ---------------------------------------------
+
+
+def two_studies():
+    """One for training whose report and headings disagree, one for test."""
+    studies = pd.DataFrame(
+        {
+            "study_id": ["CXR1", "CXR2"],
+            "split": ["train", "test"],
+            "mesh": [["Cardiomegaly/mild"], ["normal"]],
+            "findings": ["There is a small left pleural effusion.", "Clear."],
+        }
+    )
+    half = {view: dict.fromkeys(CONDITIONS, 0.5) for view in VIEWS}
+    return studies, {"CXR1": half, "CXR2": half}
+
+
+@pytest.mark.parametrize(
+    ("train_on", "named"),
+    [
+        ("scores", set()),
+        ("labels", {"Cardiomegaly"}),
+        ("stated", {"Effusion"}),
+    ],
+)
+def test_training_prompts_name_what_was_asked_for(train_on, named):
+    studies, scores = two_studies()
+    given = coverage.training_scores(train_on, studies, scores)
+    high = {c for c, v in given["CXR1"]["lateral"].items() if v == 1.0}
+    assert high == named
+    assert given["CXR2"] is scores["CXR2"]  # a test prompt: from the image
+    assert scores["CXR1"]["frontal"]["Effusion"] == 0.5  # not changed
+
+
+def test_an_unknown_source_of_training_prompts():
+    with pytest.raises(CourseError, match="TRAIN_ON = 'truth'"):
+        coverage.training_scores("truth", *two_studies())

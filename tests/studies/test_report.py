@@ -1,0 +1,305 @@
+"""The `report` command: scores, text, caveats, pages, clear errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_models import PROMPTS, tiny_base
+
+from llamaxr_utils.__main__ import main
+from llamaxr_utils.course import artifacts
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.course.run import WARNING
+from llamaxr_utils.datasets.conditions import CONDITIONS
+from llamaxr_utils.evaluation.findings import FINDINGS
+from llamaxr_utils.llm import generate
+from llamaxr_utils.studies import caveats, draftpage, report
+from llamaxr_utils.studies.caveats import about_text
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def table(**means: float) -> pd.DataFrame:
+    """A score table: every point at .5, every mean .1 unless given."""
+    found = pd.DataFrame(
+        {"frontal": 0.1, "lateral": 0.1, "mean": 0.1, "point": 0.5},
+        index=pd.Index(CONDITIONS, name="condition"),
+    )
+    for name, value in means.items():
+        found.loc[name.replace("_", " "), ["frontal", "mean"]] = value
+    found["low"] = found["high"] = found["mean"]
+    found["named"] = found["mean"] >= found["point"]
+    return found
+
+
+def kinds(report: str, scores: pd.DataFrame, **options) -> list[str]:
+    return [c.kind for c in about_text(report, scores, **options)]
+
+
+# --- caveats ----------------------------------------------------------------
+
+
+def test_a_report_that_says_what_the_scores_say_has_no_caveat():
+    assert kinds("The heart is enlarged.", table(Cardiomegaly=0.9)) == []
+    assert kinds("The lungs are clear.", table()) == []
+
+
+def test_a_finding_without_support_is_named_with_its_sentence():
+    said = about_text("The lungs are clear. There may be a small effusion.",
+                      table(Effusion=0.4))
+    assert [c.kind for c in said] == ["unsupported"]
+    assert "There may be a small effusion." in said[0].text
+    assert "Effusion 0.40 (operating point 0.50)" in said[0].text
+
+
+def test_a_condition_left_out_and_one_denied_are_told_apart():
+    scores = table(Edema=0.8, Effusion=0.7)
+    assert kinds("No pleural effusion.", scores) == ["denied", "not stated"]
+
+
+def test_denied_consolidation_is_not_denied_opacity():
+    scores = table(Lung_Opacity=0.8)
+    assert kinds("No focal consolidation.", scores) == ["not stated"]
+    assert kinds("The lungs are clear.", scores) == ["denied"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "text"),
+    [("Infiltration", "There is a consolidation."),
+     ("Nodule", "There is a granuloma."), ("Mass", "There is a mass."),
+     ("Pleural_Thickening", "There is pleural thickening."),
+     ("Lung_Opacity", "There is pneumonia.")],
+)
+def test_other_words_for_the_same_shadow_state_it(condition, text):
+    assert kinds(text, table(**{condition: 0.9})) == []
+
+
+def test_a_finding_that_no_score_speaks_of():
+    said = about_text("A pacemaker is in place.", table())
+    assert {c.kind for c in said} == {"beyond the scores"}
+
+
+def test_near_means_that_a_small_shift_changes_the_word():
+    scores = table(Edema=0.52)
+    assert "near" not in kinds("There is edema.", scores)
+    scores.loc["Edema", ["low", "high"]] = 0.45, 0.55
+    said = about_text("There is edema.", scores)
+    assert [c.kind for c in said] == ["near"]
+    assert "a distance of 0.020" in said[0].text
+    assert "0.450 to 0.550" in said[0].text
+
+
+def test_an_empty_report_is_said_to_be_empty():
+    assert kinds(" ", table()) == ["empty"]
+    assert "(empty)" in draftpage.as_text(a_draft(""))
+    assert "(empty)" in draftpage.as_html(a_draft(""))
+
+
+def test_a_report_that_was_cut_off_or_holds_a_placeholder():
+    found = kinds("XXXX lungs are clear.", table(), finished=False)
+    assert found == ["cut off", "placeholder"]
+
+
+def test_every_condition_is_stated_by_a_finding():
+    assert set(caveats.STATED_BY) == set(CONDITIONS)
+    assert all(set(v) <= set(FINDINGS) for v in caveats.STATED_BY.values())
+
+
+def test_a_condition_without_an_operating_point_is_never_named():
+    from llamaxr_utils.vision import backbones
+
+    model = backbones.build("densenet-small@random")
+    points = dict.fromkeys(CONDITIONS, 0.0) | {"Hernia": 2.0}
+    grey = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    found = report.score_table(model, {"frontal": grey}, points)
+    assert not found.loc["Hernia", "named"]
+    assert found.drop("Hernia")["named"].all()
+    assert found["lateral"].isna().all()
+    assert (found["mean"] == found["frontal"]).all()
+    assert (found["low"] <= found["mean"]).all()
+    text = about_text("There is a hiatal hernia.", found)
+    assert "beyond the scores" in {c.kind for c in text}
+
+
+def test_shifted_copies_are_moved_and_of_the_same_size():
+    grey = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64) % 251
+    copies = report.shifted(grey.astype(np.uint8))
+    assert copies.shape == (5, 64, 64)
+    assert (copies[0] == grey).all()
+    assert (copies[1][2:] == grey[:-2]).all()
+    assert (copies[4][:, :-2] == grey[:, 2:]).all()
+
+
+# --- the pages --------------------------------------------------------------
+
+
+def a_draft(text="The heart is <b>enlarged</b> & big. A mass <i>x</i>."):
+    grey = np.full((64, 64), 120, np.uint8)
+    heat = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    scores = table(Cardiomegaly=0.9)
+    return report.Draft(
+        text, "### Input:\n<x>", scores, about_text(text, scores),
+        {"frontal": (grey, heat, "Cardiomegaly")},
+        {"frontal image": "<img src=x>.png", "backbone": "densenet@x"})
+
+
+def test_the_page_is_escaped_and_loads_nothing():
+    page = draftpage.as_html(a_draft())
+    assert page.index(WARNING) < page.index("<h1>")
+    assert "<b>enlarged" not in page and "&lt;b&gt;enlarged" in page
+    assert "<img src=x>" not in page and "&lt;x&gt;" in page
+    assert "<script" not in page and "default-src 'none'" in page
+    places = re.findall(r'<[^>]*(?:src|href)="?([^">]{0,14})', page)
+    assert places == ["data:image/png"] * 2
+    assert page.count('<img alt="') == 2
+    assert "<mark>A mass &lt;i&gt;x&lt;/i&gt;.</mark>" in page
+    assert "densenet@x" in page and "prefers-color-scheme: dark" in page
+
+
+def test_the_text_fits_80_columns_and_says_the_same():
+    text = draftpage.as_text(a_draft("The heart is enlarged. " * 9 + "Mass."))
+    assert WARNING in text.splitlines()[1]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "unsupported" in text and "* Cardiomegaly" in text
+    assert "–" in draftpage.as_text(a_draft()._replace(
+        scores=table().assign(lateral=np.nan)))
+
+
+# --- the command ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """runs/smoke up to notebook 04, with a tiny base of one minute ago."""
+    from llamaxr_utils.llm import finetune
+    from llamaxr_utils.vision import backbones
+
+    runs = tmp_path_factory.mktemp("draft") / "runs"
+    folder, studies = runs / "smoke", pd.DataFrame({"study_id": ["CXR1"]})
+    base = tiny_base(tmp_path_factory.mktemp("base"))
+    model, tokenizer = finetune.load_in_4bit(base)
+    model = finetune.add_lora(model)
+    network = backbones.build("densenet-small@random")
+    points = pd.DataFrame({"condition": CONDITIONS, "operating_point": 0.4,
+                           "train_prevalence": 0.1})
+    knobs = {"images": "phantom", "RESIZE": "squash", "BACKEND": "peft",
+             "SCORE_FORMAT": "names", "BASE": "random-llama", "RANK": 16}
+
+    def save(name, value, *inputs):
+        if isinstance(value, pd.DataFrame):
+            missing = [c for c in artifacts.ARTIFACTS[name].columns
+                       if c not in value]
+            value = value.assign(**dict.fromkeys(missing, ""))
+        artifacts.save(folder, name, value, inputs=inputs, parameters=knobs,
+                       writer=artifacts.ARTIFACTS[name].writer)
+
+    save("studies", studies)
+    save("backbone", lambda place: backbones.save(network, place), "studies")
+    save("image_scores", studies, "backbone")
+    save("operating_points", points, "image_scores")
+    save("tokenizer", tokenizer.save_pretrained, "studies")
+    save("prompts", studies, "operating_points", "tokenizer")
+    save("base_model", lambda place: shutil.copytree(base, place), "prompts")
+    save("adapter", model.save_pretrained, "prompts", "base_model")
+    return runs
+
+
+@pytest.fixture
+def place(small_run, tmp_path, monkeypatch):
+    """The run, a data folder, and two X-ray-like pictures."""
+    monkeypatch.setenv("LLAMAXR_RUNS", str(small_run))
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path / "data"))
+    rng = np.random.default_rng(0)
+    for name in ("frontal", "lateral"):
+        pixels = rng.integers(0, 255, (80, 70), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def test_the_command_writes_text_page_and_fhir(place, capsys, monkeypatch):
+    pytest.importorskip("fhir.resources")
+    row = {"generated": "The heart is enlarged.", "finished": True}
+    monkeypatch.setattr(generate, "generate_reports",
+                        lambda *a, **k: pd.DataFrame([row]))
+    files = [str(place / "frontal.png"), str(place / "lateral.png")]
+    outputs = [str(place / "out.html"), str(place / "out.json")]
+    code = main(["report", *files, "--profile", "smoke", "--text",
+                 "--html", outputs[0], "--fhir", outputs[1]])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "random network" in said.out and "trained on phantoms" in said.out
+    assert "view missing" not in said.out
+    assert "densenet-small@random, 64 x 64" in said.out
+    assert "Loading weights" not in said.err
+    page = (place / "out.html").read_text()
+    assert page.count('<img alt="') == 4
+    made = json.loads((place / "out.json").read_text())
+    assert made["conclusion"] == "The heart is enlarged."
+    assert made["conclusion"] in said.out and made["conclusion"] in page
+    assert "random-llama" in made["note"][1]["text"]
+
+
+def test_one_view_is_enough_and_the_other_is_missed(place):
+    found = report.write_draft({"frontal": place / "frontal.png"}, "smoke")
+    assert "view missing" in [c.kind for c in found.caveats]
+    assert found.prompt.endswith("### Response:\n")
+    assert set(found.pictures) == {"frontal"}
+    assert PROMPTS  # the prompt is in the format that the base was made for
+
+
+def test_a_drawing_of_the_course_is_known_by_its_place(place):
+    home = place / "data" / "phantoms" / "1-64"
+    home.mkdir(parents=True)
+    shutil.copy(place / "frontal.png", home / "a.png")
+    found = report.write_draft({"frontal": home / "a.png"}, "smoke")
+    assert "trained on phantoms" not in [c.kind for c in found.caveats]
+
+
+def test_a_blank_image_is_no_evidence(place):
+    Image.new("L", (64, 64), 90).save(place / "blank.png")
+    found = report.write_draft({"frontal": place / "blank.png"}, "smoke")
+    assert "no contrast" in [c.kind for c in found.caveats]
+
+
+def refused(capsys, *arguments: str) -> str:
+    assert main(["report", *arguments, "--profile", "smoke"]) == 1
+    return capsys.readouterr().err
+
+
+def test_files_that_are_missing_equal_or_no_images(place, capsys):
+    good, bad = str(place / "frontal.png"), place / "bad.png"
+    bad.write_text("no picture")
+    shutil.copy(good, place / "copy.png")
+    assert "was not found" in refused(capsys, str(place / "x.png"))
+    assert "It is a folder" in refused(capsys, str(place))
+    assert "same image" in refused(capsys, good, str(place / "copy.png"))
+    assert "bad.png could not be read" in refused(capsys, str(bad))
+
+
+def test_without_the_run_it_names_the_command(place, monkeypatch, capsys):
+    monkeypatch.setenv("LLAMAXR_RUNS", str(place / "none"))
+    said = refused(capsys, str(place / "frontal.png"))
+    assert "There is no run 'smoke'" in said
+    assert "make course TO=04 PROFILE=smoke" in said
+
+
+def test_a_stale_run_is_refused(place, small_run, monkeypatch, capsys):
+    shutil.copytree(small_run, place / "old")
+    monkeypatch.setenv("LLAMAXR_RUNS", str(place / "old"))
+    (place / "old/smoke/prompts.parquet").unlink()
+    said = refused(capsys, str(place / "frontal.png"))
+    assert "03_build_prompts" in said
+
+
+def test_a_view_that_the_prompt_cannot_leave_out(place, monkeypatch):
+    load = report.load_writer
+    monkeypatch.setattr(report, "load_writer", lambda *a: load(*a)._replace(
+        score_format="paper"))
+    with pytest.raises(CourseError, match="No scores for the lateral view"):
+        report.write_draft({"frontal": place / "frontal.png"}, "smoke")
