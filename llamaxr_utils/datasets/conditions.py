@@ -59,6 +59,23 @@ NATIVE_ORDER: tuple[str, ...] = (
     "Enlarged Cardiomediastinum",
 )
 
+#: Condition -> what the report labeller (`evaluation.findings`) calls it.
+FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
+    "Effusion": "Pleural Effusion",
+    "Infiltration": "Lung Opacity",
+    "Mass": "Lung Lesion",
+    "Nodule": "Lung Lesion",
+    "Pleural Thickening": "Pleural Other",
+}
+#: The findings of the 18 conditions: 15 names.
+CONDITION_FINDINGS = tuple(dict.fromkeys(FINDING_OF.values()))
+#: Finding -> the conditions that can name it. A granuloma is a nodule that
+#: is known to be old (`mesh.RULES`).
+NAMED_BY: dict[str, list[str]] = {
+    finding: [c for c in CONDITIONS if FINDING_OF[c] == finding]
+    for finding in CONDITION_FINDINGS
+} | {"Granuloma": ["Nodule"]}
+
 VIEWS: tuple[str, str] = ("frontal", "lateral")
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import CONDITIONS
+from ..datasets.conditions import NAMED_BY
 from ..datasets.downloads import SOURCES
-from .cleaning import plain
-from .findings import FINDINGS, label_report
+from .findings import FINDINGS, label_report, sentences
 from .predictions import read_table
 
 #: verdict -> the mark that stands beside its colour.
@@ -30,16 +29,6 @@ MARKS = VERDICTS | {"only": "✓"}
 #: it.
 SUPPORTED = "added, supported by the scores"
 UNSUPPORTED = "added without support"
-#: Finding -> those of the 18 conditions that speak for it. No score can
-#: support a finding that is not here (a scoliosis, surgical clips).
-CONDITIONS_OF: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in CONDITIONS if name in FINDINGS},
-    "Lung Lesion": ("Lung Lesion", "Mass", "Nodule"),
-    "Lung Opacity": ("Infiltration", "Lung Opacity"),
-    "Pleural Effusion": ("Effusion",),
-    "Pleural Other": ("Pleural Thickening",),
-    "Granuloma": ("Nodule",),  # as in `mesh.RULES`
-}
 #: Studies whose text stands once in the collection and in the paper, and
 #: where there. The references of its Tables 4 and 5 stand word for word in
 #: 6, 15 and 47 studies: nobody can tell which were meant.
@@ -143,7 +132,7 @@ def remark(verdict: str, finding: str, named: Collection[str] | None) -> str:
     """
     if verdict != "added":
         return verdict
-    support = set(CONDITIONS_OF.get(finding, ())) & set(named or ())
+    support = set(NAMED_BY.get(finding, ())) & set(named or ())
     return SUPPORTED if support else UNSUPPORTED
 
 
@@ -209,15 +198,13 @@ def judge(
     return judged
 
 
-def sentences(text: str) -> list[tuple[str, list[str]]]:
-    """The sentences of a report as written, control characters taken out,
-    each with the findings whose state in the report it decides."""
+def decisive(text: str) -> list[tuple[str, list[str]]]:
+    """The sentences of a report as written, each with the findings whose
+    state in the report it decides."""
     whole = label_report(text) | {"No Finding": ""}
-    parts = re.split(r"(?<=[.?!;])\s+", " ".join(plain(text).split()))
     return [
         (part, [f for f, s in label_report(part).items() if s == whole.get(f)])
-        for part in parts
-        if part
+        for part in sentences(text)
     ]
 
 
@@ -232,7 +219,7 @@ def marked(
     """
     strongest = ("contradicts", "added", "missed", "only")
     found = []
-    for part, mentions in sentences(text):
+    for part, mentions in decisive(text):
         words = [verdicts.get(finding, "") for finding in mentions]
         word = next((w for w in strongest if w in words), "")
         these = [f for f, w in zip(mentions, words) if w == word and word]

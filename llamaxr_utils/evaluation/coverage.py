@@ -15,27 +15,17 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import CONDITIONS, VIEWS
+from ..datasets.conditions import (
+    CONDITION_FINDINGS,
+    CONDITIONS,
+    FINDING_OF,
+    NAMED_BY,
+    VIEWS,
+)
 from ..datasets.mesh import labels, parse_headings
 from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
-#: Condition -> what the labeller calls it.
-FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
-    "Effusion": "Pleural Effusion",
-    "Infiltration": "Lung Opacity",
-    "Mass": "Lung Lesion",
-    "Nodule": "Lung Lesion",
-    "Pleural Thickening": "Pleural Other",
-}
-#: The findings of the 18 conditions: 15 names, `No Finding` not among them.
-CONDITION_FINDINGS = tuple(dict.fromkeys(FINDING_OF.values()))
-#: Finding -> the conditions that can name it. A granuloma is a nodule that
-#: is known to be old (`mesh.RULES`).
-NAMED_BY: dict[str, list[str]] = {
-    finding: [c for c in CONDITIONS if FINDING_OF[c] == finding]
-    for finding in CONDITION_FINDINGS
-} | {"Granuloma": ["Nodule"]}
 #: Why a finding was not reached, from the image on.
 REASONS = ("not among the 18", "not named", "named, not written")
 

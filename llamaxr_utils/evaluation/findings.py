@@ -44,6 +44,11 @@ CAUSES = ("Pleural Effusion", "Pleural Other", "Fibrosis")
 RULES_FILE = Path(__file__).parents[1] / "data" / "findings_rules.csv"
 GAPS = {"..": r"(?: [^ ,]+){0,7}?", "...": r"(?: [^ ]+){0,10}?"}
 
+#: Where a sentence ends ("atelectasis vs. scar" is one).
+END = re.compile(
+    r"(?<=[.?!;])(?<!\bvs\.)\s+|\s*[\r\n]\s*(?=[A-Z0-9*-])"
+    r"|(?<=[A-Za-z]\.)(?<!\bvs\.)(?=[A-Za-z])"
+)
 #: Where a clause ends: a contrast, or a comma that begins a new statement.
 CLAUSE = re.compile(
     r" (?:but|however|except|although|though|aside from|apart from|other than"
@@ -200,26 +205,29 @@ def _label_sentence(sentence: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def split_sentences(text: str) -> list[str]:
-    """Report -> sentences as the rules read them.
+def sentences(text: str | None) -> list[str]:
+    """The sentences of a report as written, white space folded.
 
-    Lower case, ASCII, hyphens as blanks, colons too, commas and slashes
-    standing alone;
-    a full stop ends a sentence unless it stands inside a number, and so does
-    a line break before a capital, a digit or a bullet.
+    A full stop ends a sentence unless it stands inside a number; so do
+    ``?``, ``!`` and ``;``, and a line break before a capital, a digit or a
+    bullet.
     """
-    text = re.sub(r"\s*[\r\n]\s*(?=[A-Z0-9*-])", " . ", text).lower()
-    text = re.sub(r"[^ -~]+", " ", text)
+    text = text if isinstance(text, str) else plain(text)
+    parts = (" ".join(plain(part).split()) for part in END.split(text))
+    return [part for part in parts if part]
+
+
+def _as_read(sentence: str) -> list[str]:
+    """A sentence as the rules read it, cut after each `LONGEST` words: lower
+    case, ASCII, hyphens and colons as blanks, commas and slashes alone."""
+    text = re.sub(r"[^ -~]+", " ", sentence.lower()).strip().rstrip(".?!;")
     text = re.sub(r"\band ?/ ?or\b|\bvs\b\.?", "versus", text)
-    sentences = []
-    for part in re.split(r"[.?!;]+(?=\s|$)|(?<=[a-z])\.(?=[a-z])", text):
-        part = re.sub(r"[,()\[\]\"]", " , ", part).replace("/", " / ")
-        part = re.sub("[:-]", " ", part)
-        words = part.split()
-        if re.search("[a-z]", part):
-            for i in range(0, len(words), LONGEST):
-                sentences.append(" ".join(words[i : i + LONGEST]))
-    return sentences
+    text = re.sub(r"[,()\[\]\"]", " , ", text).replace("/", " / ")
+    words = re.sub("[:-]", " ", text).split()
+    if not re.search("[a-z]", text):
+        return []
+    starts = range(0, len(words), LONGEST)
+    return [" ".join(words[i : i + LONGEST]) for i in starts]
 
 
 def label_report(text: str | None) -> dict[str, str]:
@@ -245,12 +253,10 @@ def label_report(text: str | None) -> dict[str, str]:
     pneumonia and atelectasis are not also counted as lung opacity, nor a
     calcified granuloma as calcification: as in the MeSH headings.
     """
-    if not isinstance(text, str):
-        text = plain(text)
-    sentences = split_sentences(text)
+    read = [clause for s in sentences(text) for clause in _as_read(s)]
     ranks = (*STATES, "hint")
     states: dict[str, str] = {}
-    for finding, state in (p for s in sentences for p in _label_sentence(s)):
+    for finding, state in (p for s in read for p in _label_sentence(s)):
         names = [finding]
         if state != "absent" and finding in IMPLIES:
             names.append(IMPLIES[finding])
@@ -258,7 +264,7 @@ def label_report(text: str | None) -> dict[str, str]:
             best = min(state, states.get(name, state), key=ranks.index)
             states[name] = best
     states = {n: "uncertain" if s == "hint" else s for n, s in states.items()}
-    if sentences:
+    if read:
         healthy = all(state == "absent" for state in states.values())
         states["No Finding"] = "present" if healthy else "absent"
     return {name: states[name] for name in FINDINGS if name in states}

@@ -11,7 +11,7 @@ from html import escape
 
 import pandas as pd
 
-from .cases import MARKS, METRICS, compare, judge, marked, remark, sentences
+from .cases import MARKS, METRICS, compare, decisive, judge, marked, remark
 from .cleaning import plain
 from .findings import FINDINGS, label_report
 from .metrics import score_reports
@@ -25,7 +25,7 @@ def quote(text: str, finding: str) -> str:
     """What a report says about a finding, in its own sentences, and the
     state; `NOT_SAID` if it says nothing."""
     state = label_report(text).get(finding)
-    said = [part for part, mentions in sentences(text) if finding in mentions]
+    said = [part for part, mentions in decisive(text) if finding in mentions]
     return f"{' '.join(said)} [{state}]".strip() if state else NOT_SAID
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..course.files import sha256
+from ..datasets.reports import FIRST_PART as FIRST
 from ..datasets.reports import load_studies, r2gen_split
 from . import baselines, evaluate
 from .cleaning import plain
@@ -34,9 +35,6 @@ from .stats import (
 PROTOCOLS = ("r2gen", "llamaxr")
 LABELS = "labels"  #: in place of a protocol, for the clinical scores
 IMAGES = "not known"
-#: R2Gen's test list is two lists in one, unlike each other (88 % and 37 %
-#: normal studies): its first 170 studies, and the other 420.
-FIRST = 170
 SEEDS = 5  #: of the random baseline
 SEED = 3407
 MEDOID = "medoid report"

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..course.tables import markdown, published_results
+from ..datasets.reports import FIRST_PART as FIRST
 from ..datasets.reports import normalise, r2gen_split
 from ..evaluation.baselines import medoid
 from ..evaluation.cleaning import CLEANINGS
@@ -25,7 +26,6 @@ from ..evaluation.stats import bootstrap_interval
 
 MOVED = ("BLEU-4", "ROUGE-L", "METEOR")
 PROTOCOLS = ("llamaxr", "r2gen")
-FIRST = 170  # of R2Gen's test list: unlike the rest
 Result = Mapping[str, Any]  #: of `metrics.score_reports`
 
 

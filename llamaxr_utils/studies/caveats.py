@@ -12,25 +12,24 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..datasets.conditions import CONDITIONS
-from ..evaluation.fhir import sentences
-from ..evaluation.findings import FINDINGS, label_report
+from ..datasets.conditions import CONDITIONS, FINDING_OF
+from ..evaluation.findings import label_report, sentences
 
-#: Condition -> the findings in words that state it. Opacity, infiltrate,
-#: consolidation and pneumonia are words for the same shadow: one for another
-#: is no mistake here. Findings that no condition leads to (devices, spine)
-#: can't come from the scores.
+#: Opacity, infiltrate, consolidation and pneumonia are words for the same
+#: shadow: one for another is no mistake here.
+_SAME = {
+    "Consolidation": ("Lung Opacity",),
+    "Infiltration": ("Consolidation", "Pneumonia"),
+    "Lung Lesion": ("Granuloma",),
+    "Lung Opacity": ("Consolidation", "Pneumonia"),
+    "Nodule": ("Granuloma",),
+    "Pneumonia": ("Consolidation", "Lung Opacity"),
+}
+#: Condition -> the findings in words that state it. Findings that no
+#: condition leads to (devices, spine) can't come from the scores.
 STATED_BY: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in CONDITIONS if name in FINDINGS},
-    "Consolidation": ("Consolidation", "Lung Opacity"),
-    "Effusion": ("Pleural Effusion",),
-    "Infiltration": ("Lung Opacity", "Consolidation", "Pneumonia"),
-    "Lung Lesion": ("Lung Lesion", "Granuloma"),
-    "Lung Opacity": ("Lung Opacity", "Consolidation", "Pneumonia"),
-    "Mass": ("Lung Lesion",),
-    "Nodule": ("Lung Lesion", "Granuloma"),
-    "Pleural Thickening": ("Pleural Other",),
-    "Pneumonia": ("Pneumonia", "Consolidation", "Lung Opacity"),
+    name: (finding, *_SAME.get(name, ()))
+    for name, finding in FINDING_OF.items()
 }
 REPORTED = ("present", "uncertain")
 

@@ -19,7 +19,7 @@ import pandas as pd
 from ..course.files import write_whole
 from ..course.run import WARNING
 from ..datasets.conditions import VIEWS
-from ..evaluation.fhir import sentences
+from ..evaluation.findings import sentences
 from .caveats import unsupported
 from .report import Draft
 

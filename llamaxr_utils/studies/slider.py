@@ -7,7 +7,6 @@ side by side. What changed is lit; what that is worth is for `grounding`.
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,6 +15,7 @@ from typing import Any
 from ..course.errors import CourseError
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS
+from ..evaluation.findings import sentences
 from ..llm.prompts import Scores, mean_scores
 from .grounding import Card
 from .probes import Writer, with_scores
@@ -30,12 +30,6 @@ STYLE = """
 .lit mark {background: #ffe08a; color: #000; padding: 0 .15em}
 .lit del {color: #8a8a8a}
 """
-
-
-def sentences(report: str) -> list[str]:
-    """A report's sentences as they stand in it."""
-    parts = re.split(r"(?<=[.!?])\s+", report.strip())
-    return [part for part in parts if part]
 
 
 def lit(before: str, after: str) -> str:

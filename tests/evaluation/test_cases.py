@@ -9,7 +9,7 @@ import pytest
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import downloads
-from llamaxr_utils.datasets.conditions import CONDITIONS
+from llamaxr_utils.datasets.conditions import CONDITIONS, NAMED_BY
 from llamaxr_utils.evaluation import cases, qualitative
 from llamaxr_utils.evaluation.findings import FINDINGS
 
@@ -71,7 +71,7 @@ def test_findings_of_two_texts():
 
 def test_empty_texts_have_nothing_to_compare():
     assert cases.findings_table("", "").empty
-    assert cases.sentences("") == []
+    assert cases.decisive("") == []
 
 
 def test_counts_are_per_study():
@@ -197,8 +197,8 @@ def test_other_verdicts_are_their_own_remark():
 
 
 def test_support_is_named_by_known_names():
-    assert set(cases.CONDITIONS_OF) < set(FINDINGS)
-    speaking = {c for names in cases.CONDITIONS_OF.values() for c in names}
+    assert set(NAMED_BY) < set(FINDINGS)
+    speaking = {c for names in NAMED_BY.values() for c in names}
     assert speaking == set(CONDITIONS)  # every score speaks for something
 
 
@@ -240,7 +240,7 @@ def test_the_strongest_verdict_stands_for_a_sentence():
 
 def test_a_sentence_that_the_report_overrules_is_not_marked():
     text = "No fracture on the left. There is a fracture on the right."
-    assert [found for _, found in cases.sentences(text)] == [[], ["Fracture"]]
+    assert [found for _, found in cases.decisive(text)] == [[], ["Fracture"]]
 
 
 def test_table_4_quotes_each_text_and_remarks_by_state():
