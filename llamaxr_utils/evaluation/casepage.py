@@ -29,8 +29,8 @@ from ..datasets.images import locate, read_grey
 from ..datasets.reports import DATA
 from ..llm.prompts import Scores, names_above
 from . import cases
-from .cleaning import plain
 from .findings import FINDINGS, label_report
+from .metrics import plain
 
 #: Side of an embedded image in pixels: 590 studies in a few megabytes.
 SIZE = 128

@@ -1,20 +1,30 @@
 """Score reports by their findings: found, missed, added, denied.
 
 Beside every table of word overlap stands one of these, from the labels of
-`findings`. It says whether two reports report the same findings; it does not
-say where they are, how large, or whether the image shows them.
+`findings`: whether two reports report the same findings, and how much of
+them the 18 conditions can say at all. Where a finding is, how large, or
+whether the image shows it, is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
+from ..datasets.conditions import (
+    CONDITION_FINDINGS,
+    CONDITIONS,
+    FINDING_OF,
+    NAMED_BY,
+    VIEWS,
+)
+from ..datasets.mesh import labels, parse_headings
+from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
 #: What `clinical_scores` returns as numbers, in the order of
@@ -28,6 +38,8 @@ SCORES: tuple[str, ...] = (
     "abnormal as abnormal",
     "normal as normal",
 )
+#: Why a finding was not reached, from the image on.
+REASONS = ("not among the 18", "not named", "named, not written")
 
 
 def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
@@ -36,10 +48,9 @@ def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     totals : ndarray, shape (..., 6 * n_findings + 5)
-        As in ``clinical_scores(...)["statistics"]``: for every finding true
-        positives, false positives and false negatives of "reported" and of
-        "denied"; then abnormal studies, those reported abnormal, normal
-        studies, those reported normal, studies.
+        For every finding true positives, false positives and false negatives
+        of "reported" and of "denied"; then abnormal studies, those reported
+        abnormal, normal studies, those reported normal, studies.
 
     Returns
     -------
@@ -87,8 +98,7 @@ def clinical_scores(
         study, from its MeSH headings. Without it the reference's own
         ``No Finding`` decides.
     findings : sequence of str
-        The names to score; default all but ``No Finding``, which counts
-        like any other if it is asked for (for CheXpert's 14).
+        The names to score; default all but ``No Finding``.
 
     Returns
     -------
@@ -100,36 +110,16 @@ def clinical_scores(
         report says neither). ``per_finding``: DataFrame of counts, precision,
         recall, F1. ``per_report``: DataFrame, one row a pair. ``statistics``:
         ndarray (n, 6 * n_findings + 5) for `scores_from_statistics`.
-
-    Raises
-    ------
-    CourseError
-        If the lengths differ, nothing is there, or a name is unknown.
     """
-    if not len(references) == len(generated) == len(
-        references if status is None else status
-    ) or not len(references):
-        raise CourseError(
-            f"{len(references)} references came with {len(generated)} "
-            "generated reports"
-            + ("." if status is None else f" and {len(status)} states."),
-            "They are paired by position, one or more.",
-            "Join the tables on `study_id` first.",
-        )
-    unknown = [name for name in findings if name not in FINDINGS]
-    if unknown:
-        raise CourseError(
-            f"Unknown findings: {unknown}.",
-            "The labeller has 25 names.",
-            f"Choose among {', '.join(FINDINGS)}.",
-        )
+    if len(references) != len(generated) or not set(findings) <= {*FINDINGS}:
+        raise ValueError("texts in pairs, and names of FINDINGS, are needed")
     truth = [label_report(text) for text in references]
-    said = [label_report(text) for text in generated]
+    written = [label_report(text) for text in generated]
     columns = []
     for states in (("present", "uncertain"), ("absent",)):
         a, b = (
             np.array([[r.get(f) in states for f in findings] for r in side])
-            for side in (truth, said)
+            for side in (truth, written)
         )
         columns += [a & b, ~a & b, a & ~b]
     counts = np.stack(columns, axis=-1)  # (n, findings, 6)
@@ -138,7 +128,7 @@ def clinical_scores(
         kind = {"present": "normal", "absent": "abnormal"}
         status = [kind.get(r.get("No Finding", ""), "") for r in truth]
     kinds = np.array(list(status))
-    verdict = np.array([r.get("No Finding", "") for r in said])
+    verdict = np.array([r.get("No Finding", "") for r in written])
     abnormal, normal = kinds == "abnormal", kinds == "normal"
     tail = [
         abnormal,
@@ -159,7 +149,7 @@ def clinical_scores(
                 "hallucinations": counts[:, :, 1].sum(axis=1),
                 "omissions": counts[:, :, 2].sum(axis=1),
                 "reference_labels": truth,
-                "generated_labels": said,
+                "generated_labels": written,
             }
         ),
         "statistics": statistics,
@@ -183,17 +173,187 @@ def _per_finding(totals: np.ndarray, findings: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(table, index=pd.Index(findings, name="finding"))
 
 
-def radeval_scores(
+# --- the findings of the 18 conditions --------------------------------------
+
+
+@lru_cache(maxsize=20_000)
+def present(text: str) -> frozenset[str]:
+    """The findings that a report states as present; No Finding is none."""
+    states = label_report(text)
+    return frozenset(f for f in FINDINGS[1:] if states.get(f) == "present")
+
+
+def finding_counts(
     references: Sequence[str], generated: Sequence[str]
-) -> dict[str, Any]:
-    """RadGraph and CheXbert F1 by RadEval, if it is installed, else {}.
+) -> np.ndarray:
+    """True positives, false positives and false negatives of each study,
+    over `CONDITION_FINDINGS`; float, shape (n, 3)."""
+    counts = []
+    for reference, text in zip(references, generated, strict=True):
+        a, b = (present(t) & {*CONDITION_FINDINGS} for t in (reference, text))
+        counts.append((len(a & b), len(b - a), len(a - b)))
+    return np.array(counts, dtype=float).reshape(-1, 3)
 
-    RadEval (https://github.com/jbdel/RadEval) is no part of the course: it
-    fetches models of its own when first called.
+
+def micro_f1(totals: np.ndarray) -> np.ndarray:
+    """Sums of `finding_counts`, shape (..., 3) -> findings F1; NaN of
+    nothing."""
+    tp, fp, fn = np.moveaxis(np.asarray(totals, dtype=float), -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * tp / (2 * tp + fp + fn)
+
+
+def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
+    """The conditions that a report states as present, 0 or 1.
+
+    Where a finding's word stands for several conditions (a lung lesion: mass
+    or nodule), the MeSH headings decide between them.
     """
-    if find_spec("RadEval") is None:
-        return {}
-    from RadEval import RadEval  # type: ignore[import-not-found]
+    known = labels(headings)
+    stated = dict.fromkeys(CONDITIONS, 0)
+    for finding in present(report) & {*CONDITION_FINDINGS}:
+        named = [c for c in CONDITIONS if FINDING_OF[c] == finding]
+        plain = finding if finding in named else named[0]
+        for condition in [c for c in named if known[c]] or [plain]:
+            stated[condition] = 1
+    return stated
 
-    scorer = RadEval(do_radgraph=True, do_chexbert=True)
-    return dict(scorer(refs=list(references), hyps=list(generated)))
+
+def true_scores(truth: Mapping[str, int]) -> Scores:
+    """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views.
+
+    Above or below every operating point, but for a condition without a
+    training study: its point is never reached.
+    """
+    values = {name: float(truth[name]) for name in CONDITIONS}
+    return {view: dict(values) for view in VIEWS}
+
+
+def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
+    """`true_scores` of what the MeSH headings say (``labels``) or of what
+    the report itself states (``stated``, `stated_labels`)."""
+    if source not in ("labels", "stated"):
+        raise CourseError(
+            f"TRAIN_ON = {source!r} is not known.",
+            "Training prompts come from scores, labels or stated.",
+            "Choose one of them.",
+        )
+    if source == "labels":
+        return true_scores(labels(headings))
+    return true_scores(stated_labels(headings, report))
+
+
+def training_scores(
+    train_on: str, studies: pd.DataFrame, scores: Mapping[str, Scores]
+) -> dict[str, Scores]:
+    """The scores that prompts are made from, with those of training studies
+    replaced on demand.
+
+    Parameters
+    ----------
+    train_on : {"scores", "labels", "stated"}
+        What training prompts name: the network's conditions, those of the
+        MeSH headings, or those that the report to be written itself states
+        (`stated_labels`). A report never sees more than the last, so the
+        model learns that what is named gets written.
+    studies : DataFrame
+        ``study_id``, ``split``, ``mesh``, ``findings``.
+    scores : mapping
+        `prompts.by_study`; validation and test studies keep theirs.
+    """
+    if train_on == "scores":
+        return dict(scores)
+    return dict(scores) | {
+        row.study_id: named_scores(train_on, row.mesh, row.findings)
+        for row in studies[studies["split"].eq("train")].itertuples()
+        if row.study_id in scores
+    }
+
+
+def expressible(
+    mesh: Sequence[Sequence[str]],
+    references: Sequence[str],
+    status: Sequence[str],
+) -> pd.DataFrame:
+    """How much of the findings the 18 conditions can name at all.
+
+    Returns
+    -------
+    DataFrame
+        ``of``, ``all``, ``expressible``, ``share``: the abnormal studies
+        (with one condition or more), their MeSH headings, the findings
+        present in the references of all studies.
+    """
+    headings = [
+        {f.heading: bool(f.condition) for f in parse_headings(m)}
+        for m, kind in zip(mesh, status, strict=True)
+        if kind == "abnormal"
+    ]
+    counted = {
+        "abnormal studies": [any(one.values()) for one in headings],
+        "their MeSH headings": [v for one in headings for v in one.values()],
+        "findings in the references": [
+            finding in NAMED_BY
+            for text in references
+            for finding in present(text)
+        ],
+    }
+    rows = [
+        (of, len(yes), sum(yes), np.mean(yes) if yes else np.nan)
+        for of, yes in counted.items()
+    ]
+    return pd.DataFrame(rows, columns=["of", "all", "expressible", "share"])
+
+
+def uncommon(
+    references: Sequence[str],
+    generated: Sequence[str],
+    named: Sequence[Sequence[str] | None],
+    train_texts: Sequence[str],
+    most: float = 0.05,
+) -> pd.DataFrame:
+    """Uncommon findings and devices: reached or not, and why (paper, 5.3).
+
+    Parameters
+    ----------
+    references, generated : sequences of str, length n
+    named : sequence of sequences of str, length n
+        The conditions that each prompt names (`prompts.names_above`).
+    train_texts : sequence of str
+    most : float
+        A finding of the 18 conditions is listed if it is present in no more
+        than this share of the references; the others always are.
+
+    Returns
+    -------
+    DataFrame
+        ``finding``; ``in training``, ``in references``, ``written``: reports
+        that state it; of the references ``reached`` and `REASONS`, which sum
+        to them; ``why not``, the commonest reason.
+    """
+    truth, written, train = (
+        [present(text) for text in side]
+        for side in (references, generated, train_texts)
+    )
+    rows: list[dict[str, Any]] = []
+    for finding in FINDINGS[1:]:
+        by = set(NAMED_BY.get(finding, ()))
+        has = [i for i, stated in enumerate(truth) if finding in stated]
+        if finding in CONDITION_FINDINGS and len(has) > most * len(truth):
+            continue
+        why = [
+            REASONS[1 + bool(by & set(named[i] or ()))] if by else REASONS[0]
+            for i in has
+            if finding not in written[i]
+        ]
+        rows.append({
+            "finding": finding,
+            "in training": sum(finding in stated for stated in train),
+            "in references": len(has),
+            "written": sum(finding in stated for stated in written),
+            "reached": len(has) - len(why),
+            **{reason: why.count(reason) for reason in REASONS},
+            "why not": max(REASONS, key=why.count) if why else "",
+        })  # fmt: skip
+    order = {"by": "in references", "ascending": False, "kind": "stable"}
+    return pd.DataFrame(rows).sort_values(**order).reset_index(drop=True)

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from .cleaning import plain
+from .metrics import plain
 
 #: CheXpert's 14 names (Irvin et al. 2019, arXiv 1901.07031), then ours.
 CHEXPERT: tuple[str, ...] = (

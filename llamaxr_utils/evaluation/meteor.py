@@ -69,15 +69,10 @@ class _Synset(tuple):
 class JarWordNet:
     """The WordNet 3.0 table of the METEOR jar, in nltk's clothes.
 
-    It has the one method that ``nltk.translate.meteor_score`` calls. The
-    table has no parts of speech, so a word may get a synonym too many:
-    against the full WordNet, 4 of 10,000 random pairs of reports score
-    differently, and their mean by 0.00001.
-
-    Parameters
-    ----------
-    jar : Path or None
-        The METEOR 1.5 jar; None knows no synonyms at all.
+    It has the one method that ``nltk.translate.meteor_score`` calls; without
+    a jar it knows no synonyms. The table has no parts of speech, so a word
+    may get a synonym too many: against the full WordNet, 4 of 10,000 random
+    pairs of reports score differently, and their mean by 0.00001.
     """
 
     def __init__(self, jar: Path | None):
@@ -123,20 +118,13 @@ class JarWordNet:
 def _table(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:
     """A file of line pairs (key, values) -> dict."""
     lines = archive.read(name).decode("utf-8").splitlines()
-    keys, values = lines[0::2], lines[1::2]
-    return {k: v.split() for k, v in zip(keys, values, strict=True)}
+    return {k: v.split() for k, v in zip(lines[0::2], lines[1::2])}
 
 
 @lru_cache(maxsize=1)
 def wordnet() -> tuple[Any, str]:
-    """The best WordNet at hand, and its name for the record.
-
-    Returns
-    -------
-    reader, source : tuple
-        nltk's corpus if it is installed, else the table in the METEOR jar,
-        else a reader without synonyms.
-    """
+    """The best WordNet at hand, and its name for the record: nltk's corpus
+    if it is installed, else the table in the jar, else no synonyms."""
     from nltk.corpus import wordnet as corpus
 
     try:
@@ -164,19 +152,14 @@ def java_version() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r'version "([^"]+)"', done.stderr)
-    return found[1] if done.returncode == 0 and found else None
+    match = re.search(r'version "([^"]+)"', done.stderr)
+    return match[1] if done.returncode == 0 and match else None
 
 
 def run_meteor(
     references: Sequence[str], generated: Sequence[str]
 ) -> tuple[float, list[float], list[str]]:
     """METEOR 1.5 of a list of pairs, in one Java process.
-
-    Parameters
-    ----------
-    references, generated : sequences of str, the same length
-        One reference a candidate; the first `MAX_WORDS` words count.
 
     Returns
     -------
@@ -226,11 +209,12 @@ def _jar() -> Any:
         def __init__(self) -> None:
             self.lock = threading.Lock()
             self.statistics: list[str] = []
-            # The parent leaves the encoding to the locale, and lets an
-            # unread stderr fill up.
+            # The parent leaves encoding and decimal sign to the locale, and
+            # lets an unread stderr fill up.
             self.meteor_p = subprocess.Popen(
-                ["java", "-Dfile.encoding=UTF-8", "-Xmx2G"]
-                + ["-XX:+UseSerialGC", "-jar", coco.METEOR_JAR]  # quicker
+                ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
+                + ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
+                + ["-jar", coco.METEOR_JAR]
                 + ["-", "-", "-stdio", "-l", "en", "-norm"],
                 cwd=Path(coco.__file__).parent,
                 stdin=subprocess.PIPE,
@@ -264,10 +248,9 @@ def _one_line(text: str) -> str:
 
 
 def summable(statistics: np.ndarray) -> np.ndarray:
-    """The jar's statistics of single pairs, made ready for summing.
-
-    As the jar does on summing: a pair that matches in full, in one chunk,
-    adds no chunk. (Forgotten, a corpus figure comes out 0.0002 too low.)
+    """The jar's statistics of single pairs, made ready for summing: as the
+    jar does, a pair that matches in full, in one chunk, adds no chunk.
+    (Forgotten, a corpus figure comes out 0.0002 too low.)
 
     Parameters
     ----------
@@ -275,10 +258,6 @@ def summable(statistics: np.ndarray) -> np.ndarray:
         Length, and number of function words, of candidate and reference;
         matched content and function words of both for each of the four
         kinds of match; chunks; matched words of both.
-
-    Returns
-    -------
-    ndarray, shape (n, 23), float
     """
     s = np.array(statistics, dtype=float)
     matched = s[:, 4:20].reshape(-1, 4, 2, 2).sum(axis=(1, 2))
@@ -288,18 +267,8 @@ def summable(statistics: np.ndarray) -> np.ndarray:
 
 
 def meteor_from_statistics(statistics: np.ndarray) -> np.ndarray:
-    """METEOR 1.5 from (sums of) `summable` statistics, as in the jar.
-
-    Parameters
-    ----------
-    statistics : ndarray, shape (..., 23)
-        Sum over studies first for a corpus figure.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        Scores in [0, 1]; 0 where nothing matches.
-    """
+    """METEOR 1.5 as in the jar, in [0, 1], shape (...), from (sums of)
+    `summable` statistics, shape (..., 23)."""
     s = np.asarray(statistics, dtype=float)
     length, function = s[..., 0:2], s[..., 2:4]
     stages = s[..., 4:20].reshape(*s.shape[:-1], 4, 2, 2)

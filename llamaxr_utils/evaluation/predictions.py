@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..datasets.reports import load_studies, normalise, r2gen_split
-from .cleaning import plain
 from .exchange import read_rexrank
+from .metrics import plain
 
 _ID = re.compile(r"(CXR\d+)(?:_IM-[\d-]+)?")
 

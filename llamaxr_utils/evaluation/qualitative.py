@@ -12,9 +12,8 @@ from html import escape
 import pandas as pd
 
 from .cases import MARKS, METRICS, compare, decisive, judge, marked, remark
-from .cleaning import plain
 from .findings import FINDINGS, label_report
-from .metrics import score_reports
+from .metrics import plain, score_reports
 
 #: Those of `texts_table`; the case page's are in its style sheet.
 TINTS = {"only": "#dff0e2", "added": "#fbe2de", "contradicts": "#efe2f4"}

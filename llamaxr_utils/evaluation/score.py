@@ -21,9 +21,8 @@ from ..course.files import sha256
 from ..datasets.reports import FIRST_PART as FIRST
 from ..datasets.reports import load_studies, r2gen_split
 from . import baselines, evaluate
-from .cleaning import plain
 from .clinical import SCORES, clinical_scores, scores_from_statistics
-from .metrics import score_reports
+from .metrics import plain, score_reports
 from .predictions import Predictions, read_predictions, read_table
 from .stats import (
     bootstrap_corpus,

@@ -1,15 +1,14 @@
 """Intervals and paired tests by study, for means and for corpus metrics.
 
 A study is what is drawn again: corpus metrics are computed anew from the
-summed statistics of the drawn studies, never averaged. All of this speaks of
-which studies happened to be in the test set; it does not cover training
-runs, prompts or annotators, which vary too.
+summed statistics of the drawn studies, never averaged. This speaks of which
+studies happened to be in the test set, not of training runs or prompts.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,8 @@ from ..course.errors import CourseError
 from .meteor import meteor_from_statistics
 from .metrics import BLEU, bleu_from_statistics, read_statistics
 
-N_SAMPLES = 2000
-SEED = 3407
-#: Weights held at a time: 16 MB, whatever the number of studies.
-_CHUNK = 2_000_000
-
-#: Sums of shape (..., m) -> values of shape (...) or (..., k).
+N_SAMPLES, SEED = 2000, 3407
+#: Sums over studies, shape (..., m) -> values, shape (...) or (..., k).
 Function = Callable[[np.ndarray], np.ndarray]
 
 
@@ -33,34 +28,12 @@ def mean_of_sums(totals: np.ndarray) -> np.ndarray:
     return totals[..., :-1] / totals[..., -1:]
 
 
-def bootstrap_interval(
-    per_study_values: Sequence[float] | np.ndarray,
-    level: float = 0.95,
-    n_samples: int = N_SAMPLES,
-    seed: int = SEED,
-) -> dict[str, Any]:
-    """Percentile bootstrap of a mean over studies.
-
-    For scores that are such means: all of protocol ``llamaxr``, and
-    pycocoevalcap's ROUGE-L and CIDEr. CIDEr's document frequencies stay those
-    of the full reference set. Not for corpus BLEU, METEOR or F1.
-
-    Parameters
-    ----------
-    per_study_values : array, shape (n,) or (n, k)
-        One row a study, one column a metric.
-    level, n_samples, seed : float in (0, 1), int, int
-
-    Returns
-    -------
-    dict
-        ``value``, ``low``, ``high``: floats, or arrays of shape (k,); ``n``,
-        ``n_samples``, ``seed``, ``level``. Of a single study low and high
-        are NaN.
-    """
-    rows = _table(per_study_values)
-    function = _mean(len(rows), np.ndim(per_study_values))
-    return bootstrap_corpus(rows, function, level, n_samples, seed)
+def bootstrap_interval(values, *args: Any, **options: Any) -> dict[str, Any]:
+    """`bootstrap_corpus` of a mean over studies, values (n,) or (n, k): for
+    the metrics of ``llamaxr``, and ROUGE-L and CIDEr of ``r2gen``."""
+    rows = _table(values)
+    function = _mean(len(rows), np.ndim(values))
+    return bootstrap_corpus(rows, function, *args, **options)
 
 
 def bootstrap_corpus(
@@ -75,67 +48,50 @@ def bootstrap_corpus(
     Parameters
     ----------
     statistics : ndarray, shape (n, m)
-        What the metric sums over studies, one row a study: for instance
-        `metrics.bleu_statistics`, METEOR's 23 numbers, or the statistics of
-        `clinical.clinical_scores`.
+        What the metric sums over studies, one row a study.
     function : callable
         Sums, shape (..., m) -> values, shape (...) or (..., k).
-    level, n_samples, seed : float in (0, 1), int, int
 
     Returns
     -------
     dict
-        As `bootstrap_interval`. Samples in which the metric is not defined
-        (NaN: no positive was drawn) do not count.
-
-    Raises
-    ------
-    CourseError
-        If there is no study, a number is missing, or `level` or `n_samples`
-        makes no sense.
+        ``value``, ``low``, ``high``: floats, or arrays of shape (k,); ``n``,
+        ``n_samples``, ``seed``, ``level``. Samples in which the metric is
+        NaN do not count. Of a single study low and high are NaN.
     """
+    if n_samples < 1:
+        raise CourseError(
+            f"No interval with n_samples={n_samples}.",
+            "It takes samples of studies, one or more.",
+            "Use 1000.",
+        )
     rows = _table(statistics)
-    _check(n_samples, level)
-    value = np.asarray(function(rows.sum(axis=0)), dtype=float)
-    samples = np.concatenate(
-        [function(w @ rows) for w in _draws(len(rows), n_samples, seed)]
+    n, tail = len(rows), (1 - level) / 2
+    drawn = np.random.default_rng(seed).multinomial(
+        n, np.full(n, 1 / n), n_samples
     )
-    tail = (1 - level) / 2
+    value = np.asarray(function(rows.sum(axis=0)), dtype=float)
+    samples = function(drawn.astype(float) @ rows)
     with warnings.catch_warnings():  # a metric that is NaN in every sample
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanquantile(samples, [tail, 1 - tail], axis=0)
-    if len(rows) == 1:
+    if n == 1:
         low, high = np.full((2, *value.shape), np.nan)
-    one = value.ndim == 0
-    return {
-        "value": float(value) if one else value,
-        "low": float(low) if one else low,
-        "high": float(high) if one else high,
-        "n": len(rows),
-        "n_samples": n_samples,
-        "seed": seed,
-        "level": level,
-    }
+    settings = {"n": n, "n_samples": n_samples, "seed": seed, "level": level}
+    return _plain({"value": value, "low": low, "high": high}) | settings
 
 
 def paired_interval(
-    a: np.ndarray,
-    b: np.ndarray,
-    function: Function | None = None,
-    level: float = 0.95,
-    n_samples: int = N_SAMPLES,
-    seed: int = SEED,
+    a, b, function: Function | None = None, *args: Any, **options: Any
 ) -> dict[str, Any]:
-    """Bootstrap interval of a - b: parameters as `paired_randomisation`,
-    result as `bootstrap_corpus`, ``value`` the difference."""
-    rows_a, rows_b, function = _paired(a, b, function)
+    """`bootstrap_corpus` of a - b: statistics of the same studies."""
+    rows_a, rows_b, value = _paired(a, b, function)
     m = rows_a.shape[1]
     return bootstrap_corpus(
         np.hstack([rows_a, rows_b]),
-        lambda totals: function(totals[..., :m]) - function(totals[..., m:]),
-        level,
-        n_samples,
-        seed,
+        lambda totals: value(totals[..., :m]) - value(totals[..., m:]),
+        *args,
+        **options,
     )
 
 
@@ -158,72 +114,38 @@ def paired_randomisation(
     a, b : ndarray, shape (n,) or (n, m)
         Per-study values or statistics, in the same order of studies.
     function : callable, optional
-        As in `bootstrap_corpus`; without it, means of `a` and `b`.
-    n_samples, seed : int
+        As in `bootstrap_corpus`; without it, means.
 
     Returns
     -------
     dict
         ``difference`` (a - b) and ``p``: floats or arrays of shape (k,), NaN
         where the metric is not defined; ``n``, ``n_samples``, ``seed``.
-
-    Raises
-    ------
-    CourseError
-        If the two are not of the same shape, or as in `bootstrap_corpus`.
     """
-    rows_a, rows_b, function = _paired(a, b, function)
-    _check(n_samples)
+    rows_a, rows_b, value = _paired(a, b, function)
     sum_a, sum_b, gap = rows_a.sum(0), rows_b.sum(0), rows_a - rows_b
-    seen = np.asarray(function(sum_a) - function(sum_b), dtype=float)
-    extreme = np.zeros(seen.shape)
+    seen = np.asarray(value(sum_a) - value(sum_b), dtype=float)
     rng = np.random.default_rng(seed)
-    for size in _sizes(len(gap), n_samples):
-        moved = rng.integers(0, 2, (size, len(gap))).astype(float) @ gap
-        shuffled = function(sum_a - moved) - function(sum_b + moved)
-        # Rounding must not make the identical shuffle smaller than itself;
-        # an undefined one counts against a finding.
-        extreme += (~(np.abs(shuffled) < np.abs(seen) - 1e-12)).sum(axis=0)
+    swapped = rng.integers(0, 2, (n_samples, len(gap))).astype(float)
+    moved = swapped @ gap
+    shuffled = value(sum_a - moved) - value(sum_b + moved)
+    # Rounding must not make the identical shuffle smaller than itself; an
+    # undefined one counts against a finding.
+    extreme = (~(np.abs(shuffled) < np.abs(seen) - 1e-12)).sum(axis=0)
     p = np.where(np.isnan(seen), np.nan, (1 + extreme) / (1 + n_samples))
-    one = seen.ndim == 0
-    return {
-        "difference": float(seen) if one else seen,
-        "p": float(p) if one else p,
-        "n": len(gap),
-        "n_samples": n_samples,
-        "seed": seed,
-    }
+    settings = {"n": len(gap), "n_samples": n_samples, "seed": seed}
+    return _plain({"difference": seen, "p": p}) | settings
 
 
 def holm(pvalues: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm's step-down adjustment (Holm 1979, JSTOR 4615733).
-
-    Parameters
-    ----------
-    pvalues : array, shape (k,)
-        In [0, 1]; NaN (a test that was not run) stays NaN and counts not.
-
-    Returns
-    -------
-    ndarray, shape (k,)
-        Adjusted, in the given order: reject where at most alpha.
-    """
+    """Holm's step-down adjustment (Holm 1979, JSTOR 4615733), in the given
+    order; NaN (a test that was not run) stays NaN and counts not."""
     p = np.asarray(pvalues, dtype=float)
-    if p.ndim != 1 or ((p < 0) | (p > 1)).any():
-        raise CourseError(
-            f"These are not p-values: {pvalues!r}.",
-            "Holm's method takes one list of numbers from 0 to 1.",
-            "Pass the `p` of each comparison.",
-        )
     order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sorts last
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted = np.full(p.shape, np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-def _meteor(totals: np.ndarray) -> np.ndarray:
-    return meteor_from_statistics(totals)[..., None]
 
 
 def metric_statistics(
@@ -239,55 +161,52 @@ def metric_statistics(
         and METEOR from their own statistics for ``r2gen``.
     """
     table: pd.DataFrame = scores["per_report"]
-    corpus = {
-        "bleu_stats": (BLEU, bleu_from_statistics),
-        "meteor_stats": (("METEOR",), _meteor),
-    }
-    corpus = {key: corpus[key] for key in corpus if key in table}
-    summed = [name for names, _ in corpus.values() for name in names]
+    blocks, names = [], list[str]()
+    functions: list[Function] = [mean_of_sums]
+    for key, metrics, function in (
+        ("bleu_stats", BLEU, bleu_from_statistics),
+        ("meteor_stats", ("METEOR",), meteor_from_statistics),
+    ):
+        if key in table:
+            blocks.append(read_statistics(table[key]))
+            functions.append(function)
+            names += metrics
     means = [
         name
         for name in table.select_dtypes("number")
-        if name not in summed and scores.get(name) is not None
+        if name not in names and scores.get(name) is not None
     ]
-    blocks = [
-        np.column_stack([table[means].to_numpy(float), np.ones(len(table))]),
-        *(read_statistics(table[key]) for key in corpus),
-    ]
-    functions = [mean_of_sums, *(f for _, f in corpus.values())]
+    blocks.insert(
+        0, np.column_stack([table[means].to_numpy(float), np.ones(len(table))])
+    )
     edges = np.cumsum([block.shape[1] for block in blocks])[:-1]
 
-    def function(totals: np.ndarray) -> np.ndarray:
+    def values(totals: np.ndarray) -> np.ndarray:
         parts = np.split(totals, edges, axis=-1)
-        values = [f(part) for f, part in zip(functions, parts, strict=True)]
-        return np.concatenate(values, axis=-1)
+        results = [f(part) for f, part in zip(functions, parts, strict=True)]
+        # METEOR is one number: it gets an axis of its own.
+        return np.concatenate(
+            [r[..., None] if r.ndim < totals.ndim else r for r in results], -1
+        )
 
-    return np.hstack(blocks), function, means + summed
+    return np.hstack(blocks), values, means + names
 
 
-def _table(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Values as floats of shape (n, m), or a refusal."""
+def _table(values: Any) -> np.ndarray:
+    """Values as floats of shape (n, m)."""
     rows = np.asarray(values, dtype=float)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
-        raise CourseError(
-            f"Per-study values of shape {np.shape(values)} cannot be used.",
-            "One row a study is needed, at least one, no number missing.",
-            "Drop the studies that were not scored, and say how many.",
-        )
+        raise ValueError("one row a study, at least one, none missing")
     return rows
 
 
 def _paired(
-    a: np.ndarray, b: np.ndarray, function: Function | None
+    a: Any, b: Any, function: Function | None
 ) -> tuple[np.ndarray, np.ndarray, Function]:
     rows_a, rows_b = _table(a), _table(b)
     if rows_a.shape != rows_b.shape:
-        raise CourseError(
-            f"Systems of shape {rows_a.shape} and {rows_b.shape}.",
-            "A paired test needs both systems on the same studies.",
-            "Join the two tables on `study_id` first.",
-        )
+        raise ValueError("both systems must be scored on the same studies")
     return rows_a, rows_b, function or _mean(len(rows_a), np.ndim(a))
 
 
@@ -296,24 +215,6 @@ def _mean(n: int, ndim: int) -> Function:
     return lambda totals: (totals[..., 0] if ndim == 1 else totals) / n
 
 
-def _check(n_samples: int, level: float = 0.5) -> None:
-    if n_samples < 1 or not 0 < level < 1:
-        raise CourseError(
-            f"level={level} with n_samples={n_samples} makes no interval.",
-            "The level lies between 0 and 1, samples are counted from 1.",
-            "Use level=0.95 and n_samples=2000.",
-        )
-
-
-def _sizes(n: int, n_samples: int) -> Iterator[int]:
-    """Chunks that keep (size, n) floats within `_CHUNK`."""
-    step = max(1, _CHUNK // n)
-    for start in range(0, n_samples, step):
-        yield min(step, n_samples - start)
-
-
-def _draws(n: int, n_samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each study is drawn: arrays (size, n), rows sum to n."""
-    rng = np.random.default_rng(seed)
-    for size in _sizes(n, n_samples):
-        yield rng.multinomial(n, np.full(n, 1 / n), size).astype(float)
+def _plain(numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays without an axis as floats."""
+    return {k: v if np.ndim(v) else float(v) for k, v in numbers.items()}

@@ -19,9 +19,8 @@ from ..course.tables import markdown, published_results
 from ..datasets.reports import FIRST_PART as FIRST
 from ..datasets.reports import normalise, r2gen_split
 from ..evaluation.baselines import medoid
-from ..evaluation.cleaning import CLEANINGS
 from ..evaluation.evaluate import statistics_of
-from ..evaluation.metrics import score_reports
+from ..evaluation.metrics import CLEANINGS, score_reports
 from ..evaluation.stats import bootstrap_interval
 
 MOVED = ("BLEU-4", "ROUGE-L", "METEOR")

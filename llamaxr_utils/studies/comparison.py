@@ -18,7 +18,7 @@ from ..course import artifacts, files
 from ..datasets import mesh
 from ..datasets.conditions import CONDITIONS, VIEWS
 from ..evaluation import baselines, metrics, stats
-from ..evaluation.coverage import true_scores
+from ..evaluation.clinical import true_scores
 from ..evaluation.findings import label_report
 from ..llm import generate, prompts, soft_tokens
 from ..vision import backbones

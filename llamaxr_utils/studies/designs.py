@@ -17,7 +17,7 @@ import yaml
 
 from ..course.errors import CourseError
 from ..datasets.conditions import CONDITIONS
-from ..evaluation.coverage import named_scores
+from ..evaluation.clinical import named_scores
 from ..llm import prompts, soft_tokens
 from .comparison import Data
 

@@ -16,8 +16,12 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..datasets.conditions import VIEWS
-from ..evaluation.clinical import clinical_scores, scores_from_statistics
-from ..evaluation.coverage import finding_counts, micro_f1
+from ..evaluation.clinical import (
+    clinical_scores,
+    finding_counts,
+    micro_f1,
+    scores_from_statistics,
+)
 from ..evaluation.findings import label_report
 from ..evaluation.stats import bootstrap_interval, paired_interval
 from ..llm.generate import swap

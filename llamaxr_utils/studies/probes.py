@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import CONDITIONS
+from ..datasets.conditions import CONDITIONS, FINDING_OF
 from ..datasets.reports import load_studies
-from ..evaluation.coverage import FINDING_OF, present
+from ..evaluation.clinical import present
 from ..evaluation.findings import label_report
 from ..llm.generate import generate_reports
 from ..llm.prompts import Scores, build_prompt

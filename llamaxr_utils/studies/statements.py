@@ -20,9 +20,8 @@ import pandas as pd
 from ..datasets.conditions import CONDITIONS, NATIVE_ORDER
 from ..datasets.mesh import labels
 from ..evaluation.baselines import nearest_neighbour
-from ..evaluation.cleaning import clean_author
 from ..evaluation.findings import label_report
-from ..evaluation.metrics import score_reports
+from ..evaluation.metrics import clean_author, score_reports
 from ..evaluation.stats import paired_interval
 from ..vision.score_quality import auc_table
 from .audit import MOVED, Measured, difference

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.evaluation import clinical, findings
 from llamaxr_utils.evaluation.clinical import SCORES, clinical_scores
@@ -43,12 +40,8 @@ def _labels(text: str) -> dict[str, str]:
 # --- names and table -------------------------------------------------------
 
 
-def test_there_are_25_names_chexpert_first():
-    assert len(CHEXPERT) == 14 and len(FINDINGS) == 25
-    assert FINDINGS[:14] == CHEXPERT and len(set(FINDINGS)) == 25
-
-
 def test_every_finding_has_a_rule_and_every_rule_a_finding():
+    assert len(CHEXPERT) == 14 and len(FINDINGS) == len(set(FINDINGS)) == 25
     named = {finding for finding, _, _ in findings.RULES}
     assert named == set(FINDINGS) - {"No Finding"}
     says = {says for _, says, _ in findings.RULES}
@@ -187,25 +180,23 @@ def test_odd_characters_case_and_lines_do_not_matter():
     assert label_report("- Heart normal in size\n- No effusion") == plain
 
 
-def test_ten_thousand_words_are_read_quickly():
+def test_ten_thousand_words_are_read():
     text = "No effusion or pneumothorax, stable cardiomegaly " * 1600
-    start = time.perf_counter()
     assert label_report(text)["Cardiomegaly"] == "present"
-    assert time.perf_counter() - start < 5
 
 
-def test_590_reports_take_less_than_3_seconds():
-    lines = GOLD["sentence"].tolist()
-    texts = [  # numbered, so that no sentence is met twice
-        f"{' '.join(lines[i % 230 : i % 230 + 5])} Measures {i} mm by {line}"
-        for i in range(590)
-        for line in [lines[i * 7 % 230]]
-    ]
-    findings._label_sentence.cache_clear()
-    start = time.perf_counter()
-    for text in texts:
-        label_report(text)
-    assert time.perf_counter() - start < 3
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Clear. No  edema; stable", ["Clear.", "No edema;", "stable"]),
+        ("A 1.2 cm nodule.Old scar?", ["A 1.2 cm nodule.", "Old scar?"]),
+        ("Edema vs. scar\nNo mass", ["Edema vs. scar", "No mass"]),
+        ("Heart is\nlarge", ["Heart is large"]),
+        (None, []),
+    ],
+)
+def test_sentences_as_written(text: str | None, parts: list[str]):
+    assert findings.sentences(text) == parts
 
 
 # --- against MeSH ----------------------------------------------------------
@@ -252,7 +243,6 @@ def _has(studies: pd.DataFrame, pattern: str) -> np.ndarray:
     return np.array([any(map(heading.match, m)) for m in studies["mesh"]])
 
 
-@lru_cache(maxsize=1)
 def _mesh_table() -> pd.DataFrame:
     """Per finding: positives by heading, and F1 of the labeller."""
     studies = reports.load_studies()
@@ -276,14 +266,6 @@ def _mesh_table() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-needs_archive = pytest.mark.skipif(
-    not findings.RULES_FILE.exists()
-    or clinical.find_spec("torchxrayvision") is None,
-    reason="the reports lie in torchxrayvision's wheel",
-)
-
-
-@needs_archive
 def test_against_mesh_headings():
     table = _mesh_table()
     print("\n", table.to_string())  # pytest -s shows it
@@ -291,15 +273,11 @@ def test_against_mesh_headings():
     assert len(frequent) == 21
     assert frequent["F1"].mean() >= 0.88  # asked: 0.80; measured: 0.895
     assert frequent["F1"].drop("Pneumonia").min() >= 0.75
+    # mostly a hedge, which curators did not index
+    pneumonia = table.loc["Pneumonia"]
+    assert pneumonia["missed"] <= 1 and pneumonia["F1"] < 0.55
 
 
-@needs_archive
-def test_pneumonia_is_mostly_a_hedge_that_curators_did_not_index():
-    row = _mesh_table().loc["Pneumonia"]
-    assert row["missed"] <= 1 and row["F1"] < 0.55
-
-
-@needs_archive
 def test_normal_studies_are_labelled_no_finding():
     studies = reports.load_studies()
     text = studies["findings"] + " . " + studies["impression"]
@@ -369,22 +347,15 @@ def test_scores_are_those_of_the_summed_statistics():
         assert row == pytest.approx(expected)
 
 
-def test_scores_over_the_14_names_of_chexpert():
-    scores = clinical_scores(REFERENCES, GENERATED, findings=CHEXPERT)
-    assert list(scores["per_finding"].index) == list(CHEXPERT)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         (REFERENCES, GENERATED[:3]),
-        ([], []),
-        (REFERENCES, GENERATED, ["normal"]),
         (REFERENCES, GENERATED, None, ["Gout"]),
     ],
 )
 def test_bad_input_is_refused(arguments):
-    with pytest.raises(CourseError):
+    with pytest.raises(ValueError):
         clinical_scores(*arguments)
 
 
@@ -393,42 +364,3 @@ def test_a_system_that_ignores_the_image_is_seen_through():
     scores = clinical_scores(REFERENCES, ["No acute disease."] * 4)
     assert scores["hallucinations"] == scores["abnormal as abnormal"] == 0
     assert scores["normal as normal"] == 1
-
-
-def test_radeval_is_optional(monkeypatch):
-    monkeypatch.setattr(clinical, "find_spec", lambda name: None)
-    assert clinical.radeval_scores(["a"], ["b"]) == {}
-
-
-def test_negspacy_agrees_on_what_is_denied():
-    """A cross-check by another tool, where it is installed."""
-    spacy = pytest.importorskip("spacy")
-    pytest.importorskip("negspacy")
-    from negspacy.negation import Negex  # noqa: F401
-
-    pipeline = spacy.blank("en")
-    pipeline.add_pipe("sentencizer")
-    ruler = pipeline.add_pipe("entity_ruler")
-    words = {
-        "Pleural Effusion": ["effusion", "effusions"],
-        "Pneumothorax": ["pneumothorax"],
-        "Consolidation": ["consolidation"],
-        "Atelectasis": ["atelectasis"],
-        "Cardiomegaly": ["cardiomegaly"],
-    }
-    ruler.add_patterns(
-        [
-            {"label": name.replace(" ", "_"), "pattern": word}
-            for name, spellings in words.items()
-            for word in spellings
-        ]
-    )
-    pipeline.add_pipe("negex")
-    agreed = []
-    for sentence in GOLD["sentence"]:
-        labels = label_report(sentence)
-        for entity in pipeline(sentence.lower()).ents:
-            state = labels.get(entity.label_.replace("_", " "))
-            agreed.append((state == "absent") == entity._.negex)
-    # 0.83 with negspacy 1.1; it knows no "resolved", "no longer", "neither"
-    assert len(agreed) > 60 and np.mean(agreed) > 0.80

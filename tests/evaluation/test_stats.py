@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.evaluation import clinical, metrics, stats
 
 RNG = np.random.default_rng(0)
@@ -36,7 +34,7 @@ SYSTEM = [
 ]
 
 
-# --- bootstrap of means ----------------------------------------------------
+# --- bootstrap --------------------------------------------------------------
 
 
 def test_interval_of_a_mean_is_that_of_scipy():
@@ -51,14 +49,6 @@ def test_interval_of_a_mean_is_that_of_scipy():
     assert abs(ours["high"] - theirs.high) < 0.06 * width
 
 
-def test_interval_of_a_mean_has_the_analytic_width():
-    values = RNG.normal(3, 2, size=2000)
-    result = stats.bootstrap_interval(values, n_samples=4000)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    assert result["high"] - result["low"] == pytest.approx(2 * half, rel=0.06)
-    assert result["low"] < values.mean() < result["high"]
-
-
 def test_the_interval_covers_the_truth_19_times_in_20():
     hits = 0
     for seed in range(400):
@@ -69,28 +59,15 @@ def test_the_interval_covers_the_truth_19_times_in_20():
     assert 0.90 < hits / 400 < 0.985
 
 
-def test_columns_are_treated_alike():
+def test_the_seed_decides_and_columns_are_treated_alike():
     values = RNG.random((50, 3))
-    table = stats.bootstrap_interval(values)
+    table = stats.bootstrap_interval(values, seed=1)
     for k in range(3):
-        one = stats.bootstrap_interval(values[:, k])
+        one = stats.bootstrap_interval(values[:, k], seed=1)
         assert isinstance(one["low"], float)
         assert one["low"] == pytest.approx(table["low"][k])
-
-
-def test_the_seed_decides_and_is_reported():
-    values = RNG.random(40)
-    first = stats.bootstrap_interval(values, seed=1)
-    assert first == stats.bootstrap_interval(values, seed=1)
-    assert first != stats.bootstrap_interval(values, seed=2)
-    assert (first["n"], first["seed"], first["level"]) == (40, 1, 0.95)
-
-
-def test_chunks_do_not_change_the_result(monkeypatch):
-    values = RNG.random(40)
-    whole = stats.bootstrap_interval(values)
-    monkeypatch.setattr(stats, "_CHUNK", 130)
-    assert stats.bootstrap_interval(values) == pytest.approx(whole)
+        assert one != stats.bootstrap_interval(values[:, k], seed=2)
+    assert (one["n"], one["seed"], one["level"]) == (50, 1, 0.95)
 
 
 def test_a_constant_has_no_width_and_one_study_no_interval():
@@ -103,29 +80,11 @@ def test_a_constant_has_no_width_and_one_study_no_interval():
 
 @pytest.mark.parametrize("values", [[], [0.1, np.nan], [[[0.1]]]])
 def test_values_that_cannot_be_used_are_refused(values):
-    with pytest.raises(CourseError):
+    with pytest.raises(ValueError):
         stats.bootstrap_interval(values)
 
 
-@pytest.mark.parametrize("wrong", [{"level": 95}, {"n_samples": 0}])
-def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(CourseError):
-        stats.bootstrap_interval([0.1, 0.2], **wrong)
-
-
-# --- corpus metrics --------------------------------------------------------
-
-
-def test_a_ratio_of_sums_is_not_the_mean_of_ratios():
-    statistics = np.array([[1.0, 1.0], [0.0, 9.0]])
-    result = stats.bootstrap_corpus(
-        statistics, lambda t: t[..., 0] / t[..., 1]
-    )
-    assert result["value"] == pytest.approx(0.1)  # not 0.5
-    assert (result["low"], result["high"]) == (0.0, 1.0)
-
-
-def test_a_ratio_has_the_width_of_the_delta_method():
+def test_a_ratio_of_sums_has_the_width_of_the_delta_method():
     parts = RNG.integers(20, 60, size=800).astype(float)
     hits = RNG.binomial(parts.astype(int), 0.3)
     statistics = np.column_stack([hits, parts])
@@ -133,6 +92,7 @@ def test_a_ratio_has_the_width_of_the_delta_method():
         statistics, lambda t: t[..., 0] / t[..., 1], n_samples=4000
     )
     rate = hits.sum() / parts.sum()
+    assert result["value"] == pytest.approx(rate)  # no mean of ratios
     error = np.std(hits - rate * parts) / (parts.mean() * np.sqrt(800))
     width = result["high"] - result["low"]
     assert width == pytest.approx(2 * 1.96 * error, rel=0.06)
@@ -147,8 +107,9 @@ def test_corpus_bleu_of_drawn_studies_is_the_librarys():
         statistics, metrics.bleu_from_statistics, n_samples=200
     )
     samples = []
-    for counts in next(stats._draws(8, 200, stats.SEED)):
-        drawn = np.repeat(np.arange(8), counts.astype(int))
+    rng = np.random.default_rng(stats.SEED)
+    for counts in rng.multinomial(8, np.full(8, 1 / 8), 200):
+        drawn = np.repeat(np.arange(8), counts)
         truth = {i: [REFERENCES[j]] for i, j in enumerate(drawn)}
         guess = {i: [SYSTEM[j]] for i, j in enumerate(drawn)}
         samples.append(Bleu(4).compute_score(truth, guess, verbose=0)[0])
@@ -159,11 +120,8 @@ def test_corpus_bleu_of_drawn_studies_is_the_librarys():
 
 @pytest.mark.parametrize("protocol", ["llamaxr", "r2gen"])
 def test_every_metric_of_a_protocol_gets_its_interval(protocol):
-    """On drawn studies, repeats among them: sums give the library's figure.
-
-    For ``r2gen`` this holds METEOR's statistics against the jar (if there is
-    a Java).
-    """
+    """On drawn studies, repeats among them: sums give the library's figure
+    (with Java, METEOR's statistics are held against the jar)."""
     counts = np.array([2, 1, 1, 3, 1, 1, 1, 1])
     drawn = np.repeat(np.arange(8), counts)
     words = {word for text in REFERENCES for word in text.split()}
@@ -208,43 +166,17 @@ def test_samples_without_a_value_do_not_count():
     assert (result["low"], result["high"]) == (1.0, 1.0)
 
 
-def test_590_studies_with_150_columns_take_a_moment():
-    statistics = RNG.random((590, 150))
-    start = time.perf_counter()
-    stats.bootstrap_corpus(statistics, stats.mean_of_sums)
-    stats.paired_randomisation(
-        statistics, statistics[::-1], stats.mean_of_sums
-    )
-    assert time.perf_counter() - start < 10
-
-
-# --- paired tests ----------------------------------------------------------
+# --- paired tests, many comparisons -----------------------------------------
 
 
 def test_randomisation_is_the_exact_permutation_test():
     a, b = RNG.random(10) + 0.25, RNG.random(10)
-    gap = a - b
-    means = [
-        abs(np.mean(gap * signs))
-        for signs in itertools.product([-1, 1], repeat=10)
-    ]
-    exact = np.mean(np.array(means) >= abs(gap.mean()) - 1e-12)
+    signs = np.array(list(itertools.product([-1, 1], repeat=10)))
+    means = np.abs((a - b) @ signs.T) / 10
+    exact = np.mean(means >= abs((a - b).mean()) - 1e-12)
     result = stats.paired_randomisation(a, b, n_samples=20_000)
-    assert result["difference"] == pytest.approx(gap.mean())
+    assert result["difference"] == pytest.approx((a - b).mean())
     assert result["p"] == pytest.approx(exact, abs=0.012)
-
-
-def test_randomisation_agrees_with_scipy():
-    a, b = RNG.random(60) + 0.1, RNG.random(60)
-    theirs = scipy.stats.permutation_test(
-        (a, b),
-        lambda x, y: np.mean(x) - np.mean(y),
-        permutation_type="samples",
-        n_resamples=5000,
-        rng=3,
-    ).pvalue
-    ours = stats.paired_randomisation(a, b, n_samples=5000)["p"]
-    assert ours == pytest.approx(theirs, abs=0.02)
 
 
 def test_under_the_null_small_p_are_as_rare_as_they_say():
@@ -255,19 +187,17 @@ def test_under_the_null_small_p_are_as_rare_as_they_say():
     assert 0.02 < small / 400 < 0.085
 
 
-def test_equal_systems_are_not_different():
+def test_equal_systems_and_a_clear_difference():
     a = RNG.random(50)
     result = stats.paired_randomisation(a, a)
     assert (result["difference"], result["p"]) == (0.0, 1.0)
-
-
-def test_a_clear_difference_has_the_smallest_p_there_is():
-    a = RNG.random(50)
     result = stats.paired_randomisation(a + 1, a, n_samples=999)
     assert result["p"] == pytest.approx(1 / 1000)
     turned = stats.paired_randomisation(a, a + 1, n_samples=999)
     assert turned["difference"] == pytest.approx(-1)
     assert turned["p"] == result["p"]
+    with pytest.raises(ValueError, match="same studies"):
+        stats.paired_randomisation([0.1, 0.2], [0.1])
 
 
 def test_systems_are_compared_by_corpus_metrics():
@@ -296,34 +226,10 @@ def test_the_interval_of_a_difference_is_paired():
     assert table["low"][0] == pytest.approx(result["low"])
 
 
-def test_systems_on_different_studies_are_refused():
-    with pytest.raises(CourseError, match="same studies"):
-        stats.paired_randomisation([0.1, 0.2], [0.1])
-
-
-# --- many comparisons ------------------------------------------------------
-
-
 def test_holm_by_hand():
     adjusted = stats.holm([0.01, 0.04, 0.03, 0.005])
     assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_holm_is_bounded_and_leaves_out_what_was_not_run():
     assert stats.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
-    adjusted = stats.holm([0.01, np.nan, 0.02])
+    adjusted = stats.holm([0.01, np.nan, 0.02])  # one was not run
     assert adjusted == pytest.approx([0.02, np.nan, 0.02], nan_ok=True)
     assert len(stats.holm([])) == 0
-
-
-def test_holm_keeps_the_family_wise_error():
-    wrong = sum(
-        stats.holm(np.random.default_rng(seed).random(10)).min() <= 0.05
-        for seed in range(2000)
-    )
-    assert wrong / 2000 < 0.066
-
-
-def test_holm_refuses_what_is_no_p_value():
-    with pytest.raises(CourseError):
-        stats.holm([0.5, 1.2])

@@ -13,7 +13,7 @@ from test_models import tiny_tokenizer
 from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
-from llamaxr_utils.evaluation import coverage, metrics
+from llamaxr_utils.evaluation import clinical, metrics
 from llamaxr_utils.llm import prompts, soft_tokens
 from llamaxr_utils.studies import comparison, design_runs, designs
 
@@ -97,9 +97,9 @@ def test_every_design_can_be_read_and_says_what_it_is():
 
 
 def test_what_a_report_states_is_read_from_the_report():
-    found = coverage.stated_labels(["Cardiomegaly"], CLEAR)
+    found = clinical.stated_labels(["Cardiomegaly"], CLEAR)
     assert not any(found.values())
-    found = coverage.stated_labels(["normal"], HEART)
+    found = clinical.stated_labels(["normal"], HEART)
     assert [c for c in CONDITIONS if found[c]] == ["Cardiomegaly"]
 
 
@@ -109,7 +109,7 @@ def test_headings_decide_between_conditions_that_share_a_word():
         ("Nodule", {"Nodule", "Lung Lesion"}),  # by MeSH a nodule is both
         ("normal", {"Lung Lesion"}),
     ):
-        found = coverage.stated_labels([heading], text)
+        found = clinical.stated_labels([heading], text)
         assert {c for c in CONDITIONS if found[c]} == names
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
-from llamaxr_utils.evaluation import baselines, coverage
+from llamaxr_utils.evaluation import baselines, clinical
 from llamaxr_utils.evaluation.findings import FINDINGS
 from llamaxr_utils.llm import prompts
 from llamaxr_utils.llm.generate import swap
@@ -28,7 +28,7 @@ def labels_of(*present):
 
 #: Ten abnormal studies, each with one condition of its own; ten normal ones.
 LABELS = [labels_of(name) for name in SINGLE] + [labels_of()] * 10
-SCORES = [coverage.true_scores(one) for one in LABELS]
+SCORES = [clinical.true_scores(one) for one in LABELS]
 STATUS = ["abnormal"] * 10 + ["normal"] * 10
 
 
@@ -203,7 +203,7 @@ def test_donors_need_both_kinds():
 def curve(rates, condition="Edema"):
     """A dose response with these mention rates over ten studies."""
     return pd.DataFrame([
-        (condition, coverage.FINDING_OF[condition], dose, study,
+        (condition, clinical.FINDING_OF[condition], dose, study,
          study < round(10 * rate))
         for dose, rate in enumerate(rates) for study in range(10)
     ], columns=["condition", "finding", "dose", "study", "mentioned"])
@@ -356,24 +356,24 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_every_condition_has_a_finding_that_its_sentence_states():
-    assert set(coverage.FINDING_OF) == set(CONDITIONS)
-    assert len(coverage.CONDITION_FINDINGS) == 15
-    assert set(coverage.NAMED_BY) <= set(FINDINGS[1:])
+    assert set(clinical.FINDING_OF) == set(CONDITIONS)
+    assert len(clinical.CONDITION_FINDINGS) == 15
+    assert set(clinical.NAMED_BY) <= set(FINDINGS[1:])
     for condition, sentence in baselines.SENTENCES.items():
-        assert coverage.FINDING_OF[condition] in coverage.present(sentence)
+        assert clinical.FINDING_OF[condition] in clinical.present(sentence)
 
 
 def test_findings_are_counted_when_present_only():
     truth = ["The heart is enlarged. There is a pneumothorax.", "Scoliosis."]
     said = ["The heart is enlarged. Possible pneumonia. No pneumothorax.",
             "There is pulmonary edema."]
-    counts = coverage.finding_counts(truth, said)
+    counts = clinical.finding_counts(truth, said)
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0]]
-    assert coverage.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
+    assert clinical.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
 
 
 def test_what_18_conditions_can_express():
-    table = coverage.expressible(
+    table = clinical.expressible(
         [["Cardiomegaly/mild", "Spine/degenerative"], ["Scoliosis"],
          ["normal"]],
         ["The heart is enlarged. There are surgical clips.", "Scoliosis.",
@@ -391,19 +391,19 @@ def test_uncommon_findings_are_counted_by_where_they_were_lost():
     generated = ["There is a pneumothorax."] + ["The lungs are clear."] * 3
     generated += ["There is a hiatal hernia."]
     named = [["Pneumothorax"], ["Pneumothorax"], None, ["Edema"], []]
-    table = coverage.uncommon(
+    table = clinical.uncommon(
         references, generated, named, ["There is a pneumothorax."], most=0.6
     ).set_index("finding")
     keys = ["in training", "in references", "written", "reached",
-            *coverage.REASONS]
+            *clinical.REASONS]
     assert table.loc["Pneumothorax", keys].tolist() == [1, 3, 1, 1, 0, 1, 1]
     assert table.loc["Pacemaker", keys].tolist() == [0, 1, 0, 0, 1, 0, 0]
     assert table.loc["Pacemaker", "why not"] == "not among the 18"
     assert table.loc["Hernia", ["in references", "written", "why not"]
                      ].tolist() == [0, 1, ""]
-    lost = table[["reached", *coverage.REASONS]].sum(axis=1)
+    lost = table[["reached", *clinical.REASONS]].sum(axis=1)
     assert (lost == table["in references"]).all()
-    rare = coverage.uncommon(references, generated, named, [], most=0.5)
+    rare = clinical.uncommon(references, generated, named, [], most=0.5)
     assert "Pneumothorax" not in set(rare["finding"])
 
 
@@ -488,7 +488,7 @@ def two_studies():
 )
 def test_training_prompts_name_what_was_asked_for(train_on, named):
     studies, scores = two_studies()
-    given = coverage.training_scores(train_on, studies, scores)
+    given = clinical.training_scores(train_on, studies, scores)
     high = {c for c, v in given["CXR1"]["lateral"].items() if v == 1.0}
     assert high == named
     assert given["CXR2"] is scores["CXR2"]  # a test prompt: from the image
@@ -497,4 +497,4 @@ def test_training_prompts_name_what_was_asked_for(train_on, named):
 
 def test_an_unknown_source_of_training_prompts():
     with pytest.raises(CourseError, match="TRAIN_ON = 'truth'"):
-        coverage.training_scores("truth", *two_studies())
+        clinical.training_scores("truth", *two_studies())
