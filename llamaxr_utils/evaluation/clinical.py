@@ -1,9 +1,8 @@
 """Score reports by their findings: found, missed, added, denied.
 
 Beside every table of word overlap stands one of these, from the labels of
-`findings`: whether two reports report the same findings, and how much of
-them the 18 conditions can say at all. Where a finding is, how large, or
-whether the image shows it, is not known here.
+`findings`: whether two reports report the same findings. Where a finding
+is, how large, or whether the image shows it, is not known here.
 """
 
 from __future__ import annotations
@@ -20,26 +19,18 @@ from ..datasets.conditions import (
     CONDITION_FINDINGS,
     CONDITIONS,
     FINDING_OF,
-    NAMED_BY,
     VIEWS,
 )
-from ..datasets.mesh import labels, parse_headings
+from ..datasets.mesh import labels
 from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
 #: What `clinical_scores` returns as numbers, in the order of
 #: `scores_from_statistics`.
 SCORES: tuple[str, ...] = (
-    "micro F1",
-    "macro F1",
-    "negative F1",
-    "hallucinations",
-    "omissions",
-    "abnormal as abnormal",
-    "normal as normal",
-)
-#: Why a finding was not reached, from the image on.
-REASONS = ("not among the 18", "not named", "named, not written")
+    "micro F1", "macro F1", "negative F1", "hallucinations", "omissions",
+    "abnormal as abnormal", "normal as normal",
+)  # fmt: skip
 
 
 def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
@@ -268,92 +259,3 @@ def training_scores(
         for row in studies[studies["split"].eq("train")].itertuples()
         if row.study_id in scores
     }
-
-
-def expressible(
-    mesh: Sequence[Sequence[str]],
-    references: Sequence[str],
-    status: Sequence[str],
-) -> pd.DataFrame:
-    """How much of the findings the 18 conditions can name at all.
-
-    Returns
-    -------
-    DataFrame
-        ``of``, ``all``, ``expressible``, ``share``: the abnormal studies
-        (with one condition or more), their MeSH headings, the findings
-        present in the references of all studies.
-    """
-    headings = [
-        {f.heading: bool(f.condition) for f in parse_headings(m)}
-        for m, kind in zip(mesh, status, strict=True)
-        if kind == "abnormal"
-    ]
-    counted = {
-        "abnormal studies": [any(one.values()) for one in headings],
-        "their MeSH headings": [v for one in headings for v in one.values()],
-        "findings in the references": [
-            finding in NAMED_BY
-            for text in references
-            for finding in present(text)
-        ],
-    }
-    rows = [
-        (of, len(yes), sum(yes), np.mean(yes) if yes else np.nan)
-        for of, yes in counted.items()
-    ]
-    return pd.DataFrame(rows, columns=["of", "all", "expressible", "share"])
-
-
-def uncommon(
-    references: Sequence[str],
-    generated: Sequence[str],
-    named: Sequence[Sequence[str] | None],
-    train_texts: Sequence[str],
-    most: float = 0.05,
-) -> pd.DataFrame:
-    """Uncommon findings and devices: reached or not, and why (paper, 5.3).
-
-    Parameters
-    ----------
-    references, generated : sequences of str, length n
-    named : sequence of sequences of str, length n
-        The conditions that each prompt names (`prompts.names_above`).
-    train_texts : sequence of str
-    most : float
-        A finding of the 18 conditions is listed if it is present in no more
-        than this share of the references; the others always are.
-
-    Returns
-    -------
-    DataFrame
-        ``finding``; ``in training``, ``in references``, ``written``: reports
-        that state it; of the references ``reached`` and `REASONS`, which sum
-        to them; ``why not``, the commonest reason.
-    """
-    truth, written, train = (
-        [present(text) for text in side]
-        for side in (references, generated, train_texts)
-    )
-    rows: list[dict[str, Any]] = []
-    for finding in FINDINGS[1:]:
-        by = set(NAMED_BY.get(finding, ()))
-        has = [i for i, stated in enumerate(truth) if finding in stated]
-        if finding in CONDITION_FINDINGS and len(has) > most * len(truth):
-            continue
-        why = [
-            REASONS[1 + bool(by & set(named[i] or ()))] if by else REASONS[0]
-            for i in has
-            if finding not in written[i]
-        ]
-        rows.append({
-            "finding": finding,
-            "in training": sum(finding in stated for stated in train),
-            "in references": len(has),
-            "written": sum(finding in stated for stated in written),
-            "reached": len(has) - len(why),
-            **{reason: why.count(reason) for reason in REASONS},
-            "why not": max(REASONS, key=why.count) if why else "",
-        })  # fmt: skip
-    order = {"by": "in references", "ascending": False, "kind": "stable"}
-    return pd.DataFrame(rows).sort_values(**order).reset_index(drop=True)

@@ -233,11 +233,6 @@ def _as_read(sentence: str) -> list[str]:
 def label_report(text: str | None) -> dict[str, str]:
     """Label one report.
 
-    Parameters
-    ----------
-    text : str or None
-        Findings, impression, or both; any case, line breaks allowed.
-
     Returns
     -------
     dict of str to str

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import re
-import shutil
 import subprocess
 import threading
 import zipfile
@@ -53,16 +52,12 @@ def jar_path() -> Path | None:
 
 
 class _Lemma(str):
-    """A synonym that answers as nltk's ``Lemma`` does."""
-
-    def name(self) -> str:
+    def name(self) -> str:  # as nltk's
         return str(self)
 
 
 class _Synset(tuple):
-    """Synonyms that answer as nltk's ``Synset`` does."""
-
-    def lemmas(self) -> _Synset:
+    def lemmas(self) -> _Synset:  # as nltk's
         return self
 
 
@@ -79,7 +74,6 @@ class JarWordNet:
         self._offsets: dict[str, list[str]] = {}
         self._lemmas: dict[str, list[str]] = defaultdict(list)
         self._bases: dict[str, list[str]] = defaultdict(list)
-        self._known: dict[str, list[_Synset]] = {}
         if jar is None:
             return
         with zipfile.ZipFile(jar) as archive:
@@ -94,25 +88,19 @@ class JarWordNet:
                 self._bases[form].append(base)
 
     def synsets(self, word: str) -> list[_Synset]:
-        """Synonyms of a word (or of a Porter stem: nltk asks for both)."""
+        """Synonyms of a word (or of a Porter stem: nltk asks for both), by
+        its irregular base forms, else by its ending."""
         word = word.lower()
-        if word not in self._known:
-            self._known[word] = [
-                _Synset(_Lemma(lemma) for lemma in self._lemmas[offset])
-                for form in self._forms(word)
-                for offset in self._offsets.get(form, ())
-            ]
-        return self._known[word]
-
-    def _forms(self, word: str) -> set[str]:
-        """The word and its base forms: irregular ones, else by ending."""
-        if word in self._bases:
-            return {word, *self._bases[word]}
-        return {word} | {
+        bases = self._bases.get(word) or [
             word[: -len(old)] + new
             for old, new in _ENDINGS
             if word.endswith(old)
-        }
+        ]
+        return [
+            _Synset(_Lemma(lemma) for lemma in self._lemmas[offset])
+            for form in {word, *bases}
+            for offset in self._offsets.get(form, ())
+        ]
 
 
 def _table(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:
@@ -139,21 +127,15 @@ def wordnet() -> tuple[Any, str]:
 
 def java_version() -> str | None:
     """Version of the Java on the path, e.g. "17.0.15"; None without one."""
-    java = shutil.which("java")
-    if java is None:
-        return None
+    command = ["java", "-version"]
     try:
         done = subprocess.run(
-            [java, "-version"],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
+            command, check=True, capture_output=True, text=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r'version "([^"]+)"', done.stderr)
-    return match[1] if done.returncode == 0 and match else None
+    return match[1] if match else None
 
 
 def run_meteor(

@@ -87,12 +87,12 @@ def paired_interval(
     """`bootstrap_corpus` of a - b: statistics of the same studies."""
     rows_a, rows_b, value = _paired(a, b, function)
     m = rows_a.shape[1]
-    return bootstrap_corpus(
-        np.hstack([rows_a, rows_b]),
-        lambda totals: value(totals[..., :m]) - value(totals[..., m:]),
-        *args,
-        **options,
-    )
+
+    def difference(totals: np.ndarray) -> np.ndarray:
+        return value(totals[..., :m]) - value(totals[..., m:])
+
+    both = np.hstack([rows_a, rows_b])
+    return bootstrap_corpus(both, difference, *args, **options)
 
 
 def paired_randomisation(

@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
+from llamaxr_utils.datasets.conditions import (
+    CONDITION_FINDINGS,
+    CONDITIONS,
+    FINDING_OF,
+    NAMED_BY,
+    VIEWS,
+)
 from llamaxr_utils.evaluation import baselines, clinical
 from llamaxr_utils.evaluation.findings import FINDINGS
 from llamaxr_utils.llm import prompts
@@ -203,7 +209,7 @@ def test_donors_need_both_kinds():
 def curve(rates, condition="Edema"):
     """A dose response with these mention rates over ten studies."""
     return pd.DataFrame([
-        (condition, clinical.FINDING_OF[condition], dose, study,
+        (condition, FINDING_OF[condition], dose, study,
          study < round(10 * rate))
         for dose, rate in enumerate(rates) for study in range(10)
     ], columns=["condition", "finding", "dose", "study", "mentioned"])
@@ -356,11 +362,11 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_every_condition_has_a_finding_that_its_sentence_states():
-    assert set(clinical.FINDING_OF) == set(CONDITIONS)
-    assert len(clinical.CONDITION_FINDINGS) == 15
-    assert set(clinical.NAMED_BY) <= set(FINDINGS[1:])
+    assert set(FINDING_OF) == set(CONDITIONS)
+    assert len(CONDITION_FINDINGS) == 15
+    assert set(NAMED_BY) <= set(FINDINGS[1:])
     for condition, sentence in baselines.SENTENCES.items():
-        assert clinical.FINDING_OF[condition] in clinical.present(sentence)
+        assert FINDING_OF[condition] in clinical.present(sentence)
 
 
 def test_findings_are_counted_when_present_only():
@@ -370,41 +376,6 @@ def test_findings_are_counted_when_present_only():
     counts = clinical.finding_counts(truth, said)
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0]]
     assert clinical.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
-
-
-def test_what_18_conditions_can_express():
-    table = clinical.expressible(
-        [["Cardiomegaly/mild", "Spine/degenerative"], ["Scoliosis"],
-         ["normal"]],
-        ["The heart is enlarged. There are surgical clips.", "Scoliosis.",
-         "Clear lungs."],
-        ["abnormal", "abnormal", "normal"],
-    ).set_index("of")
-    assert table.loc["abnormal studies"].tolist() == [2, 1, 0.5]
-    assert table.loc["their MeSH headings"].tolist()[:2] == [3, 1]
-    assert table.loc["findings in the references"].tolist()[:2] == [3, 1]
-
-
-def test_uncommon_findings_are_counted_by_where_they_were_lost():
-    references = ["There is a pneumothorax."] * 3 + [
-        "A right sided pacemaker is seen.", "The lungs are clear."]
-    generated = ["There is a pneumothorax."] + ["The lungs are clear."] * 3
-    generated += ["There is a hiatal hernia."]
-    named = [["Pneumothorax"], ["Pneumothorax"], None, ["Edema"], []]
-    table = clinical.uncommon(
-        references, generated, named, ["There is a pneumothorax."], most=0.6
-    ).set_index("finding")
-    keys = ["in training", "in references", "written", "reached",
-            *clinical.REASONS]
-    assert table.loc["Pneumothorax", keys].tolist() == [1, 3, 1, 1, 0, 1, 1]
-    assert table.loc["Pacemaker", keys].tolist() == [0, 1, 0, 0, 1, 0, 0]
-    assert table.loc["Pacemaker", "why not"] == "not among the 18"
-    assert table.loc["Hernia", ["in references", "written", "why not"]
-                     ].tolist() == [0, 1, ""]
-    lost = table[["reached", *clinical.REASONS]].sum(axis=1)
-    assert (lost == table["in references"]).all()
-    rare = clinical.uncommon(references, generated, named, [], most=0.5)
-    assert "Pneumothorax" not in set(rare["finding"])
 
 
 # --- the slider -------------------------------------------------------------
