@@ -1,14 +1,14 @@
-"""The audit: what moves the paper's scores, one thing at a time.
+"""The audit's words: notebook 08 measures, and the verdict follows from it.
 
-Each function takes data and gives a `Measured`, whose words follow from the
-numbers: other data, another verdict. What the paper and its published
-notebook state is checked in `statements`; nobody's intentions are.
+Each function takes a section's table and gives a `Measured`: other data,
+another verdict. Nobody's intentions are judged. "Notebook" is the authors'
+published one as saved; the run behind the paper may have differed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +16,17 @@ import numpy as np
 import pandas as pd
 
 from ..course.tables import markdown, published_results
+from ..datasets.reports import DATA
 from ..datasets.reports import FIRST_PART as FIRST
-from ..datasets.reports import normalise, r2gen_split
-from ..evaluation.baselines import medoid
 from ..evaluation.evaluate import statistics_of
-from ..evaluation.metrics import CLEANINGS, score_reports
-from ..evaluation.stats import bootstrap_interval
+from ..evaluation.findings import label_report
+from ..evaluation.metrics import clean_author, score_reports
+from ..evaluation.stats import bootstrap_interval, paired_interval
 
 MOVED = ("BLEU-4", "ROUGE-L", "METEOR")
-PROTOCOLS = ("llamaxr", "r2gen")
+LOGGED_ROWS = 2780  #: in the log of the published notebook
+BATCH = 32  #: studies a step, in the paper and in that log
+AS_SAVED = "The notebook as saved; the final run may have differed."
 Result = Mapping[str, Any]  #: of `metrics.score_reports`
 
 
@@ -36,52 +38,49 @@ class Measured:
     answer: str  #: the words that other data turn into others
     verdict: str  #: a sentence with the numbers
     table: pd.DataFrame
-    #: metric -> the difference that this makes
-    effect: dict[str, float] = field(default_factory=dict)
+    effect: dict[str, float] = field(default_factory=dict)  #: by metric
 
     def _repr_markdown_(self) -> str:
-        said = f"**{self.item} · {self.answer}.** {self.verdict}"
-        return f"{markdown(self.table)}\n\n{said}"
+        words = f"**{self.item} · {self.answer}.** {self.verdict}"
+        return f"{markdown(self.table)}\n\n{words}"
 
 
-# --- a, b: the ruler, and what needs no image -------------------------------
+def data(name: str) -> pd.DataFrame:
+    """A table of quotations: ``ledger``, ``unmeasured``, ``paper_fragments``
+    and ``figure_4_scores`` are the paper's; ``score_spread`` describes 198
+    real score vectors (https://github.com/fdalto/torchxraydensenet)."""
+    return pd.read_csv(DATA / f"{name}.csv", keep_default_na=False)
 
 
-def score_all(
-    references: Sequence[str], generated: Sequence[str]
-) -> dict[tuple[str, str], Result]:
-    """Results of `score_reports` by (protocol, cleaning)."""
-    return {
-        (p, c): score_reports(references, generated, protocol=p, cleaning=c)
-        for p in PROTOCOLS
-        for c in CLEANINGS
-    }
+def rows(results: Mapping[Any, Result], keys: list[str]) -> pd.DataFrame:
+    """A row a result, its key in front."""
+    lines = [(*key, *(r[m] for m in MOVED)) for key, r in results.items()]
+    return pd.DataFrame(lines, columns=[*keys, *MOVED])
 
 
-def difference(a: Result, b: Result) -> dict[str, float]:
-    """What a choice does: metric -> a minus b; without METEOR, no METEOR."""
-    return {
-        m: float(a[m] - b[m])
-        for m in MOVED
-        if a[m] is not None and b[m] is not None
-    }
+def difference(a: Any, b: Any) -> dict[str, float]:
+    """Metric -> a minus b, for the metrics that both have."""
+    both = [m for m in MOVED if pd.notna(a.get(m)) and pd.notna(b.get(m))]
+    return {m: float(a[m] - b[m]) for m in both}
 
 
-def same_predictions(results: Mapping[tuple[str, str], Result]) -> Measured:
-    """a: one set of reports (`score_all`) under every protocol and cleaning.
+def part(result: Result, mask: np.ndarray) -> dict[str, float]:
+    """A result's scores on the studies of a mask; {} if there are none."""
+    counts, function, names = statistics_of(result)
+    values = function(counts[mask].sum(axis=0)).tolist() if mask.any() else []
+    return dict(zip(names, values))
 
-    The gain compares each protocol with its own cleaning: ``none`` for
-    ``llamaxr``, ``r2gen`` for ``r2gen``.
-    """
-    table = _table(results, ["protocol", "cleaning"])
-    ours, theirs = results["llamaxr", "none"], results["r2gen", "r2gen"]
+
+def ruler(table: pd.DataFrame) -> Measured:
+    """a: does the protocol alone give half of the paper's gain in METEOR?"""
+    scores = table.set_index(["protocol", "cleaning"])
+    ours, theirs = scores.loc["llamaxr", "none"], scores.loc["r2gen", "r2gen"]
     quoted = published_results().set_index("system")["METEOR"]
     claimed = quoted["LLaMA-XR"] / quoted.drop("LLaMA-XR").max() - 1
-    if not theirs["METEOR"]:
-        why = f"r2gen's METEOR is {theirs['METEOR']} (None: no Java)."
+    if not theirs["METEOR"] > 0:
+        why = "r2gen's METEOR is 0, or missing without Java."
         return Measured("a", "not measurable here", why, table)
     gain = ours["METEOR"] / theirs["METEOR"] - 1
-    most = gain / claimed >= 0.5
     effect = difference(ours, theirs)
     bleu = table["BLEU-4"]
     verdict = (
@@ -90,78 +89,34 @@ def same_predictions(results: Mapping[tuple[str, str], Result]) -> Measured:
         f"r2gen's ruler. ROUGE-L moves by {effect['ROUGE-L']:+.3f}; over all "
         f"rows BLEU-4 goes from {bleu.min():.3f} to {bleu.max():.3f}."
     )
-    answer = f"the ruler {'gives' if most else 'does not give'} the gain"
-    return Measured("a", answer, verdict, table, effect)
+    gives = "gives" if gain / claimed >= 0.5 else "does not give"
+    return Measured("a", f"the ruler {gives} the gain", verdict, table, effect)
 
 
-def best_meteor(train_texts: Sequence[str], seed: int = 0) -> str:
-    """A training report with a high mean METEOR against the others.
-
-    Twelve reports are shortlisted by METEOR's F of word types
-    (10PR / (R + 9P)) and scored on 100 training reports: good, not proven
-    the best.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    weights = Counter(t for t in train_texts if t.strip())
-    texts, times = list(weights), np.array(list(weights.values()))
-    words = CountVectorizer(binary=True, token_pattern=r"\S+")
-    bags = words.fit_transform(texts).astype(np.float32)
-    common, size = (bags @ bags.T).toarray(), np.asarray(bags.sum(1))
-    p, r = common / size.reshape(-1, 1), common / size.reshape(1, -1)
-    f = 10 * p * r / np.maximum(r + 9 * p, 1e-9)
-    shortlist = np.argsort(-(f @ times), kind="stable")[:12]
-    drawn = np.random.default_rng(seed).choice(len(train_texts), 100)
-    sample = [train_texts[i] for i in drawn]
-    means = [
-        score_reports(sample, [texts[i]] * 100)["METEOR"] for i in shortlist
-    ]
-    return texts[shortlist[int(np.argmax(means))]]
-
-
-def constant_report(
-    train_texts: Sequence[str],
+def constants(
+    results: Mapping[tuple[str, str], Result],
     references: Sequence[str],
     n_samples: int = 1000,
     seed: int = 0,
-) -> tuple[Measured, Result]:
-    """b: one training report for every study, against the paper's claims.
-
-    Returns
-    -------
-    Measured, dict
-        And the medoid's result under ``r2gen``, for `r2gen_list`.
-    """
-    plain = [t for t in train_texts if "XXXX" not in t]
-    constants = {
-        "medoid": medoid(train_texts),
-        "medoid of reports without XXXX": medoid(plain, "llamaxr"),
-        "high METEOR in training": best_meteor(train_texts, seed),
-    }
-    results = {
-        (name, p): score_reports(references, [text] * len(references), p)
-        for name, text in constants.items()
-        for p in PROTOCOLS
-    }
-    table = _table(results, ["constant", "protocol"])
+) -> Measured:
+    """b: results of constant reports by (name, protocol), beside the claims;
+    the last columns leave references with XXXX out (means of reports)."""
+    table = rows(results, ["constant", "protocol"])
     ours = table[table["protocol"] == "llamaxr"].set_index("constant")
     value, best = ours[list(MOVED)].max(), ours[list(MOVED)].idxmax()
-    named = results[best["METEOR"], "llamaxr"]["per_report"]
+    each = results[best["METEOR"], "llamaxr"]["per_report"]["METEOR"]
     interval = bootstrap_interval(
-        named["METEOR"].to_numpy(), n_samples=n_samples, seed=seed
+        each.to_numpy(), n_samples=n_samples, seed=seed
     )
     kept = [i for i, text in enumerate(references) if "XXXX" not in text]
-    for m in MOVED[1:]:  # means of reports, so a selection needs no scoring
+    for m in MOVED[1:]:
         table[f"{m}, no XXXX"] = [
-            result["per_report"][m].reindex(kept).mean()
-            if protocol == "llamaxr"
-            else None
-            for (_, protocol), result in results.items()
+            r["per_report"][m].reindex(kept).mean() if p == "llamaxr" else None
+            for (_, p), r in results.items()
         ]
     quoted = published_results().set_index("system")
     claim, others = quoted.loc["LLaMA-XR"], quoted.drop("LLaMA-XR")["ROUGE-L"]
-    first = results["medoid", "r2gen"]
-    beaten = int((others < first["ROUGE-L"]).sum())
+    first = results["medoid", "r2gen"]["ROUGE-L"]
     reached = [m for m in MOVED[1:] if value[m] >= claim[m]]
     verdict = (
         f"Without a look at an image: METEOR {value['METEOR']:.3f} "
@@ -170,76 +125,24 @@ def constant_report(
         f"({best['ROUGE-L']}; claimed {claim['ROUGE-L']:.3f}); without XXXX "
         f"up to {table['METEOR, no XXXX'].max():.3f} and "
         f"{table['ROUGE-L, no XXXX'].max():.3f}. Under r2gen the medoid's "
-        f"ROUGE-L {first['ROUGE-L']:.3f} lies above {beaten} of the "
+        f"ROUGE-L {first:.3f} lies above {(others < first).sum()} of the "
         f"{others.count()} quoted systems."
     )
     one = len({best[m] for m in reached}) == 1
-    answer = f"{'one constant report reaches' if one else 'constants reach'}"
+    answer = "one constant report reaches" if one else "constants reach"
     answer += f" the claimed {' and '.join(reached)}"
     if not reached:
         answer = "no constant report reaches a claimed number"
-    effect = difference(value, claim)
-    return Measured("b", answer, verdict, table, effect), first
+    return Measured("b", answer, verdict, table, difference(value, claim))
 
 
-# --- c, f: which studies ----------------------------------------------------
-
-
-def r2gen_list(
-    studies: pd.DataFrame,
-    scored: Mapping[str, tuple[Sequence[str], Result]],
-    n_splits: int = 20,
-    seed: int = 0,
-) -> Measured:
-    """c: R2Gen's test list, its two parts, and random lists of its size.
-
-    Parameters
-    ----------
-    studies : DataFrame
-        ``study_id``, ``findings``, ``status``.
-    scored : mapping
-        System -> (study ids, result under ``r2gen``): its BLEU-4 a part. The
-        last system's two parts, first minus second, are the effect.
-    n_splits, seed : int
-        Random splits by study into lists of the same sizes.
-    """
-    columns = ["study_id", "findings", "status"]
-    listed = r2gen_split().merge(studies[columns], on="study_id")
-    text = listed["findings"].map(normalise).to_numpy()
-    normal = listed["status"].eq("normal").to_numpy()
-    split = listed["split"].to_numpy()
-    train = np.flatnonzero(split == "train")
-    test = np.flatnonzero(split == "test")
-
-    def shares(rows: np.ndarray, known_rows: np.ndarray) -> tuple:
-        known = set(text[known_rows])
-        return normal[rows].mean(), np.mean([t in known for t in text[rows]])
-
-    parts = {"all": test, "1-170": test[:FIRST], "171-590": test[FIRST:]}
-    lines = [(k, len(v), *shares(v, train)) for k, v in parts.items()]
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(listed)) for _ in range(n_splits)]
-    n, end = len(test), len(test) + len(train)
-    draws = [shares(order[:n], order[n:end]) for order in orders]
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    lines += [("random, low end", n, *low), ("random, high end", n, *high)]
-    names = ["test list", "n", "normal", "verbatim in train"]
-    table = pd.DataFrame(lines, columns=names)
-    place = {s: i for i, s in enumerate(listed["study_id"].iloc[test])}
-    effect: dict[str, float] = {}
-    for system, (ids, result) in scored.items():
-        at = np.array([place.get(s, -1) for s in ids])
-        whole, a, b = (
-            _part(result, mask)
-            for mask in (at >= 0, (at >= 0) & (at < FIRST), at >= FIRST)
-        )
-        bleu = [p.get("BLEU-4") for p in (whole, a, b)]
-        table[f"{system}: BLEU-4"] = [*bleu, None, None]
-        effect = {m: a[m] - b[m] for m in MOVED if m in a and m in b}
-    shown, first, rest = table.loc[[0, 1, 2], names[2:]].to_numpy(float)
-    like = ((low <= shown) & (shown <= high)).all()
+def r2gen_list(table: pd.DataFrame, effect: dict[str, float]) -> Measured:
+    """c: the list, its two parts, and both ends of random lists (rows)."""
+    shares = table[["normal", "verbatim in train"]].to_numpy(float)
+    whole, first, rest, low, high = shares
+    like = ((low <= whole) & (whole <= high)).all()
     verdict = (
-        f"{shown[0]:.0%} of it are normal and {shown[1]:.0%} stand word for "
+        f"{whole[0]:.0%} of it are normal and {whole[1]:.0%} stand word for "
         f"word in training; 95 % of random lists have {low[0]:.0%} to "
         f"{high[0]:.0%} and {low[1]:.0%} to {high[1]:.0%}. Its first {FIRST} "
         f"studies: {first[0]:.0%} and {first[1]:.0%}; the others: "
@@ -249,71 +152,213 @@ def r2gen_list(
     return Measured("c", answer, verdict, table, effect)
 
 
-def selections(
-    result: Result,
+def repeated_rows(table: pd.DataFrame, copies: int) -> Measured:
+    """d: a split by row of a table with copies, beside one by study."""
+    leaky, clean = table.loc[0], table.loc[1]
+    verdict = (
+        f"{leaky['leaked']:.0%} of the test rows then have their study in "
+        f"training; the nearest training report scores METEOR "
+        f"{leaky['METEOR']:.3f} instead of {clean['METEOR']:.3f}. The "
+        f"{LOGGED_ROWS:,} rows of the saved log are "
+        f"{'not ' if LOGGED_ROWS % copies else ''}a multiple of {copies}."
+    )
+    leaks = "leaks" if leaky["leaked"] else "does not leak"
+    return Measured("d", f"a split by row {leaks}", verdict, table,
+                    difference(leaky, clean))
+
+
+def rows_trained(table: pd.DataFrame, steps: int, epochs: int) -> Measured:
+    """e1: which rows the logged number of steps belongs to."""
+    fits = table.loc[table["steps"] == steps, "trained on"].tolist()
+    verdict = (
+        f"{epochs} epochs in batches of {BATCH} give {table['steps'][0]} "
+        f"steps on all {table['rows'][0]:,} rows and {table['steps'][1]} on "
+        f"the training part; the log shows {steps}. {AS_SAVED}"
+    )
+    answer = f"the log fits {fits[0] if fits else 'neither'}"
+    return Measured("e1", answer, verdict, table)
+
+
+def shuffled_outputs(
     references: Sequence[str],
-    place: Sequence[int],
-    n_draws: int = 1000,
-    n: int = 100,
+    systems: Mapping[str, Sequence[str]],
+    n_samples: int = 1000,
     seed: int = 0,
 ) -> Measured:
-    """f: the same scored reports, other studies counted.
-
-    Parameters
-    ----------
-    result : dict
-        Of `score_reports` under ``llamaxr``, whose scores are means.
-    references : sequence of str
-    place : sequence of int
-        Each study's place in R2Gen's test list, for its first `n`.
-    n_draws, n, seed : int
-        Random draws of `n` studies, to compare the first `n` with.
-    """
-    scores = result["per_report"][list(MOVED)]
-    plain = np.array(["XXXX" not in references[i] for i in scores.index])
-    kept = scores[plain]
-    if kept.empty:
-        return Measured("f", "not measurable here", "All have XXXX.", kept)
-    first = scores.iloc[np.argsort(np.asarray(place)[scores.index])]
-    n = min(n, len(scores))
-    rng = np.random.default_rng(seed)
-    draws = [
-        scores.sample(n, random_state=rng).mean() for _ in range(n_draws)
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    lines = {
-        "all": (len(scores), *scores.mean()),
-        "without XXXX": (len(kept), *kept.mean()),
-        f"first {n} of the list": (n, *first[:n].mean()),
-        f"random {n}, low end": (n, *low),
-        f"random {n}, high end": (n, *high),
-    }
-    table = pd.DataFrame(lines, index=["n", *MOVED]).T.astype({"n": int})
-    table = table.rename_axis("studies").reset_index()
-    effect = difference(kept.mean(), scores.mean())
-    word = "raises" if effect["METEOR"] > 0 else "does not raise"
-    verdict = (
-        f"Leaving out {len(scores) - len(kept)} of {len(scores)} studies "
-        f"moves METEOR by {effect['METEOR']:+.3f}. The first {n} of the list "
-        f"score {table.loc[2, 'METEOR']:.3f}; 95 % of random {n} lie between "
-        f"{low[2]:.3f} and {high[2]:.3f}."
+    """e2: does a system lose when its reports are dealt out anew? One that
+    got the same prompt for all can't (paired bootstrap by study). The first
+    system gives the effect."""
+    order = np.random.default_rng(seed).permutation(len(references))
+    lines = []
+    for name, generated in systems.items():
+        dealt = [generated[i] for i in order]
+        before, after = (
+            score_reports(references, texts)["per_report"][list(MOVED)]
+            for texts in (generated, dealt)
+        )
+        gap = paired_interval(before.to_numpy(), after.to_numpy(),
+                              n_samples=n_samples, seed=seed)
+        low, high = gap["low"][2], gap["high"][2]
+        lines.append((name, len(set(generated)), before["METEOR"].mean(),
+                      *gap["value"], low, high, "yes" if low > 0 else "no"))
+    names = [f"{m}, own minus shuffled" for m in MOVED]
+    columns = ["system", "distinct", "METEOR", *names, "low", "high", "tied"]
+    table = pd.DataFrame(lines, columns=columns)
+    loose = table.loc[table["tied"] == "no", "system"].tolist()
+    answer = f"shuffling changes nothing for {', '.join(loose)}"
+    verdict = "METEOR, own minus shuffled: " + "; ".join(
+        f"{row[0]} {row[5]:+.3f} [{row[6]:+.3f}, {row[7]:+.3f}]"
+        for row in lines
     )
-    answer = f"dropping XXXX {word} the score"
-    return Measured("f", answer, verdict, table, effect)
+    effect = dict(zip(MOVED, table.loc[0, names].astype(float)))
+    return Measured("e2", answer if loose else "shuffling lowers every score",
+                    f"{verdict}.", table, effect)
 
 
-# --- helpers ----------------------------------------------------------------
+def selections(table: pd.DataFrame) -> Measured:
+    """f: rows all, without XXXX, first n, and both ends of random n."""
+    n_all, n_kept, n = table["n"][:3]
+    if not n_kept:
+        return Measured("f", "not measurable here", "All have XXXX.", table)
+    effect, meteor = difference(table.loc[1], table.loc[0]), table["METEOR"]
+    verdict = (
+        f"Leaving out {n_all - n_kept} of {n_all} studies "
+        f"moves METEOR by {effect['METEOR']:+.3f}. The first {n} of the list "
+        f"score {meteor[2]:.3f}; 95 % of random {n} lie between "
+        f"{meteor[3]:.3f} and {meteor[4]:.3f}."
+    )
+    word = "raises" if effect["METEOR"] > 0 else "does not raise"
+    return Measured("f", f"dropping XXXX {word} the score", verdict, table,
+                    effect)
 
 
-def _table(results: Mapping[Any, Result], keys: list[str]) -> pd.DataFrame:
-    """A row a result, its key in front."""
-    lines = [(*key, *(r[m] for m in MOVED)) for key, r in results.items()]
-    return pd.DataFrame(lines, columns=[*keys, *MOVED])
+def lost_negations(
+    texts: Sequence[str],
+    clean: Callable[[str], str] = clean_author,
+    effect: dict[str, float] | None = None,
+) -> Measured:
+    """g: findings that a report denies and its cleaned text states; for
+    contrast with every "No" in lower case."""
+    turned: Counter[str] = Counter()
+    denied: Counter[str] = Counter()
+    n_reports = n_lower = 0
+    for text in texts:
+        absent = [k for k, v in label_report(text).items()
+                  if v == "absent" and k != "No Finding"]
+        upper, lower = (label_report(clean(t))
+                        for t in (text, text.replace("No ", "no ")))
+        flipped = [k for k in absent if upper.get(k) == "present"]
+        denied.update(absent)
+        turned.update(flipped)
+        n_reports += bool(flipped)
+        n_lower += sum(lower.get(k) == "present" for k in absent)
+    table = pd.DataFrame([(k, denied[k], turned[k]) for k in denied],
+                         columns=["finding", "denied", "then present"])
+    table = table.sort_values("then present", ascending=False)[:8]
+    n = turned.total()
+    verdict = (
+        f"{n:,} of {denied.total():,} denied findings, in "
+        f"{n_reports:,} of {len(texts):,} reports, read as present once the "
+        f'text is cleaned. Had every "No" been "no": {n_lower:,}.'
+    )
+    answer = f"the cleaner {'loses' if n else 'keeps'} negations"
+    table = table.reset_index(drop=True)
+    return Measured("g", answer, verdict, table, effect or {})
 
 
-def _part(result: Result, mask: np.ndarray) -> dict[str, float]:
-    """The scores of some of the studies; {} of none."""
-    rows, function, names = statistics_of(result)
-    if not mask.any():
-        return {}
-    return dict(zip(names, function(rows[mask].sum(axis=0)).tolist()))
+def score_order(table: pd.DataFrame) -> Measured:
+    """h: rows are torchxrayvision's order and the prompt's; log likelihoods
+    of both views, and the share of random orders that fit as well."""
+    fits = table[["fit, first 18", "fit, last 18"]].sum(axis=1)
+    best = table.loc[fits.idxmax()]
+    verdict = (
+        f"Both views together, torchxrayvision's order fits by "
+        f"{fits[0] - fits[1]:+.1f} "
+        f"against the one the prompt names (log likelihood); "
+        f"{best.iloc[3]:.2%} of random orders fit as well as the better one."
+    )
+    return Measured("h", f"the numbers fit {best['order']} order", verdict,
+                    table)
+
+
+def extractor(table: pd.DataFrame, trained_on: str, backbone: str) -> Measured:
+    """i: AUC a condition on training and test studies; what the released
+    network's description says."""
+    seen = "openi" in trained_on.lower()
+    means = table[["auc train", "auc test"]].mean()
+    verdict = f"Its training data: {trained_on}" + (
+        ", so any IU X-ray study may be known to it. " if seen else ". "
+    )
+    verdict += (
+        f"This run's own backbone ({backbone}) "
+        f"has a mean AUC of {means.iloc[0]:.3f} on training studies and "
+        f"{means.iloc[1]:.3f} on test studies ({len(table)} conditions)."
+        if len(table)
+        else "This run has too few studies to say what that is worth."
+    )
+    answer = f"the extractor has {'seen' if seen else 'not seen'} OpenI"
+    return Measured("i", answer, verdict, table)
+
+
+def learning_rates(
+    table: pd.DataFrame, losses: pd.Series | None = None
+) -> Measured:
+    """j: rows are paper and notebook; AdamW moves a weight by about the rate
+    a step at most (Kingma and Ba 2015, section 2.1). `losses`: validation
+    loss by rate, from notebook 10's log."""
+    low, high = table["sum of the rates"]
+    verdict = (
+        f"From zero, an entry of that matrix comes no further than about "
+        f"{low:.5f} by the paper's text and {high:.3f} by the "
+        f"log: a factor of {high / low:.0f}. "
+    )
+    answer = "computed, not trained"
+    if losses is None or len(losses) < 2:
+        verdict += "What it does to the loss: run 10_compare_designs."
+    else:
+        small, large = losses.sort_index().iloc[[0, -1]]
+        verdict += f"Loss after training: {small:.3f} and {large:.3f} "
+        verdict += "(10's log)."
+        answer = "the small rate learns "
+        answer += "less" if small > large else "as much"
+    shown = table.map(lambda x: f"{x:.1e}" if isinstance(x, float) else x)
+    return Measured("j", answer, verdict, shown)
+
+
+def examples(table: pd.DataFrame) -> Measured:
+    """k: in which of R2Gen's lists the paper's examples stand."""
+    sure = table[(table["as"] == "result") & (table["study"] != "–")]
+    columns = sure[["study", "printed in", "R2Gen's lists"]]
+    traced = [f"{a} ({b}; {c.split()[0]})"
+              for a, b, c in columns.itertuples(index=False)]
+    verdict = f"Results traced to one study: {', '.join(traced) or 'none'}."
+    odd = (sure["R2Gen's lists"] != "test 1").any()
+    answer = ("a result of the paper is not in R2Gen's test list" if odd
+              else "no traced result is outside R2Gen's test list")
+    return Measured("k", answer, verdict, table)
+
+
+def never_measured(table: pd.DataFrame) -> Measured:
+    """l: claims without a number in the paper, and this run's."""
+    n = table["this run"].notna().sum()
+    none = (table["its own number"] == "none").sum()
+    verdict = (
+        f"{none} of {len(table)} claims have no number of the paper's own. "
+        f"The {n} of this run are of another model on another machine and "
+        f"have nothing beside them; comparisons are notebook 10's."
+    )
+    return Measured("l", f"{n} of {len(table)} measured", verdict, table)
+
+
+def ledger(measured: Mapping[str, Measured]) -> pd.DataFrame:
+    """The closing table, a row for every quoted claim: ``item``, ``claim``,
+    ``paper``, ``notebook``, ``measured here`` ("not run" without it), and the
+    ``effect of`` what on each metric."""
+    table = data("ledger")
+    nothing = Measured("", "not run", "", pd.DataFrame())
+    sections = [measured.get(item, nothing) for item in table["item"]]
+    table["measured here"] = [m.answer for m in sections]
+    table["effect of"] = table.pop("effect of").replace("", "–")
+    for metric in MOVED:
+        table[metric] = [m.effect.get(metric, np.nan) for m in sections]
+    return table

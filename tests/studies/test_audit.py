@@ -1,20 +1,22 @@
-"""The audit's scores: each verdict follows from its data, and turns."""
+"""Notebook 08's audit: each verdict follows from its numbers, and turns."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from llamaxr_utils.datasets import reports
+from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.evaluation.metrics import score_reports
 from llamaxr_utils.studies import audit
 
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/08_audit_protocol.ipynb"
 NORMAL = "The heart is normal in size . The lungs are clear ."
-TEXTS = [
-    NORMAL,
-    "The heart is enlarged . No pleural effusion is seen .",
-    "There is a nodule in the left lung . The heart is normal .",
-    "Low lung volumes . No focal consolidation or effusion .",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -24,140 +26,301 @@ def no_java(monkeypatch):
     monkeypatch.setattr(name, lambda: None)
 
 
-@pytest.fixture(scope="module")
-def studies():
-    return reports.load_studies()
+def cells() -> dict[str, str]:
+    listed = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    return {cell["id"]: "".join(cell["source"]) for cell in listed}
 
 
-def faked(**meteor):
-    """Results with these METEORs by protocol, in each its own cleaning."""
-    scores = {"BLEU-4": 0.1, "ROUGE-L": 0.3}
-    return {
-        ("llamaxr", "none"): {**scores, "METEOR": meteor["llamaxr"]},
-        ("r2gen", "r2gen"): {**scores, "METEOR": meteor["r2gen"]},
+def run_cells(names, **given) -> dict:
+    """The notebook's own cells on data of the test, last lines unshown."""
+    space = dict(given)
+    source = cells()
+    exec("\n".join([source["08-02"], *(source[n] for n in names)]), space)
+    return space
+
+
+# --- a, b, c: the ruler, constants, the list --------------------------------
+
+
+@pytest.mark.parametrize(
+    ("r2gen", "answer"),
+    [(0.200, "the ruler gives the gain"),
+     (0.300, "the ruler does not give the gain"),
+     (None, "not measurable here"), (0.0, "not measurable here")],
+)
+def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
+    results = {
+        (p, p.replace("llamaxr", "none")): {"BLEU-4": 0.1, "ROUGE-L": 0.3,
+                                            "METEOR": meteor}
+        for p, meteor in (("llamaxr", 0.302), ("r2gen", r2gen))
     }
-
-
-# --- a ----------------------------------------------------------------------
-
-
-def test_a_the_verdict_turns_with_the_gap_between_the_rulers():
-    high = audit.same_predictions(faked(llamaxr=0.302, r2gen=0.200))
-    low = audit.same_predictions(faked(llamaxr=0.202, r2gen=0.200))
-    assert high.answer == "the ruler gives the gain"
-    assert "+51%" in high.verdict and "+54%" in high.verdict
-    assert high.effect["METEOR"] == pytest.approx(0.102)
-    assert low.answer == "the ruler does not give the gain"
-
-
-@pytest.mark.parametrize("meteor", [None, 0.0])
-def test_a_without_java_or_a_common_word_nothing_is_claimed(meteor):
-    found = audit.same_predictions(faked(llamaxr=0.3, r2gen=meteor))
-    assert found.answer == "not measurable here" and not found.effect
-
-
-def test_a_scores_every_protocol_and_cleaning():
-    found = audit.same_predictions(audit.score_all(TEXTS, TEXTS[::-1]))
-    assert len(found.table) == 6
-    assert len(found.table[["BLEU-4", "ROUGE-L"]].drop_duplicates()) > 2
-
-
-# --- b ----------------------------------------------------------------------
+    section = audit.ruler(audit.rows(results, ["protocol", "cleaning"]))
+    assert section.answer == answer
+    assert bool(section.effect) == (answer != "not measurable here")
+    if r2gen == 0.2:
+        assert "+51%" in section.verdict and "+54%" in section.verdict
+        assert section.effect["METEOR"] == pytest.approx(0.102)
+        shown = section._repr_markdown_()
+        assert shown.startswith("| protocol | cleaning |")
+        assert "**a · the ruler gives the gain.** The same texts" in shown
 
 
 def test_b_a_constant_reaches_a_claim_where_references_are_alike():
-    train = [NORMAL] * 6 + TEXTS
-    alike, medoid = audit.constant_report(train, [NORMAL] * 5, 50)
+    def section(references):
+        results = {("medoid", p): score_reports(
+            references, [NORMAL] * len(references), p)
+            for p in ("llamaxr", "r2gen")}
+        return audit.constants(results, references, 50)
+
+    alike = section([NORMAL] * 5)
     assert alike.answer.endswith("the claimed ROUGE-L and METEOR")
-    assert medoid["ROUGE-L"] > 0.9
-    other = ["Sternotomy wires and surgical clips project midline."] * 5
-    apart, _ = audit.constant_report(train, other, 50)
+    apart = section(["Sternotomy wires and surgical clips midline."] * 5)
     assert apart.answer == "no constant report reaches a claimed number"
     assert apart.effect["METEOR"] < 0
+    row = section([NORMAL, "XXXX XXXX seen ."]).table.iloc[0]
+    assert row["METEOR, no XXXX"] > row["METEOR"]
 
 
-def test_b_columns_without_xxxx_leave_these_pairs_out():
-    train = [NORMAL] * 6 + TEXTS
-    references = [NORMAL, "XXXX XXXX seen ."]
-    table = audit.constant_report(train, references, 50)[0].table
-    medoid = table.iloc[0]
-    assert medoid["METEOR, no XXXX"] > medoid["METEOR"]
+@pytest.fixture(scope="module")
+def studies():
+    from llamaxr_utils.datasets import reports
+
+    return reports.load_studies()
 
 
-def test_b_the_best_meteor_is_a_longer_report_than_the_shortest():
-    long = NORMAL + " There is no pleural effusion or pneumothorax ."
-    train = [NORMAL, long, long + " No fracture ."] * 4
-    assert audit.best_meteor(train) != NORMAL
+class Settings:
+    SEED, SPLITS, RESAMPLES = 0, 40, 20
 
 
-# --- c ----------------------------------------------------------------------
+@pytest.mark.parametrize("dealt", [False, True])
+def test_c_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
+    studies = studies.copy()
+    if dealt:
+        listed = studies["split_r2gen"] != "none"
+        columns = ["findings", "status"]
+        mixed = studies.loc[listed, columns].sample(frac=1, random_state=4)
+        studies.loc[listed, columns] = mixed.to_numpy()
+    table = run_cells(["08-12", "08-12b"], studies=studies,
+                      nb=Settings)["table"]
+    section = audit.r2gen_list(table, {})
+    word = "like" if dealt else "not like"
+    assert section.answer == f"R2Gen's test list is {word} a random one"
+    if not dealt:
+        shares = (100 * table.iloc[:3, 2:]).round().astype(int)
+        assert shares.to_numpy().tolist() == [[52, 47], [88, 96], [37, 27]]
+        assert table["n"].tolist()[1:3] == [170, 420]
 
 
-def test_c_r2gens_list_is_not_random_and_agrees_with_what_is_known(studies):
-    found = audit.r2gen_list(studies, {}, n_splits=10)
-    assert found.answer == "R2Gen's test list is not like a random one"
-    whole, first, rest = found.table.iloc[:3].itertuples(index=False)
-    assert [round(100 * x) for x in whole[2:]] == [52, 47]
-    assert [round(100 * x) for x in first[2:]] == [88, 96]
-    assert [round(100 * x) for x in rest[2:]] == [37, 27]
-    assert (first.n, rest.n) == (170, 420)
-
-
-def test_c_studies_dealt_out_at_random_turn_the_verdict(studies):
-    mixed = studies.copy()
-    listed = mixed["split_r2gen"] != "none"
-    columns = ["findings", "status"]
-    mixed.loc[listed, columns] = (
-        mixed.loc[listed, columns].sample(frac=1, random_state=4).to_numpy()
-    )
-    found = audit.r2gen_list(mixed, {}, n_splits=40)
-    assert found.answer == "R2Gen's test list is like a random one"
-
-
-def test_c_a_system_is_scored_by_part(studies):
-    listed = reports.r2gen_split().query("split == 'test'")["study_id"]
-    ids = [*listed[:3], *listed[300:303]]
-    texts = [NORMAL] * 3 + [TEXTS[1]] * 3
+def test_c_a_part_is_scored_by_itself():
+    texts = [NORMAL] * 3 + ["There is a nodule in the left lung ."] * 3
     result = score_reports(texts, [NORMAL] * 6, "r2gen", vocabulary=[])
-    found = audit.r2gen_list(studies, {"mine": (ids, result)}, n_splits=2)
-    _, first, rest, *_ = found.table["mine: BLEU-4"]
-    assert first > 0.9 > rest
-    assert found.effect["BLEU-4"] == pytest.approx(first - rest)
+    mask = np.arange(6) < 3
+    first, rest = audit.part(result, mask), audit.part(result, ~mask)
+    assert first["BLEU-4"] > 0.9 > rest["BLEU-4"]
+    assert audit.part(result, mask & ~mask) == {}
 
 
-# --- f ----------------------------------------------------------------------
+# --- d to g: rows, shuffles, selections, negations --------------------------
+
+
+@pytest.mark.parametrize(("leaked", "word"), [(0.9, "leaks"),
+                                              (0.0, "does not leak")])
+def test_d_copies_leak(leaked, word):
+    lines = [("3 times", leaked, 0.1, 0.4, 0.5), ("once", 0, 0.1, 0.3, 0.2)]
+    table = pd.DataFrame(lines, columns=["rows", "leaked", *audit.MOVED])
+    section = audit.repeated_rows(table, copies=3)
+    assert section.answer == f"a split by row {word}"
+    assert "not a multiple of 3" in section.verdict
+    assert section.effect["METEOR"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer"),
+    [(870, "the log fits all rows"), (610, "the log fits the training 70%"),
+     (60, "the log fits neither")],
+)
+def test_e1_the_steps_tell_the_rows(steps, answer):
+    table = run_cells(["08-16"], measured={})["table"]
+    section = audit.rows_trained(table, steps, 10)
+    assert section.answer == answer
+    assert audit.AS_SAVED in section.verdict
+
+
+def test_e2_only_reports_written_for_their_studies_lose_by_shuffling():
+    references = [f"word{i} lesion{i} seen{i} here{i} ." for i in range(40)]
+    fixed = {"fixed": ["The lungs are clear ."] * 40}
+    section = audit.shuffled_outputs(references, fixed, 50)
+    assert section.answer == "shuffling changes nothing for fixed"
+    assert section.effect == {"BLEU-4": 0, "ROUGE-L": 0, "METEOR": 0}
+    section = audit.shuffled_outputs(references, {"tied": references}, 50)
+    assert section.answer == "shuffling lowers every score"
+    assert section.effect["METEOR"] > 0.5
+
+
+def selection(references, generated, places):
+    result = {("llamaxr", "none"): score_reports(references, generated)}
+    place = {i: p for i, p in enumerate(places)}
+    return run_cells(
+        ["08-22", "08-22b"], results=result, references=references,
+        ids=list(place), place=place, listed=[], measured={}, nb=Settings,
+    )["measured"]["f"]
 
 
 def test_f_dropping_xxxx_raises_or_lowers_with_the_data():
-    references = [NORMAL, NORMAL, "XXXX of the XXXX .", TEXTS[2]]
-    good = score_reports(references, [NORMAL] * 4)
-    found = audit.selections(good, references, range(4), n_draws=20, n=2)
-    assert found.answer == "dropping XXXX raises the score"
-    assert found.table.loc[1, "n"] == 3
-    bad = score_reports(references, ["Clips ."] * 2 + references[2:])
-    found = audit.selections(bad, references, range(4), n_draws=20, n=2)
-    assert found.answer == "dropping XXXX does not raise the score"
+    references = [NORMAL, NORMAL, "XXXX of the XXXX .", "A nodule is seen ."]
+    section = selection(references, [NORMAL] * 4, range(4))
+    assert section.answer == "dropping XXXX raises the score"
+    assert section.table["n"].tolist() == [4, 3, 4, 4, 4]
+    worse = ["Clips ."] * 2 + references[2:]
+    section = selection(references, worse, range(4))
+    assert section.answer == "dropping XXXX does not raise the score"
+    section = selection(["XXXX seen .", "No XXXX ."], [NORMAL] * 2, [1, 0])
+    assert section.answer == "not measurable here"
 
 
-def test_f_the_first_of_the_list_are_taken_by_their_place():
-    references = [TEXTS[1], NORMAL, NORMAL]
-    result = score_reports(references, [NORMAL] * 3)
-    table = audit.selections(result, references, [2, 0, 1], 5, n=2).table
-    assert table.loc[2, "ROUGE-L"] == pytest.approx(1.0)
+def test_g_the_saved_cleaner_turns_denials_and_a_careful_one_does_not():
+    texts = ["No pleural effusion. The heart is normal.", "No pneumothorax."]
+    section = audit.lost_negations(texts)
+    assert section.answer == "the cleaner loses negations"
+    assert section.table.set_index("finding").loc["Pleural Effusion"].all()
+    assert "2 of " in section.verdict and "2 reports" in section.verdict
+    kept = audit.lost_negations(texts, str.lower)
+    assert kept.answer == "the cleaner keeps negations"
 
 
-def test_f_nothing_is_said_when_every_reference_has_xxxx():
-    references = ["XXXX seen .", "No XXXX ."]
-    result = score_reports(references, [NORMAL] * 2)
-    found = audit.selections(result, references, [0, 1])
-    assert found.answer == "not measurable here"
+# --- h to l: Figure 4, the extractor, rates, examples, claims ---------------
 
 
-# --- how it is shown --------------------------------------------------------
+def test_h_the_numbers_fit_the_order_in_which_they_stand(monkeypatch):
+    section = run_cells(["08-26", "08-26b"], nb=Settings, measured={})
+    section = section["measured"]["h"]
+    assert section.answer == "the numbers fit torchxrayvision's order"
+    assert section.table["random orders that fit as well"][0] < 0.01
+    spread = audit.data("score_spread").set_index("condition")
+    assert list(spread.index) == list(NATIVE_ORDER)
+    named = spread.loc[list(CONDITIONS), "mean"].to_numpy()
+    printed = pd.DataFrame({"first": named, "second": named})
+    tables = {"score_spread": spread.reset_index(),
+              "figure_4_scores": printed}
+    monkeypatch.setattr(audit, "data", tables.get)
+    section = run_cells(["08-26", "08-26b"], nb=Settings, measured={})
+    answer = section["measured"]["h"].answer
+    assert answer == "the numbers fit the alphabetical order"
 
 
-def test_a_section_is_shown_as_table_and_bold_verdict():
-    found = audit.same_predictions(faked(llamaxr=0.3, r2gen=0.2))
-    shown = found._repr_markdown_()
-    assert shown.startswith("| protocol | cleaning |")
-    assert "\n\n**a · the ruler gives the gain.** The same texts" in shown
+def test_i_the_description_of_the_weights_decides():
+    table = pd.DataFrame({"condition": ["Mass"], "auc train": [0.9],
+                          "auc test": [0.7]})
+    section = audit.extractor(table, "nih-openi", "small")
+    assert section.answer == "the extractor has seen OpenI"
+    assert "mean AUC of 0.900" in section.verdict
+    section = audit.extractor(table[:0], "nih-chexpert", "small")
+    assert section.answer == "the extractor has not seen OpenI"
+    assert "too few studies" in section.verdict
+
+
+def test_j_the_rates_are_computed_and_a_log_decides():
+    table = run_cells(["08-30"])["table"]
+    assert table["steps"].tolist() == [195, 870]
+    section = audit.learning_rates(table)
+    assert section.answer == "computed, not trained"
+    assert "10_compare_designs" in section.verdict
+    one, less, same = (pd.Series(v, index=[2e-6, 2e-4][:len(v)])
+                       for v in ([2.0], [2.0, 1.5], [1.5, 1.5]))
+    assert audit.learning_rates(table, one).answer == section.answer
+    less = audit.learning_rates(table, less).answer
+    assert less == "the small rate learns less"
+    same = audit.learning_rates(table, same).answer
+    assert same == "the small rate learns as much"
+
+
+def test_k_the_papers_examples_are_found_by_their_words(studies):
+    fragments = audit.data("paper_fragments")["fragment"]
+    assert fragments.str.split().str.len().max() <= 12
+    section = run_cells(["08-32"], studies=studies, measured={})
+    section = section["measured"]["k"]
+    study = section.table.set_index("printed in")["study"]
+    places = ["Figure 4", "Table 6, first", "Table 6, second"]
+    assert study[places].tolist() == ["CXR24", "CXR3660", "CXR3282"]
+    answer = "a result of the paper is not in R2Gen's test list"
+    assert section.answer == answer
+    inside = section.table.assign(**{"R2Gen's lists": "test 1"})
+    answer = audit.examples(inside).answer
+    assert answer.startswith("no traced result is outside")
+
+
+def test_l_counts_what_this_run_measured(tmp_path):
+    class Run(Settings):
+        folder = tmp_path
+
+    def section():
+        return run_cells(["08-34", "08-34b"], nb=Run, measured={})[
+            "measured"]["l"]
+
+    assert section().answer == "0 of 4 measured"
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/04_finetune_qlora.json").write_text(
+        '{"peak_memory_gb": 3.0, "seconds": 120}')
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/clinical.csv").write_text(
+        "system,hallucinations\nthis run,0.5\n")
+    assert section().answer == "3 of 4 measured"
+    assert section().table["this run"].tolist()[:2] == [3.0, 2.0]
+
+
+# --- the ledger, and the notebook -------------------------------------------
+
+
+def test_the_ledger_has_a_row_for_every_claim_and_says_what_was_not_run():
+    one = audit.Measured("a", "yes", "Why.", pd.DataFrame(), {"METEOR": 0.1})
+    table = audit.ledger({"a": one}).set_index("item")
+    assert list(table.index) == [*"abcd", "e1", "e2", *"fghijkl"]
+    assert table.loc["a", ["measured here", "METEOR"]].tolist() == ["yes", 0.1]
+    assert (table["measured here"].drop("a") == "not run").all()
+    assert table[["claim", "paper", "notebook"]].ne("").all(axis=None)
+    text = "\n".join(cells().values())
+    assert all(f'measured["{item}"]' in text for item in table.index)
+
+
+def test_published_predictions_are_preferred_and_named(folders):
+    from llamaxr_utils.datasets import downloads
+
+    class Run(Settings):
+        images = "phantom"
+
+        @staticmethod
+        def load(_):
+            return pd.DataFrame(
+                {"study_id": ["CXR1"] * 3, "reference": "A.",
+                 "generated": list("xyz"), "model": ["tuned", "tuned", "base"],
+                 "scores_from": ["own", "shuffled", "own"]})
+
+    space = run_cells(["08-06"], nb=Run)
+    assert space["whose"] == "this run (phantom images)"
+    assert space["generated"] == ["x"]
+    path = folders.parent / "data" / downloads.SOURCES["cvt2distilgpt2"].saves
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("id,generated\nCXR1_IM-0001,The lungs are clear.\n")
+    space = run_cells(["08-06"], nb=Run)
+    assert space["whose"] == "CvT2DistilGPT2, as published"
+    assert space["ids"] == ["CXR1"]
+
+
+def test_notebook_08_needs_no_torch():
+    """Its imports, its labeller and its reading of torchxrayvision's source,
+    with torch and transformers out of reach."""
+    source = cells()
+    code = (
+        "import sys\n"
+        "class Gone:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, *_):\n"
+        "        if name.split('.')[0] in ('torch', 'transformers'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Gone)\n"
+        + source["08-02"]
+        + "\naudit.lost_negations(['No pneumothorax.'])\n"
+        + source["08-28b"].partition("backbone =")[0]
+        + "assert 'openi' in trained_on.lower()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
