@@ -138,6 +138,17 @@ def java_version() -> str | None:
     return match[1] if match else None
 
 
+_running: list[subprocess.Popen] = []  # one process, kept: it starts slowly
+
+
+def stop_meteor() -> None:
+    """End the Java process, if there is one."""
+    while _running:
+        process = _running.pop()
+        process.kill()
+        process.communicate()
+
+
 def run_meteor(
     references: Sequence[str], generated: Sequence[str]
 ) -> tuple[float, list[float], list[str]]:
@@ -154,74 +165,55 @@ def run_meteor(
     OSError, EOFError, ValueError
         If Java is missing, ends early or needs more than `TIMEOUT` seconds.
     """
-    jar = _jar()
-    watchdog = threading.Timer(TIMEOUT, jar.meteor_p.kill)
+    process = _process()
+    watchdog = threading.Timer(TIMEOUT, process.kill)
     watchdog.start()
     try:
-        corpus, segments = jar.compute_score(
-            {i: [_one_line(text)] for i, text in enumerate(references)},
-            {i: [_one_line(text)] for i, text in enumerate(generated)},
+        statistics = []
+        for pair in zip(references, generated, strict=True):
+            _say(process, "SCORE", *map(_one_line, pair))
+            statistics.append(process.stdout.readline().decode().strip())
+            if len(statistics[-1].split()) != 23:
+                raise EOFError(f"METEOR answered {statistics[-1]!r}")
+        _say(process, "EVAL", *statistics)
+        *segments, corpus = (
+            float(process.stdout.readline()) for _ in (*statistics, "all")
         )
     except BaseException:
         stop_meteor()  # out of step with its protocol: start afresh
         raise
     finally:
         watchdog.cancel()
-    return corpus, segments, jar.statistics
+    return corpus, segments, statistics
 
 
-_running: list[Any] = []  # the one process, kept for the next call
-
-
-def stop_meteor() -> None:
-    """End the Java process, if there is one."""
-    while _running:
-        jar = _running.pop()
-        jar.meteor_p.kill()
-        jar.meteor_p.communicate()
-
-
-def _jar() -> Any:
-    """The running METEOR process; its start costs seconds, so it is kept."""
-    from pycocoevalcap.meteor import meteor as coco
-
-    class Jar(coco.Meteor):
-        """pycocoevalcap's, with a process that cannot hang or be left."""
-
-        def __init__(self) -> None:
-            self.lock = threading.Lock()
-            self.statistics: list[str] = []
-            # The parent leaves encoding and decimal sign to the locale, and
-            # lets an unread stderr fill up.
-            self.meteor_p = subprocess.Popen(
-                ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
-                + ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
-                + ["-jar", coco.METEOR_JAR]
-                + ["-", "-", "-stdio", "-l", "en", "-norm"],
-                cwd=Path(coco.__file__).parent,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-
-        def _stat(self, hypothesis_str: str, reference_list: list) -> str:
-            line = super()._stat(hypothesis_str, reference_list)
-            if len(line.split()) != 23:
-                raise EOFError(f"METEOR answered {line!r}")
-            self.statistics.append(line)
-            return line
-
-        def __del__(self) -> None:
-            # The parent waits here for a lock that an error leaves taken.
-            pass
-
-    if _running and _running[0].meteor_p.poll() is not None:
+def _process() -> Any:
+    """The running jar. Encoding and decimal sign are not left to the locale;
+    stderr, which nobody reads, must not fill up."""
+    if _running and _running[0].poll() is not None:
         stop_meteor()
     if not _running:
-        _running.append(Jar())
+        jar = jar_path()
+        if jar is None:
+            raise FileNotFoundError("meteor-1.5.jar")
+        command = ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
+        command += ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
+        command += ["-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
+        process = subprocess.Popen(
+            command,
+            cwd=jar.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        _running.append(process)
         atexit.register(stop_meteor)
-    _running[0].statistics = []
     return _running[0]
+
+
+def _say(process: Any, *fields: str) -> None:
+    process.stdin.write(f"{' ||| '.join(fields)}\n".encode())
+    process.stdin.flush()
 
 
 def _one_line(text: str) -> str:
