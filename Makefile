@@ -63,7 +63,7 @@ study: $(READY)
 	@$(COURSE) --from 11 --to 11 --force
 
 figures: $(READY)
-	@$(IN) -m llamaxr_utils.studies.gallery
+	@$(IN) figures/draw.py
 
 check: $(READY)
 	@$(IN) -m ruff check --quiet .

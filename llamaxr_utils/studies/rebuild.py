@@ -20,10 +20,17 @@ from ..course.run import NOTEBOOKS, project_folder, read_record, runs_folder
 from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
 from ..vision.backbones import RELEASED
-from .framework import lora_parameters
 
 STATUSES = ("rebuilt", "quoted", "yours", "needs a GPU run")
 TRAINABLE = 41_943_040  #: parameters, by the paper's section 3.5
+#: Llama 3.1 8B (its config.json, arXiv 2407.21783): blocks, width, and the
+#: seven linear layers of a block as (inputs, outputs).
+LAYERS, WIDTH, VOCABULARY = 32, 4096, 128_256
+LINEAR = {
+    "q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024),
+    "o": (4096, 4096), "gate": (4096, 14336), "up": (4096, 14336),
+    "down": (14336, 4096),
+}  # fmt: skip
 #: Tables of the course with these columns hold numbers of systems, as the
 #: artifact ``summary`` does.
 SUMMARY = {"system", "protocol", "split", "n", "metric", "value", "low"}
@@ -32,6 +39,13 @@ NO_NUMBER = ("figure-2", "figure-3", "figure-4", "table-1", "table-2",
              "table-4", "table-5", "table-6")  # fmt: skip
 COLUMNS = ["item", "quantity", "paper", "computed here", "difference",
            "verdict", "why", "from"]  # fmt: skip
+
+
+def lora_parameters(rank: int) -> int:
+    """Trainable parameters of LoRA on the seven linear layers of every
+    block of Llama 3.1 8B: rank x (inputs + outputs) each. Rank 16 gives the
+    paper's 41,943,040 (section 3.5)."""
+    return LAYERS * rank * sum(a + b for a, b in LINEAR.values())
 
 
 # --- the registry -----------------------------------------------------------

@@ -32,7 +32,9 @@ from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.files import write_whole
 from llamaxr_utils.course.run import project_folder
 from llamaxr_utils.llm import finetune, models, training
-from llamaxr_utils.studies import gallery
+
+sys.path.append(str(project_folder() / "figures"))
+from draw import keep
 
 #: `LlamaConfig`: Llama 3.1 8B (its config.json) and one for a CPU.
 SHAPES = {
@@ -263,7 +265,7 @@ def compare(options: argparse.Namespace) -> None:
         plot = project_folder() / "figures" / "backends-gpu"
     if out:
         write_whole(out, lambda part: table.to_csv(part, index=False))
-        gallery.keep(draw(table), plot, ALT, f"data/{out.name}")
+        keep(draw(table), plot, ALT, f"data/{out.name}")
         print(f"{out} is written, and the plot {plot}.svg.")
 
 

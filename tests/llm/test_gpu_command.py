@@ -13,7 +13,7 @@ import pytest
 
 from llamaxr_utils.course.run import project_folder
 from llamaxr_utils.llm import finetune, models
-from llamaxr_utils.studies import framework
+from llamaxr_utils.studies import rebuild
 
 SCRIPT = Path(__file__).parents[1] / "gpu" / "compare_backends.py"
 LOG = project_folder() / "figures" / "data" / "backends-gpu.csv"
@@ -43,7 +43,7 @@ def test_the_shape_is_that_of_llama_3_1_8b(command):
             model, LoraConfig(r=16, target_modules=[*finetune.LORA_TARGETS])
         )
     trained = [w.numel() for w in model.parameters() if w.requires_grad]
-    assert sum(trained) == framework.lora_parameters(16) == 41_943_040
+    assert sum(trained) == rebuild.lora_parameters(16) == 41_943_040
 
 
 def test_texts_have_exactly_the_length(command):

@@ -1,31 +1,44 @@
-"""Figures 1 and 2 of the paper, drawn from facts.
-
-The framework with the shapes that really pass along its arrows, and the 18
-classes with their prevalence in IU X-ray. No X-ray and no report text is in
-them; what a run measured is not drawn here.
+"""Draws the pictures of this folder again (``make figures``): Figures 1 and
+2 of the paper from facts, the previews from phantoms. No X-ray and no report
+text is in them, and the same input gives the same bytes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from functools import partial
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
+from matplotlib.patches import FancyBboxPatch
 
-from ..course import plots
-from ..datasets import mesh, phantoms
-from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
-from ..evaluation.findings import FINDINGS, label_report
+from llamaxr_utils.course import plots
+from llamaxr_utils.course.files import write_whole
+from llamaxr_utils.course.run import runs_folder
+from llamaxr_utils.datasets import mesh, phantoms, reports
+from llamaxr_utils.datasets.conditions import (
+    CONDITIONS,
+    NATIVE_ORDER,
+    VIEWS,
+    by_name,
+)
+from llamaxr_utils.evaluation.findings import FINDINGS, label_report
+from llamaxr_utils.studies.rebuild import LAYERS, TRAINABLE, VOCABULARY, WIDTH
+from llamaxr_utils.vision import backbones, heatmaps
 
-#: Llama 3.1 8B (its config.json, arXiv 2407.21783): blocks, width, and the
-#: seven linear layers of a block as (inputs, outputs).
-LAYERS, WIDTH, VOCABULARY = 32, 4096, 128_256
-LINEAR = {
-    "q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024),
-    "o": (4096, 4096), "gate": (4096, 14336), "up": (4096, 14336),
-    "down": (14336, 4096),
-}  # fmt: skip
+FOLDER = Path(__file__).parent
 #: What the readers of a text label call a condition of the 18.
 IN_REPORTS = {"Effusion": "Pleural Effusion"}
+#: Patients of the previews, invented: id -> headings.
+PATIENTS = {
+    "preview-1": ["normal"],
+    "preview-2": ["Cardiomegaly/severe"],
+    "preview-3": ["Pleural Effusion/right/large"],
+    "preview-4": ["Consolidation/lung/upper lobe/left"],
+}
+EXAMPLE, EXAMPLE_CONDITION = "preview-2", "Cardiomegaly"
 ALT = {
     "figure-1": "Flow chart. Two drawn X-rays, frontal and lateral, pass "
     "through the same frozen DenseNet-121: 1 x 224 x 224 pixels, feature map "
@@ -37,19 +50,16 @@ ALT = {
     "Beside them bars: the percentage of IU X-ray studies that name the "
     "class in MeSH headings and in the report. Lung Opacity, Nodule and "
     "Cardiomegaly lead; Mass, Pneumothorax and Consolidation are rarest.",
+    "collapse": "Bars for two bases before the same LoRA: the one pre-trained "
+    "on headings and names writes more distinct reports, and more of them "
+    "change when scores are swapped, than the one that read bare reports.",
+    "preview/phantoms": "Drawn chest X-rays of four invented patients, "
+    "frontal above lateral: normal, large heart, effusion at the patient's "
+    "right, consolidation in the left upper lobe.",
+    "preview/figure-3": "A drawn frontal chest with a large heart, the same "
+    "with a heatmap for Cardiomegaly, and the 18 scores as bars; its title "
+    "says that it is a phantom.",
 }
-
-
-def lora_parameters(rank: int) -> int:
-    """Trainable parameters of LoRA on the seven linear layers of every
-    block of Llama 3.1 8B: rank x (inputs + outputs) each. Rank 16 gives the
-    paper's 41,943,040 (section 3.5)."""
-    return LAYERS * rank * sum(a + b for a, b in LINEAR.values())
-
-
-# --- Figure 1 ---------------------------------------------------------------
-
-
 #: The boxes of Figure 1: left, bottom, width, height, head, words.
 BOXES = (
     (3.4, 2.95, 2.1, 3.3, "DenseNet-121",
@@ -62,7 +72,7 @@ BOXES = (
     (5.05, 0.45, 2.6, 1.6, "Llama 3.1 8B",
      f"4-bit weights, {LAYERS} blocks,\nwidth {WIDTH:,}"),
     (8.1, 0.45, 2.35, 1.6, "LoRA, rank 16",
-     f"7 layers a block,\n{lora_parameters(16):,} parameters"),
+     f"7 layers a block,\n{TRAINABLE:,} parameters"),
     (11.95, 0.45, 1.35, 1.6, "Report", "m tokens"),
 )  # fmt: skip
 #: Its arrows, left to right: from, to, height, the shape of what passes.
@@ -77,18 +87,9 @@ ARROWS = tuple(
 )  # fmt: skip
 
 
-def draw_framework() -> Any:
-    """Figure 1: from two X-rays to a report, with the shapes on the arrows.
-
-    Grey boxes are frozen or fixed, the hatched one is trained. The X-rays in
-    it are phantoms.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    from matplotlib.patches import FancyBboxPatch
-
+def draw_framework() -> plt.Figure:
+    """Figure 1: from two X-rays to a report, with the shapes on the
+    arrows. The X-rays in it are phantoms."""
     figure, axis = plots.canvas(10, 4.9)
     axis.axis("off")
     middle = {"ha": "center", "va": "center", "size": 7.5}
@@ -128,27 +129,10 @@ def draw_framework() -> Any:
     return figure
 
 
-# --- Figure 2 ---------------------------------------------------------------
-
-
 def prevalence(studies: pd.DataFrame) -> pd.DataFrame:
-    """How often the 18 classes occur in IU X-ray: counts only.
-
-    Parameters
-    ----------
-    studies : DataFrame
-        `reports.load_studies`: ``mesh``, ``status``, ``findings``,
-        ``impression``.
-
-    Returns
-    -------
-    DataFrame
-        ``condition``; ``prompt_position`` and ``network_position`` (1 to
-        18); ``mesh``: studies whose headings name it, ``of_mesh``: studies
-        that are indexed; ``report``: studies whose findings or impression
-        state it (`findings`, "present"; missing where that labeller has no
-        such class), ``of_report``: studies with text.
-    """
+    """How often the 18 classes occur: studies whose MeSH headings name one
+    (of those indexed), and whose text states it as present (of those with
+    text; missing where the labeller has no such class)."""
     indexed = studies[studies["status"] != "not indexed"]
     named = pd.DataFrame([mesh.labels(m) for m in indexed["mesh"]]).sum()
     texts = (studies["findings"] + " " + studies["impression"]).str.strip()
@@ -157,8 +141,8 @@ def prevalence(studies: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for i, name in enumerate(CONDITIONS, 1):
         label = IN_REPORTS.get(name, name)
-        said = int(stated[label].sum()) if label in stated else 0
-        report = said if label in FINDINGS else None
+        n = int(stated[label].sum()) if label in stated else 0
+        report = n if label in FINDINGS else None
         place = NATIVE_ORDER.index(name) + 1
         rows.append((name, i, place, int(named[name]), len(indexed), report))
     columns = ["condition", "prompt_position", "network_position", "mesh"]
@@ -167,21 +151,8 @@ def prevalence(studies: pd.DataFrame) -> pd.DataFrame:
     return table.assign(of_report=len(texts))
 
 
-def draw_classes(table: pd.DataFrame) -> Any:
-    """Figure 2: the 18 classes, two orders, prevalence in IU X-ray.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `prevalence`.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
+def draw_classes(table: pd.DataFrame) -> plt.Figure:
+    """Figure 2: the 18 classes in two orders, and their prevalence."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9, 5.2), width_ratios=(1.25, 1), sharey=True
     )
@@ -200,13 +171,13 @@ def draw_classes(table: pd.DataFrame) -> Any:
     left.axis("off")
     left.set_title("network's outputs          prompt", loc="center", size=9)
     share = 100 * table["mesh"] / table["of_mesh"]
-    said = (100 * table["report"] / table["of_report"]).astype(float)
+    stated = (100 * table["report"] / table["of_report"]).astype(float)
     right.barh(y - 0.2, share, 0.38, color=dark, ec="black", lw=0.5,
                label=f"MeSH headings ({table['of_mesh'][0]:,} studies)")
-    right.barh(y + 0.2, said.fillna(0), 0.38, color="white", ec="black",
+    right.barh(y + 0.2, stated.fillna(0), 0.38, color="white", ec="black",
                lw=0.8, hatch="////",
                label=f"stated in the report ({table['of_report'][0]:,})")
-    for place in y[said.isna()]:
+    for place in y[stated.isna()]:
         right.text(0.15, place + 0.22, "not labelled in reports", size=6,
                    va="center", color="0.25")
     right.set(xlabel="% of studies")
@@ -219,3 +190,79 @@ def draw_classes(table: pd.DataFrame) -> Any:
     figure.suptitle("Figure 2, redrawn: the 18 classes in two orders, and "
                     "their prevalence in IU X-ray", x=0.01, ha="left")
     return figure
+
+
+def draw_phantoms(size: int = 224) -> plt.Figure:
+    """The patients of `PATIENTS`, frontal above lateral."""
+    pairs = [(p, v) for v in VIEWS for p in PATIENTS]
+    names = [PATIENTS[p][0] if v == VIEWS[0] else "lateral" for p, v in pairs]
+    return plots.show_views(
+        [phantoms.draw(p, PATIENTS[p], v, size) for p, v in pairs],
+        names, "Phantoms: drawings, not X-rays",
+    )
+
+
+def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
+    """Figure 3 on a drawing, by the network in a run's ``backbone``."""
+    model = backbones.load(backbone)
+    small, grey = (
+        phantoms.draw(EXAMPLE, PATIENTS[EXAMPLE], VIEWS[0], pixels)
+        for pixels in (model.resolution, size)
+    )
+    heat = heatmaps.heatmap(model, small, EXAMPLE_CONDITION)
+    output = backbones.predict(model, small[None])[0]
+    scores = pd.Series(by_name(output, model.pathologies))
+    return plots.show_heatmaps(
+        {VIEWS[0]: (grey, heat, scores)},
+        f"PHANTOM, not an X-ray: {EXAMPLE_CONDITION}, {model.full_name}",
+    )
+
+
+def keep(figure: plt.Figure, path: Path, alt: str, source: str) -> None:
+    """Stamp a figure (without a date), write it as `path`, close it."""
+    # Relative to the folder, the same wherever it lies.
+    figure.text(0.995, -0.01, f"LLaMA-XR course · figures/ · {source}",
+                ha="right", va="top", size=6, color="0.35")
+    for suffix in ("svg", "png"):
+        if suffix == "svg" and path.parent.name == "preview":
+            continue
+        dpi = 80 if path.parent.name == "preview" else 110
+        content = plots.picture(figure, suffix, alt, dpi)
+        file = path.with_name(f"{path.name}.{suffix}")
+        write_whole(file, partial(Path.write_bytes, data=content))
+    plt.close(figure)
+
+
+def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
+    """Draw every picture again into a folder; a line each, or what it needs.
+    `count` counts ``data/prevalence.csv`` again from the reports first."""
+    plots.set_style()
+    if count:
+        table = prevalence(reports.load_studies())
+        file = FOLDER / "data" / "prevalence.csv"
+        write_whole(file, lambda part: table.to_csv(part, index=False))
+    backbone = runs_folder() / "cpu" / "backbone"
+    classes, collapse = (pd.read_csv(FOLDER / "data" / f"{name}.csv")
+                         for name in ("prevalence", "collapse"))
+    jobs = {
+        "figure-1": (draw_framework, "drawn phantoms"),
+        "figure-2": (partial(draw_classes, classes), "data/prevalence.csv"),
+        "collapse": (partial(plots.collapse_bars, collapse),
+                     "data/collapse.csv"),
+        "preview/phantoms": (draw_phantoms, "invented patients, drawn"),
+        "preview/figure-3": (partial(draw_phantom_heatmap, backbone),
+                             "drawn, network of cpu"),
+    }
+    lines = []
+    for name, (draw, source) in jobs.items():
+        if name == "preview/figure-3" and not backbone.is_dir():
+            lines.append(f"{name}: left as it is; it needs the network of "
+                         "runs/cpu (`make course TO=02`)")
+            continue
+        keep(draw(), folder / name, ALT[name], source)
+        lines.append(f"{name}: drawn")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(redraw(count="--count" in sys.argv)))

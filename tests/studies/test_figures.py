@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import draw
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from llamaxr_utils.course import plots
 from llamaxr_utils.course.run import project_folder
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
-from llamaxr_utils.studies import framework, gallery
+from llamaxr_utils.studies import rebuild
 
 FIGURES = project_folder() / "figures"
 
@@ -28,18 +29,14 @@ def words_of(figure) -> list[str]:
 # --- Figure 1: the shapes ---------------------------------------------------
 
 
-def test_the_trainable_parameters_are_the_papers():
-    assert framework.lora_parameters(16) == 41_943_040
-    assert framework.lora_parameters(8) * 2 == framework.lora_parameters(16)
-
-
 def test_the_layers_add_up_to_the_published_8_billion():
     """Of Llama 3.1 8B: 8,030,261,248, embeddings and norms included."""
-    linear = sum(a * b for a, b in framework.LINEAR.values())
-    embeddings = 2 * framework.VOCABULARY * framework.WIDTH
-    norms = (2 * framework.LAYERS + 1) * framework.WIDTH
-    total = framework.LAYERS * linear + embeddings + norms
+    linear = sum(a * b for a, b in rebuild.LINEAR.values())
+    embeddings = 2 * rebuild.VOCABULARY * rebuild.WIDTH
+    norms = (2 * rebuild.LAYERS + 1) * rebuild.WIDTH
+    total = rebuild.LAYERS * linear + embeddings + norms
     assert total == 8_030_261_248
+    assert rebuild.lora_parameters(16) == rebuild.TRAINABLE == 41_943_040
 
 
 def test_the_image_network_has_these_shapes(one_thread):
@@ -58,7 +55,7 @@ def test_the_image_network_has_these_shapes(one_thread):
 
 
 def test_figure_1_says_the_shapes():
-    words = words_of(framework.draw_framework())
+    words = words_of(draw.draw_framework())
     for shape in ("1 × 224 × 224", "1024 × 7 × 7", "1024", "18"):
         assert words.count(shape) == 2, f"{shape}: once a view"
     text = " ".join(words)
@@ -83,7 +80,7 @@ def test_prevalence_counts_headings_and_reports():
                      "There is a pleural effusion.", ""],
         "impression": ["", "Normal chest.", "", ""],
     })
-    table = framework.prevalence(studies).set_index("condition")
+    table = draw.prevalence(studies).set_index("condition")
     assert list(table.index) == list(CONDITIONS)
     assert set(table["of_mesh"]) == {2} and set(table["of_report"]) == {3}
     assert tuple(table.loc["Cardiomegaly", ["mesh", "report"]]) == (1, 1)
@@ -93,14 +90,14 @@ def test_prevalence_counts_headings_and_reports():
 
 
 def test_the_committed_counts_are_those_of_the_reports(committed):
-    counted = framework.prevalence(reports.load_studies())
+    counted = draw.prevalence(reports.load_studies())
     pd.testing.assert_frame_equal(counted, committed, check_dtype=False)
 
 
 def test_the_two_orders_are_told_apart(committed):
     by_network = committed.sort_values("network_position")["condition"]
     assert list(by_network) == list(NATIVE_ORDER)
-    words = words_of(framework.draw_classes(committed))
+    words = words_of(draw.draw_classes(committed))
     assert "2 Cardiomegaly" in words and "Cardiomegaly 11" in words
     assert words.count("not labelled in reports") == (
         committed["report"].isna().sum()
@@ -118,7 +115,7 @@ def test_the_alt_text_of_figure_2_is_true(committed):
 def test_bars_differ_without_colour(committed):
     import matplotlib.pyplot as plt
 
-    figure = framework.draw_classes(committed)
+    figure = draw.draw_classes(committed)
     first, second = figure.axes[1].containers
     hatches = first[0].get_hatch(), second[0].get_hatch()
     plt.close(figure)
@@ -134,14 +131,14 @@ def drawn(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMAXR_RUNS", str(tmp_path_factory.mktemp("none")))
         first, second = (tmp_path_factory.mktemp(n) for n in "ab")
-        lines = gallery.redraw(first)
+        lines = draw.redraw(first)
         table = pd.read_csv(FIGURES / "data" / "prevalence.csv")
         for name, figure, source in (
-            ("figure-1", framework.draw_framework(), "drawn phantoms"),
-            ("figure-2", framework.draw_classes(table),
+            ("figure-1", draw.draw_framework(), "drawn phantoms"),
+            ("figure-2", draw.draw_classes(table),
              "data/prevalence.csv"),
         ):
-            gallery.keep(figure, second / name, gallery.ALT[name], source)
+            draw.keep(figure, second / name, draw.ALT[name], source)
     return first, second, lines
 
 
@@ -163,11 +160,11 @@ def test_without_a_network_the_preview_stays_and_it_is_said(drawn):
 def test_every_committed_picture_is_one_of_these_small_and_described():
     stems = {p.relative_to(FIGURES).with_suffix("").as_posix()
              for p in FIGURES.rglob("*") if p.suffix in (".png", ".svg")}
-    assert stems == set(gallery.ALT)
+    assert stems == set(draw.ALT)
     for path in FIGURES.rglob("*.png"):
         with Image.open(path) as picture:
             alt = picture.info["Description"]
-        assert alt == gallery.ALT[
+        assert alt == draw.ALT[
             path.relative_to(FIGURES).with_suffix("").as_posix()]
         assert path.stat().st_size < 150_000, path.name
 
@@ -177,7 +174,7 @@ def test_the_preview_of_figure_3_says_that_it_is_a_phantom(tmp_path):
 
     backbones.save(backbones.build("densenet-small@random"), tmp_path / "b")
     plots.set_style()
-    figure = gallery.draw_phantom_heatmap(tmp_path / "b", size=96)
+    figure = draw.draw_phantom_heatmap(tmp_path / "b", size=96)
     assert figure.get_suptitle().startswith("PHANTOM, not an X-ray")
     assert len(figure.axes[2].patches) == 18
     assert "densenet-small@random" in " ".join(words_of(figure))
