@@ -203,9 +203,9 @@ def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
     known = labels(headings)
     stated = dict.fromkeys(CONDITIONS, 0)
     for finding in present(report) & {*CONDITION_FINDINGS}:
-        named = [c for c in CONDITIONS if FINDING_OF[c] == finding]
-        plain = finding if finding in named else named[0]
-        for condition in [c for c in named if known[c]] or [plain]:
+        names = [c for c in CONDITIONS if FINDING_OF[c] == finding]
+        plain = finding if finding in names else names[0]
+        for condition in [c for c in names if known[c]] or [plain]:
             stated[condition] = 1
     return stated
 

@@ -196,12 +196,12 @@ def _label_sentence(sentence: str) -> tuple[tuple[str, str], ...]:
     if ADVICE.search(sentence):
         return ()
     clauses = CLAUSE.split(f" {sentence} ")
-    found = [pair for clause in clauses for pair in _label_clause(clause)]
-    named = {finding for finding, state in found if state != "hint"}
+    pairs = [pair for clause in clauses for pair in _label_clause(clause)]
+    stated = {finding for finding, state in pairs if state != "hint"}
     return tuple(
         pair
-        for pair in found
-        if pair[1] != "hint" or not named.intersection(CAUSES)
+        for pair in pairs
+        if pair[1] != "hint" or not stated.intersection(CAUSES)
     )
 
 
