@@ -1,8 +1,8 @@
 """Every table and figure of the paper beside what the runs on disk give.
 
 Reads the registry (``figures/README.md``), the records of finished notebooks
-and their tables and figures; computes nothing anew but counts, and trains
-nothing. `reproduction` puts all of it on one page.
+and their tables and figures; computes nothing anew but counts, trains
+nothing, and puts all of it on one page.
 """
 
 from __future__ import annotations
@@ -10,13 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
 
-from ..course import artifacts, files, profiles, tables
+from ..course import artifacts, files, plots, profiles, tables
 from ..course.errors import CourseError
-from ..course.run import NOTEBOOKS, project_folder, read_record, runs_folder
+from ..course.run import (
+    NOTEBOOKS,
+    WARNING,
+    Run,
+    project_folder,
+    read_record,
+    runs_folder,
+)
 from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
 from ..vision.backbones import RELEASED
@@ -323,3 +332,68 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
                 "–" if pd.isna(value) else f"{value:{sign},.{digits}f}"
             )
     return shown
+
+
+# --- the page ---------------------------------------------------------------
+
+
+def _cells(text: str) -> list[list[str]]:
+    """The cells of a Markdown table of `tables.markdown`, header first."""
+    lines = [li for li in text.splitlines() if li.startswith("|")]
+    return [[c.strip().replace("\\|", "|")
+             for c in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
+            for line in lines if not line.startswith("| ---")]
+
+
+def _shown(output: Output, place: Path) -> dict[str, Any]:
+    """What the template shows of an output: a picture, a link or a table."""
+    shown: dict[str, Any] = {}
+    if output.path.suffix == ".png":
+        shown["picture"] = Markup(plots.as_html(output.path))
+    elif output.path.suffix == ".html":
+        shown["link"] = Path("..") / output.path.relative_to(place.parent)
+    else:
+        title, _, rest = output.path.read_text("utf-8").partition("\n")
+        shown = {"title": title.strip("*"), "rows": _cells(rest)}
+        shown["stamp"] = rest.rstrip().splitlines()[-1]
+    return shown
+
+
+def _items(found: list[Output], place: Path) -> Iterator[dict[str, Any]]:
+    """Each paper item with every run's version; a quoted table, which is the
+    same in all runs, once."""
+    for item in registry().to_dict("records"):
+        drawn = project_folder() / "figures" / (item["committed"] or "-")
+        drawn = drawn.with_suffix(".png")
+        picture = plots.as_html(drawn) if drawn.is_file() else ""
+        first: dict[str, str] = {}
+        versions = []
+        for output in (o for o in found if o.name == item["item"]):
+            shown = _shown(output, place)
+            body = str({k: v for k, v in shown.items() if k != "stamp"})
+            shown |= output._asdict() | {"images": images_of(output.run),
+                                         "same_as": first.get(body)}
+            first.setdefault(body, output.run)
+            versions.append(shown)
+        yield item | {"drawn": Markup(picture), "outputs": versions}
+
+
+def page(nb: Run, table: pd.DataFrame) -> str:
+    """The whole reproduction on one page: the run of `nb` in full, of other
+    runs the paper's items. `table` is of `compare`. No script, font or
+    address of another machine; figures embedded with alt text."""
+    runs = runs_on_disk()
+    others = [r for r in runs["run"] if r != nb.name and r[:5] != "smoke"]
+    found = [o for name in [nb.name, *others] for o in outputs(name)]
+    titles = list(registry()["item"])
+    rest = [o._asdict() | _shown(o, nb.folder) for o in found
+            if o.run == nb.name and o.name not in titles]
+    template = (DATA / "reproduction.html").read_text("utf-8")
+    return Environment(autoescape=True).from_string(template).render(
+        run=nb.name, stamp=nb.stamp, warning=WARNING, titles=titles,
+        marks=dict(zip(tables.VERDICTS, ("✓", "≠", "–", "○"))),
+        counts=table["verdict"].value_counts().to_dict(), rest=rest,
+        verdicts=_cells(tables.markdown(readable(table))),
+        runs=_cells(tables.markdown(runs)),
+        items=list(_items(found, nb.folder)),
+    )

@@ -14,7 +14,7 @@ import pytest
 
 from llamaxr_utils.course import pages, plots, run, tables
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.studies import rebuild, reproduction
+from llamaxr_utils.studies import rebuild
 
 ROOT = run.project_folder()
 #: All that the paper has.
@@ -257,7 +257,7 @@ def html(quiet):
     finish("real", numbers=summary())
     finish("phantom", extra=extra)
     nb = run.Run("11_rebuild_paper", "cpu", None)
-    return reproduction.page(nb, rebuild.compare())
+    return rebuild.page(nb, rebuild.compare())
 
 
 def test_the_page_stands_alone(html):
@@ -302,7 +302,7 @@ def test_a_file_changed_by_hand_is_said(quiet):
     path = nb.folder / "tables" / "table-1.md"
     path.write_text(path.read_text().replace("R2Gen", "R3Gen"))
     nb = run.Run("11_rebuild_paper", "cpu", None)
-    page = reproduction.page(nb, rebuild.compare())
+    page = rebuild.page(nb, rebuild.compare())
     assert "Changed since its notebook ran." in page
 
 
