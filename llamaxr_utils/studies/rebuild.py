@@ -51,9 +51,8 @@ COLUMNS = ["item", "quantity", "paper", "computed here", "difference",
 
 
 def lora_parameters(rank: int) -> int:
-    """Trainable parameters of LoRA on the seven linear layers of every
-    block of Llama 3.1 8B: rank x (inputs + outputs) each. Rank 16 gives the
-    paper's 41,943,040 (section 3.5)."""
+    """Trainable parameters of LoRA on the seven linear layers of a block of
+    Llama 3.1 8B: rank x (inputs + outputs) each."""
     return LAYERS * rank * sum(a + b for a, b in LINEAR.values())
 
 
@@ -61,29 +60,18 @@ def lora_parameters(rank: int) -> int:
 
 
 def registry(path: Path | None = None) -> pd.DataFrame:
-    """The table in ``figures/README.md``, one row a paper item.
-
-    Returns
-    -------
-    DataFrame
-        ``item`` (figure-1), ``title``, ``notebook`` (two digits), ``tag``
-        (paper:figure-1), ``file`` (inside a run folder), ``committed``
-        (inside figures/, or ""), ``status`` (words of `STATUSES`).
-
-    Raises
-    ------
-    CourseError
-        If the file is missing or has no such table.
-    """
+    """The table in ``figures/README.md``, one row a paper item: ``item``
+    (figure-1), ``title``, ``notebook`` (two digits), ``tag``, ``file`` (in a
+    run folder), ``committed`` (in figures/, or ""), ``status``."""
     path = path or project_folder() / "figures" / "README.md"
     text = path.read_text("utf-8") if path.is_file() else ""
     rows = []
     for line in text.splitlines():
         cells = [c.strip().strip("`") for c in line.strip("|").split("|")]
-        named = re.match(r"(Figure|Table) (\d+) \((.+)\)$", cells[0])
-        if named and len(cells) == 6:
-            item = f"{named[1].lower()}-{named[2]}"
-            rows.append((item, f"{named[1]} {named[2]}: {named[3]}",
+        match = re.match(r"(Figure|Table) (\d+) \((.+)\)$", cells[0])
+        if match and len(cells) == 6:
+            item = f"{match[1].lower()}-{match[2]}"
+            rows.append((item, f"{match[1]} {match[2]}: {match[3]}",
                          *cells[1:]))
     if not rows:
         raise CourseError(
@@ -126,15 +114,9 @@ def _command(name: str, first: str = "", last: str = "") -> str:
 
 
 def runs_on_disk() -> pd.DataFrame:
-    """The runs in ``runs/``, and those that the course could have.
-
-    Returns
-    -------
-    DataFrame
-        ``run``, ``images``, ``finished`` and ``missing`` (numbers of
-        notebooks 01 to 10), ``do`` (the command for what is missing), one
-        row a run folder; then a row for each profile that has none.
-    """
+    """A row a run folder, then one for each profile that has none: ``run``,
+    ``images``, ``finished`` and ``missing`` (numbers of notebooks 01 to 10),
+    ``do`` (the command for what is missing)."""
     home = runs_folder()
     there = sorted(p.name for p in home.glob("*") if images_of(p.name))
     rows = []
@@ -170,7 +152,7 @@ def outputs(name: str) -> Iterator[Output]:
 def _counted() -> Iterator[tuple]:
     """What can be counted or multiplied, whatever was run."""
     quoted = tables.published_results().set_index("system")
-    own, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
+    claim, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
     counts: list[tuple[str, str, int, int, str]] = [
         ("figure-1", "trainable parameters", TRAINABLE, lora_parameters(16),
          "Llama 3.1 8B, rank 16 on seven layers a block"),
@@ -182,7 +164,7 @@ def _counted() -> Iterator[tuple]:
         yield (item, what, paper, value, value - paper, word,
                "counted, exact", where)
     for metric, printed in (("ROUGE-L", 4.34), ("METEOR", 54.13)):
-        gain = 100 * (own[metric] / rest[metric].max() - 1)
+        gain = 100 * (claim[metric] / rest[metric].max() - 1)
         why = "right as a division, but of two protocols, llamaxr and r2gen"
         yield ("table-3", f"gain in {metric}, %", printed, gain, None,
                "not comparable", why, "the paper's rows")
@@ -190,10 +172,8 @@ def _counted() -> Iterator[tuple]:
 
 def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
     """A table of a run, None if it is missing, damaged or out of date.
-
     Inputs that were not brought along (an adapter left on Colab) are no
-    objection; inputs that are there must be the recorded ones.
-    """
+    objection; inputs that are there must be the recorded ones."""
     folder = runs_folder() / name
     record = artifacts.manifest(folder, artifact)
     path = artifacts.path_of(folder, artifact)
@@ -209,9 +189,9 @@ def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
 
 def _summaries(name: str) -> Iterator[pd.DataFrame]:
     """Numbers of systems that a run holds, in the columns of `SUMMARY`."""
-    own = _artifact(name, "summary")
-    if own is not None:
-        yield own
+    summary = _artifact(name, "summary")
+    if summary is not None:
+        yield summary
     for output in outputs(name):
         csv = output.path.with_suffix(".csv")
         if csv.is_file() and not output.changed:
@@ -290,20 +270,10 @@ def _shown_only(names: list[str], items: pd.DataFrame) -> Iterator[tuple]:
 
 
 def compare(paper_split: str = "unknown") -> pd.DataFrame:
-    """Each number of the paper beside ours, for every run on disk.
-
-    Parameters
-    ----------
-    paper_split : {"unknown", "r2gen", "random"}
-        What the paper's split is taken to be; it published none.
-
-    Returns
-    -------
-    DataFrame
-        `COLUMNS`, by item: ``verdict`` is one of `tables.VERDICTS`.
-        The paper's own run always has its lines, "not run" without it;
-        the tests' run (smoke) has some only where there is no other.
-    """
+    """Each number of the paper beside ours, for every run on disk: `COLUMNS`,
+    by item. `paper_split` ("unknown", "r2gen", "random") is what the paper's
+    is taken to be; it published none. The paper's own run always has its
+    lines; the tests' run (smoke) only where there is no other."""
     items, runs = registry(), runs_on_disk()
     rows = list(_counted())
     names = list(runs.loc[runs["finished"] != "", "run"])
