@@ -3,8 +3,7 @@
 For Linux, macOS on ARM and Windows with Python 3.11 to 3.13: pip is asked,
 without installing, for every pinned package's file for that platform; then
 the packages' own requirements are followed from those of `pyproject.toml`,
-with the markers of that platform, and compared with the pins. Only metadata
-is read; "resolved" is not "run".
+with its markers, and compared with the pins. "Resolved" is not "run".
 
     python tests/bench/log_resolution.py [win_amd64-3.13 ...]
 """
@@ -79,14 +78,6 @@ def ask(wanted: list[str], tags: list[str], python: str) -> dict[str, dict]:
     return found
 
 
-def roots() -> list[str]:
-    """What ``pip install -e '.[course,dev]'`` asks for."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    project = settings["project"]
-    extras = project["optional-dependencies"]
-    return [*project["dependencies"], *extras["course"], *extras["dev"]]
-
-
 def resolve(platform: str, python: str) -> dict[str, list[str]]:
     """What was found: ``resolved``, ``no wheel``, ``not pinned``,
     ``conflict``."""
@@ -96,14 +87,15 @@ def resolve(platform: str, python: str) -> dict[str, list[str]]:
                "python_full_version": python, "implementation_name": "cpython",
                "platform_python_implementation": "CPython"}
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    pins = {
-        canonicalize_name(name): version
-        for name, version in (
-            li.split("==") for li in lines if li and li[0] != "#"
-        )
-    }
+    listed = [li.split("==") for li in lines if li and li[0] != "#"]
+    pins = {canonicalize_name(name): version for name, version in listed}
     known = ask([f"{n}=={v}" for n, v in pins.items()], tags, python)
-    queue = [Requirement(name) for name in roots()]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = settings["project"]
+    queue = [Requirement(name) for name in project["dependencies"]]
+    for extra in ("course", "dev"):
+        more = project["optional-dependencies"][extra]
+        queue += [Requirement(name) for name in more]
     seen: set[tuple[str, str]] = set()
     free: dict[str, list[str]] = {}  # not pinned: all that is asked of it
     out: dict[str, list[str]] = {
