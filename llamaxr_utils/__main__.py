@@ -106,25 +106,16 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .evaluation.fhir import write_fhir
     from .studies.draftpage import as_text, write_page
     from .studies.report import write_draft
 
     paths = {"frontal": options.frontal, "lateral": options.lateral}
     draft = write_draft(paths, options.profile, options.images)
-    if options.text or not (options.html or options.fhir):
+    if options.text or not options.html:
         print(as_text(draft))
     if options.html:
         write_page(draft, options.html)
         print(f"{options.html} is written.")
-    if options.fhir:
-        write_fhir(
-            options.fhir,
-            draft.report,
-            views=list(draft.pictures),
-            source=draft.facts,
-        )
-        print(f"{options.fhir} is written.")
     return 0
 
 
@@ -203,7 +194,6 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_argument("--profile", default="cpu")
     report.add_argument("--images", help="phantom or real: which run writes")
     report.add_argument("--html", metavar="FILE", help="a page with heatmaps")
-    report.add_argument("--fhir", metavar="FILE", help="FHIR R5, as JSON")
     report.add_argument(
         "--text", action="store_true", help="print it (the default alone)"
     )

@@ -1,10 +1,8 @@
-"""Forms of others: ReXrank's JSON, MIMIC-CXR-JPG's folders, FHIR R5."""
+"""Forms of others: ReXrank's JSON and MIMIC-CXR-JPG's folders."""
 
 from __future__ import annotations
 
-import base64
 import json
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -13,9 +11,8 @@ from PIL import Image
 
 from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.course.run import WARNING
 from llamaxr_utils.datasets import images, mesh, mimic
-from llamaxr_utils.evaluation import exchange, fhir
+from llamaxr_utils.evaluation import exchange
 
 # --- ReXrank ----------------------------------------------------------------
 
@@ -219,60 +216,3 @@ def test_mimic_says_what_is_missing(mimic_copy, tmp_path):
     (mimic_copy / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
     with pytest.raises(CourseError, match="metadata.csv.gz was not found"):
         mimic.load_mimic(mimic_copy)
-
-
-# --- template sections and FHIR ---------------------------------------------
-
-
-def test_every_sentence_stands_in_one_section():
-    text = (
-        "The heart is enlarged. The lungs are clear. No pleural effusion or "
-        "pneumothorax. A port is seen with its tip in the SVC. There may be "
-        "a rib fracture. a 1.2 cm nodule is seen. Comparison: none."
-    )
-    found = fhir.sections(text)
-    assert list(found) == list(fhir.SECTIONS)
-    assert found == {
-        "lungs": ["The lungs are clear.", "a 1.2 cm nodule is seen."],
-        "pleura": ["No pleural effusion or pneumothorax."],
-        "heart and mediastinum": ["The heart is enlarged."],
-        "bones": ["There may be a rib fracture."],
-        "devices": ["A port is seen with its tip in the SVC."],
-        "other": ["Comparison: none."],
-    }
-    assert sum(map(len, found.values())) == len(fhir.sentences(text))
-
-
-def test_the_fhir_report_is_preliminary_and_of_nobody():
-    resource = pytest.importorskip("fhir.resources.diagnosticreport")
-    text = "There is a pleural effusion & <b>. There may be edema."
-    when = datetime(2026, 1, 2, tzinfo=UTC)
-    made = fhir.diagnostic_report(text, source={"run": "cpu"}, issued=when)
-    valid = resource.DiagnosticReport.model_validate(made)
-    assert valid.status == "preliminary"
-    assert valid.subject is None and valid.performer is None
-    assert made["conclusion"] == text
-    assert made["code"]["coding"][0]["code"] == "36643-5"
-    assert [c["text"] for c in made["conclusionCode"]] == [
-        "Edema (uncertain)", "Pleural Effusion"]
-    form = base64.b64decode(made["presentedForm"][0]["data"]).decode()
-    assert form == fhir.sectioned_text(text)
-    assert made["note"][0]["text"] == WARNING
-    assert "<b>" not in made["text"]["div"]
-    assert "AIAST" in str(made["meta"])
-
-
-def test_a_normal_report_says_so_and_one_view_has_another_loinc():
-    pytest.importorskip("fhir.resources")
-    made = fhir.diagnostic_report("The lungs are clear.", views=["frontal"])
-    assert [c["text"] for c in made["conclusionCode"]] == ["No Finding"]
-    assert made["code"]["coding"][0]["code"] == "36554-4"
-    with pytest.raises(CourseError, match="no report"):
-        fhir.diagnostic_report("  ")
-
-
-def test_without_the_library_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(
-        __import__("sys").modules, "fhir.resources.diagnosticreport", None)
-    with pytest.raises(CourseError, match="fhir"):
-        fhir.diagnostic_report("The lungs are clear.")

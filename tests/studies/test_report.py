@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 
@@ -222,15 +221,13 @@ def place(small_run, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command_writes_text_page_and_fhir(place, capsys, monkeypatch):
-    pytest.importorskip("fhir.resources")
+def test_the_command_writes_text_and_page(place, capsys, monkeypatch):
     row = {"generated": "The heart is enlarged.", "finished": True}
     monkeypatch.setattr(generate, "generate_reports",
                         lambda *a, **k: pd.DataFrame([row]))
     files = [str(place / "frontal.png"), str(place / "lateral.png")]
-    outputs = [str(place / "out.html"), str(place / "out.json")]
     code = main(["report", *files, "--profile", "smoke", "--text",
-                 "--html", outputs[0], "--fhir", outputs[1]])
+                 "--html", str(place / "out.html")])
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "random network" in said.out and "trained on phantoms" in said.out
@@ -239,10 +236,8 @@ def test_the_command_writes_text_page_and_fhir(place, capsys, monkeypatch):
     assert "Loading weights" not in said.err
     page = (place / "out.html").read_text()
     assert page.count('<img alt="') == 4
-    made = json.loads((place / "out.json").read_text())
-    assert made["conclusion"] == "The heart is enlarged."
-    assert made["conclusion"] in said.out and made["conclusion"] in page
-    assert "random-llama" in made["note"][1]["text"]
+    for shown in (said.out, page):
+        assert "The heart is enlarged." in shown and "random-llama" in shown
 
 
 def test_one_view_is_enough_and_the_other_is_missed(place):
