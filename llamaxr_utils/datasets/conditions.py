@@ -1,8 +1,8 @@
 """The 18 conditions: their names, the paper's order, torchxrayvision's order.
 
-Scores travel by condition *name* through the whole kit. Position is used in
-one place only, the text of the paper's prompt, and there the order is asked
-for by its own name. This module is the only one that knows both orders.
+Scores travel by condition *name* through the whole kit; position counts only
+in the text of the paper's prompt. Also here: what the report labeller calls
+each condition, and the rule that cuts its score in two.
 """
 
 from __future__ import annotations
@@ -11,53 +11,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..course.errors import CourseError
-
 #: The paper's order (section 3.1, also the order that Figure 4's text
 #: promises): alphabetical.
 CONDITIONS: tuple[str, ...] = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Effusion",
-    "Emphysema",
-    "Enlarged Cardiomediastinum",
-    "Fibrosis",
-    "Fracture",
-    "Hernia",
-    "Infiltration",
-    "Lung Lesion",
-    "Lung Opacity",
-    "Mass",
-    "Nodule",
-    "Pleural Thickening",
-    "Pneumonia",
-    "Pneumothorax",
-)
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion",
+    "Emphysema", "Enlarged Cardiomediastinum", "Fibrosis", "Fracture",
+    "Hernia", "Infiltration", "Lung Lesion", "Lung Opacity", "Mass", "Nodule",
+    "Pleural Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
 
 #: The order in which torchxrayvision's DenseNet returns its 18 outputs
 #: (``torchxrayvision.datasets.default_pathologies``).
 NATIVE_ORDER: tuple[str, ...] = (
-    "Atelectasis",
-    "Consolidation",
-    "Infiltration",
-    "Pneumothorax",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Effusion",
-    "Pneumonia",
-    "Pleural Thickening",
-    "Cardiomegaly",
-    "Nodule",
-    "Mass",
-    "Hernia",
-    "Lung Lesion",
-    "Fracture",
-    "Lung Opacity",
-    "Enlarged Cardiomediastinum",
-)
+    "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema",
+    "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural Thickening",
+    "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture",
+    "Lung Opacity", "Enlarged Cardiomediastinum",
+)  # fmt: skip
 
 #: Condition -> what the report labeller (`evaluation.findings`) calls it.
 FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
@@ -92,34 +62,24 @@ def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
     values : sequence of float, length 18
     names : sequence of str, length 18
         The network's own ``pathologies``, in its own order; "" for an
-        output that belongs to no condition (torchxrayvision's networks for
-        single collections have such).
+        output that belongs to no condition.
 
     Returns
     -------
     dict
         Condition -> value, in the order of `CONDITIONS`; NaN for one that
         the network does not know.
-
-    Raises
-    ------
-    CourseError
-        If the names are not the 18 conditions, each at most once.
     """
     plain = [plain_name(name) for name in names]
-    named = {name: value for name, value in zip(plain, values) if name}
-    lengths = {len(values), len(plain), len(named) + plain.count("")}
-    foreign = set(named) - set(CONDITIONS)
-    if lengths != {len(CONDITIONS)} or foreign or not named:
-        raise CourseError(
-            f"{len(values)} scores came with {len(plain)} names that are not "
-            "the 18 conditions.",
-            f"Unknown: {sorted(foreign)}; missing: "
-            f"{sorted(set(CONDITIONS) - set(plain))}.",
-            "Set `model.pathologies` to the 18 names in the order of the "
-            "network's outputs (conditions.NATIVE_ORDER for torchxrayvision).",
+    scores = {name: value for name, value in zip(plain, values) if name}
+    lengths = {len(values), len(plain), len(scores) + plain.count("")}
+    known = scores and set(scores) <= set(CONDITIONS)
+    if lengths != {len(CONDITIONS)} or not known:
+        raise ValueError(
+            f"{len(values)} scores came with names that are not the 18 "
+            f"conditions; set `model.pathologies` to them: {plain}"
         )
-    return {name: float(named.get(name, np.nan)) for name in CONDITIONS}
+    return {name: float(scores.get(name, np.nan)) for name in CONDITIONS}
 
 
 def as_vector(
@@ -127,3 +87,33 @@ def as_vector(
 ) -> np.ndarray:
     """Scores by name -> array of shape (18,), float64, in the order asked."""
     return np.array([scores[name] for name in order], dtype=float)
+
+
+def best_f_beta(
+    score: np.ndarray, truth: np.ndarray, beta: float = 1.0
+) -> tuple[float, float] | None:
+    """The rule ``score >= threshold`` of best F-beta.
+
+    Parameters
+    ----------
+    score : ndarray of float, shape (n,)
+    truth : ndarray of 0 and 1, shape (n,)
+    beta : float
+        Recall counts beta times as much as precision (van Rijsbergen,
+        Information Retrieval, 1979, chapter 7).
+
+    Returns
+    -------
+    (float, float) or None
+        Threshold and F-beta, in [0, 1]; None when nothing is positive.
+    """
+    if not truth.any():
+        return None
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(truth[order])
+    positives, square = np.arange(1, len(order) + 1), beta**2
+    f_beta = (1 + square) * hits / (positives + square * truth.sum())
+    # A threshold can only stand where the score changes.
+    last = np.append(np.diff(score[order]) != 0, True)
+    best = int(np.argmax(np.where(last, f_beta, -1.0)))
+    return float(score[order][best]), float(f_beta[best])

@@ -3,30 +3,34 @@
 A chest of ellipsoids and points (bones, vessels) is changed by the findings
 and looked through by Beer-Lambert's law, so both views show one patient and
 every lesion's place is known. Teaching pictures: no evidence about X-rays.
+
+Space: x to the patient's left, y to the back, z down; a picture shows -1 to
+1. A side is the sign of x: -1 the patient's right lung, 1 the left.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from copy import copy
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace as Chest
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.interpolate import make_interp_spline
+from scipy.ndimage import gaussian_filter
 
-from ..course.errors import CourseError
-from . import chest as body
-from . import devices, mesh, rays
-from .chest import Chest, anatomy, attenuation, lung_of, place, rib, spine
+from ..course.files import disk_errors
+from . import mesh
 from .conditions import VIEWS
-from .rays import Camera, Solid, expose, random_stream
 
-# A side is the sign of x: -1 the patient's right lung, 1 the left.
+Point = Sequence[float] | np.ndarray
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
 # Larger than life: a network that reads 64 pixels has to see them.
 SEVERITY = {"mild": 0.9, "": 1.2, "moderate": 1.4, "severe": 1.8}
@@ -48,6 +52,371 @@ LINES = {
     "Infiltration": (6, 0.14, 0.004, 1.0, 0.12),
     "Interstitial": (40, 0.12, 0.004, 1.2, 0.2),
 }
+#: Place in the lung: 0 the apex, 1 the diaphragm.
+HEIGHT = {"apex": 0.1, "upper": 0.3, "hilum": 0.5, "middle": 0.55}
+HEIGHT |= {"lower": 0.78, "base": 0.9}
+#: A wire's attenuation per unit of length, and that of a wider tube.
+WIRE, TUBE = 0.011, 0.009
+
+
+def random_stream(*words: str) -> np.random.Generator:
+    """A stream for each purpose, so that labels cannot shift anatomy."""
+    digest = hashlib.sha256("/".join(words).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+# --- solids, a camera that looks through them, and its film -----------------
+
+
+class Solid(NamedTuple):
+    """|x/a|^p + |y/b|^p + |z/c|^p <= 1, its centre leaning along z."""
+
+    center: Point
+    radii: Point
+    lean: tuple[float, float] = (0.0, 0.0)  # shift in x, y per unit of z
+    power: int = 2
+    column: bool = False  # below its centre it goes on as a cylinder
+
+    def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Solid:
+        radii, center = np.array(self.radii), np.array(self.center)
+        return self._replace(center=center + shift, radii=radii * factor)
+
+
+Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
+
+
+class Camera:
+    """One view of space: which axis is across, where each pixel lies."""
+
+    def __init__(self, study_id: str, view: str, size: int):
+        if size < 16:
+            raise ValueError(f"a phantom has 16 pixels or more, not {size}")
+        rng = random_stream(study_id, "pose", view)
+        self.size, self.i = size, VIEWS.index(view)
+        zoom = rng.normal(1.1 + 0.06 * self.i, 0.04)
+        self.twist, self.roll = rng.normal(0, 0.04), rng.normal(0, 0.025)
+        shift = rng.normal(0, 0.035, 2)
+        edges = (np.linspace(-1, 1, size + 1)[:, None] - shift) / zoom
+        self.edges = edges.T  # of the pixels: rows, columns
+        grid = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
+        self.z, self.a = grid[:, :1], grid[:, 1][None]
+        self.a = self.a - np.float32(self.roll) * self.z
+
+    def interval(self, solid: Solid) -> Interval:
+        """Depths at which the rays enter and leave a solid."""
+        i, j, p = self.i, 1 - self.i, solid.power
+        dz = self.z - np.float32(solid.center[2])
+        center = solid.center[i] + self.twist * solid.center[j]
+        da = self.a - np.float32(center + solid.lean[i] * dz)
+        middle = np.float32(solid.center[j] + solid.lean[j] * dz)
+        dz = np.minimum(dz, 0) if solid.column else dz
+        rest = 1 - np.abs(da / np.float32(solid.radii[i])) ** p
+        rest = rest - np.abs(dz / np.float32(solid.radii[2])) ** p
+        half = np.maximum(rest, 0) ** (1 / p) * np.float32(solid.radii[j])
+        return middle - half, middle + half
+
+    def strip(self, z: float, reach: float) -> tuple[slice, Camera]:
+        """The picture's rows around a height, and a camera for them."""
+        part = copy(self)
+        rows = slice(*np.searchsorted(self.z[:, 0], (z - reach, z + reach)))
+        part.z, part.a = self.z[rows], self.a[rows]
+        return rows, part
+
+    def length(self, *parts: Solid | Interval) -> np.ndarray:
+        """Way of each ray through what the parts have in common."""
+        ways = [self.interval(p) if isinstance(p, Solid) else p for p in parts]
+        low, high = ways[0]
+        for start, end in ways[1:]:
+            low, high = np.maximum(low, start), np.minimum(high, end)
+        return np.maximum(high - low, 0)
+
+    def splat(self, clouds: list, blur: float) -> np.ndarray:
+        """Clouds of points, each with its mass -> attenuation, blurred."""
+        n, counts = self.size, [len(points) for points, _ in clouds]
+        points = np.concatenate([points for points, _ in clouds])
+        each = [mass / len(points) for points, mass in clouds]
+        across = points[:, self.i] + self.twist * points[:, 1 - self.i]
+        across = across + self.roll * points[:, 2]
+        low, step = self.edges[:, :1], np.diff(self.edges[:, :2])
+        row, col = (np.stack([points[:, 2], across]) - low) / step
+        keep = (row >= 0) & (row < n) & (col >= 0) & (col < n)
+        where = row[keep].astype(int) * n + col[keep].astype(int)
+        mass = np.repeat(each, counts)[keep]
+        image = np.bincount(where, mass, n * n).reshape(n, n)
+        return gaussian_filter(np.float32(image * n**2 / 4), blur * n / 2)
+
+
+def _expose(path: np.ndarray, thick: float, view: str, rng) -> np.ndarray:
+    """Attenuation -> film, (size, size), 0 black to 1 white.
+
+    Beer-Lambert, then scattered light, then the noise of few photons. The
+    exposure is set by the patient's thickness, never by a finding.
+    """
+    light = np.exp(-rng.normal(1.4, 0.07) * path / thick)
+    light = light + 0.035 + 0.05 * gaussian_filter(light, len(path) / 12)
+    light += 0.012 * np.sqrt(light) * rng.normal(size=light.shape)
+    # A film's curve: flat where it is black, flat where it is white.
+    dark = -np.log(np.maximum(light, 1e-3)) / rng.normal(1, 0.04)
+    middle = 1.3 if view == "frontal" else 1.65
+    film = 1.06 / (1 + np.exp((middle - dark) / 0.5)) - 0.06
+    film = np.clip(film, 0, 1) ** rng.normal(1, 0.06)
+    # The radiographer's: shutters at the rim and a lead L, whatever is found.
+    n = len(film)
+    low = np.round(n * rng.uniform(-0.05, 0.03, (2, 2))).clip(0).astype(int)
+    high = n - low[1]
+    film[: low[0, 0]] = film[high[0] :] = 0
+    film[:, : low[0, 1]] = film[:, high[1] :] = 0
+    row, col = (n * rng.uniform((0.05, 0.87), (0.2, 0.94))).astype(int)
+    if rng.random() < 0.6:
+        thin, tall = max(n // 80, 1), max(n // 20, 3)
+        film[row : row + tall, col : col + thin] = 1
+        film[row + tall - thin : row + tall, col : col + tall * 2 // 3] = 1
+    return film
+
+
+# --- a patient --------------------------------------------------------------
+
+
+def anatomy(study_id: str) -> Chest:
+    """A healthy patient: numbers of the shape, and room for findings."""
+    rng = random_stream(study_id, "anatomy")
+    names = "wide deep heart aorta media vessels bone".split()
+    shape = rng.normal(1, (0.05, 0.08, 0.06, 0.1, 0.08, 0.12, 0.1))
+    chest = Chest(**dict(zip(names, shape)), flat=1.0, barrel=1.0)
+    chest.breast = rng.uniform(0.4, 1.2) if rng.random() < 0.5 else 0.1
+    chest.fat, chest.hunch = rng.gamma(4, 0.013), rng.uniform(0.1, 0.3)
+    chest.curve, chest.tilt = rng.normal(0, 0.015), rng.normal(0.06, 0.03)
+    chest.slope, chest.meal = rng.normal(0.21, 0.03), rng.gamma(3, 0.3)
+    top, chest.air = rng.normal(0.42, 0.06), rng.normal(0.76, 0.02)
+    chest.dome = {-1: top, 1: top + rng.normal(0.05, 0.02)}
+    chest.left = {-1: [], 1: []}  # bounds of the lung that is left
+    chest.free = {-1: [], 1: []}  # the same, with air around it
+    chest.broken = {}  # (side, rib) -> turn at the break, step
+    chest.bulky, chest.solids, chest.patches = [], [], []
+    chest.lines, chest.bits = [], []  # clouds in the lung, and anywhere
+    return chest
+
+
+def lung_of(chest: Chest, side: int) -> Solid:
+    center = (side * 0.35 * chest.wide, 0.02, 0.28)
+    radii = (0.325 * chest.wide, 0.47 * chest.deep * chest.barrel, 1.02)
+    return Solid(center, radii, (side * 0.13, chest.tilt))
+
+
+def dome_of(chest: Chest, side: int) -> Solid:
+    """The diaphragm and all below it, on one side."""
+    high = 0.5 * chest.flat
+    center = (side * 0.33 * chest.wide, -0.08, chest.dome[side] + high)
+    radii = (0.43 * chest.wide, 0.62 * chest.deep, high)
+    return Solid(center, radii, column=True)
+
+
+def level(chest: Chest, side: int, z) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half-widths (x, y) of a lung at a height, or at many."""
+    lung = lung_of(chest, side)
+    z = np.asarray(z)[..., None] - lung.center[2]
+    part = np.sqrt(np.maximum(1 - (z / lung.radii[2]) ** 2, 0.02))
+    return lung.center[:2] + z * lung.lean, part * lung.radii[:2]
+
+
+def place(chest: Chest, side: int, zone: str, rng) -> np.ndarray:
+    """A point in a zone of a lung: x, y, z."""
+    t = HEIGHT.get(zone, rng.uniform(0.2, 0.9)) + rng.normal(0, 0.04)
+    z = -0.72 + min(t, 1) * (chest.dome[side] + 0.72)
+    u = rng.uniform((-0.1, -0.5), 0.6) * (side, 1)
+    u[0] = -0.4 * side if zone == "hilum" else u[0]
+    center, half = level(chest, side, z)
+    return np.array([*(center + u * half), z])
+
+
+def rib(chest: Chest, side: int, number: int, turn) -> np.ndarray:
+    """Points on a rib; turn: 0 at the spine, 1.57 outermost."""
+    z = -0.8 + 0.122 * number
+    center, half = level(chest, side, max(z + 0.1, -0.66))
+    x = (center[0] + side * (half[0] + 0.03)) * np.sin(turn)
+    y = center[1] + (half[1] + 0.06) * np.cos(turn)
+    low = z + chest.slope * (1 - np.cos(turn)) - 0.05 * np.sin(turn)
+    broken, step = chest.broken.get((side, number), (9, 0))
+    return np.stack([x, y, low + step * (turn > broken)], -1)
+
+
+def spine(chest: Chest, z) -> np.ndarray:
+    """Centre of the vertebral column at a height, or at many."""
+    x = chest.curve * np.sin(3.2 * np.asarray(z) + 0.4)
+    y = 0.44 * chest.deep - chest.hunch * (np.asarray(z) + 0.05) ** 2
+    return np.stack([x, y, z], -1)
+
+
+def _bands(lines: list, width: float, mass: float) -> tuple:
+    """Lines of points, widened along z; dense at both rims, like bone."""
+    rims = width * np.sin(np.linspace(-1.57, 1.57, 7))
+    points = np.concatenate(lines)[:, None] + rims[:, None] * [0, 0, 1]
+    return points.reshape(-1, 3), mass * len(lines)
+
+
+def bones(chest: Chest) -> list:
+    """Ribs, clavicles, scapulae, sternum: clouds of points with a mass."""
+    b, t = chest.bone, np.linspace(0, 1, 120)
+    lines: tuple[list, ...] = [], [], [], []
+    upper, lower, plates, collar = lines
+    for side in (-1, 1):
+        for number in range(12):
+            end = 2.1 if number < 9 else 1.2
+            way = rib(chest, side, number, 0.25 + t * end)
+            (upper if number < 1 else lower).append(way)
+        s = np.stack([side * (0.05 + 0.66 * t), -0.33 + 0.4 * t, 0 * t], -1)
+        s[:, 2] = -0.5 - 0.13 * t + 0.035 * np.sin(6.3 * t)
+        collar.append(s)
+        # A scapula: a plate between three corners, its outer rim, its spine.
+        a, g, i = np.array(
+            [[0.46, 0.42, -0.52], [0.82, 0.25, -0.5], [0.62, 0.48, -0.02]]
+        ) * (side, chest.deep, 1)
+        u, v = np.divmod(np.arange(900), 30)
+        u, v = 0.2 + 0.8 * (u[:, None] / 29) ** 0.6, v[:, None] / 29
+        plates.append(g + u * (a + v * (i - a) - g))
+        bow = 0.05 * np.sin(3.14 * t[::2, None]) * (side, 0, 0)
+        plates.append(i + 0.9 * t[::2, None] * (g - i) - bow)
+    z = np.linspace(-0.35, 0.25, 700)
+    center, half = level(chest, 1, z)
+    y = center[:, 1] - half[:, 1] - 0.05
+    front = np.stack([0.06 * np.sin(299 * z), y, z], -1)
+    return [
+        _bands(upper, 0.022, 0.0016 * b),
+        _bands(lower, 0.027, 0.0036 * b),
+        _bands(collar, 0.03, 0.0065 * b),
+        (np.concatenate(plates), 0.026 * b),
+        (front, 0.006 * b),
+    ]
+
+
+def vessels(study_id: str, chest: Chest) -> list:
+    """Branches from each hilum into its lung: clouds of points."""
+    rng = random_stream(study_id, "vessels")
+    t = np.linspace(0, 1, 40) ** 1.5  # denser, so brighter, at the root
+    clouds = []
+    for side in (-1, 1):
+        z = rng.uniform(-0.6, chest.dome[side] - 0.05, 14)
+        center, half = level(chest, side, z)
+        u = rng.uniform((-0.3, -0.7), (0.85, 0.7), (14, 2)) * (side, 1)
+        end = np.concatenate([center + u * half, z[:, None]], 1)
+        root = np.array([side * 0.16, 0.05, -0.02 - 0.03 * side])
+        root = root + rng.normal(0, (0.02, 0.03, 0.04), (14, 3))
+        mass = 0.00055 * chest.vessels * 14
+        for forks in (3, 2, 0):
+            bend = rng.normal(0, 0.05, (len(end), 1, 3))
+            bend = bend * (4 * t * (1 - t))[:, None]
+            way = root[:, None] + t[:, None] * (end - root)[:, None] + bend
+            clouds.append((way.reshape(-1, 3), mass))
+            long = np.repeat(end - root, forks, 0)
+            at = rng.integers(12, 34, len(long))
+            root = np.repeat(way, forks, 0)[np.arange(len(long)), at]
+            turn = rng.normal(0, 0.11, (len(long), 3))
+            end, mass = root + 0.42 * long + turn, 0.9 * mass
+    return clouds
+
+
+def organs_of(chest: Chest) -> list[Solid]:
+    """What pushes lung away: heart, vessels, mediastinum."""
+    h, m, k = chest.heart, chest.media, chest.aorta
+    return [
+        Solid((0.1, -0.15, 0.23), (0.26 * h, 0.36 * h, 0.29 * h), (0.4, 0.1)),
+        Solid((-0.06, -0.12, 0.2), (0.17 * h, 0.28, 0.3)),
+        Solid((0, 0.05, -1), (0.08 * m, 0.5, 1), column=True),
+        Solid((-0.05, -0.05, -0.3), (0.12 * m, 0.22, 0.5), (-0.06, 0)),
+        Solid((0.07, 0, -0.5), (0.08 * m, 0.22, 0.4), (-0.08, 0)),
+        Solid((0.11 * k, 0.04, -0.3), (0.1 * k, 0.25, 0.12 * k)),
+        Solid((0.11, -0.05, -0.08), (0.12, 0.2, 0.13)),
+        Solid((0.11 * k, 0.3, -0.2), (0.06 * k, 0.06, 0.12), column=True),
+        *chest.bulky,
+    ]
+
+
+def soft_tissue(chest: Chest, camera: Camera) -> np.ndarray:
+    """The way of the rays through the body, as if there were no lungs."""
+    size, fat, b = camera.length, chest.fat, chest.breast**0.5
+    wide, deep = chest.wide, chest.deep
+    torso = (0.8 * wide + fat, 0.56 * deep + fat, 1.6 + 0.3 * camera.i)
+    trunk = Solid((0, 0.03, 0.9), torso, (0, chest.tilt), power=4)
+    parts = [Solid((0, 0.1, -0.7), (0.24, 0.24, 1), column=True)]
+    # Arms hang in the frontal view and are raised in the lateral one.
+    if camera.i:
+        lean, radii = (0, chest.tilt + 0.1), (0.92, 0.5 * deep, 0.52)
+        parts.append(Solid((0, -0.12, -0.95), radii, lean, power=4))
+    else:
+        parts.append(Solid((0, 0.08, -0.42), (1.3, 0.46, 0.42)))
+        parts.append(Solid((0, 0.1, -0.72), (0.66, 0.34, 0.42)))
+        arm, radii = (0.93, 0.1, -0.4), (0.2, 0.22, 0.26)
+        for way in (-1, 1):
+            at = np.multiply(arm, (way, 1, 1))
+            parts.append(Solid(at, radii, (0.12 * way, 0), column=True))
+    path = np.max([size(part) for part in (trunk, *parts)], 0)
+    for side in (-1, 1):
+        center = (0.4 * side, -0.38 * deep - fat, 0.3)
+        breast = Solid(center, (0.28 * b, 0.32 * b**1.4, 0.27 * b), (0, -0.2))
+        path += size(breast) - size(breast, trunk)
+    return path
+
+
+def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
+    """What the rays lose on their way: (size, size), 0 in air."""
+    size = camera.length
+    path = soft_tissue(chest, camera)
+    whole, full, haze = np.zeros((3, *path.shape), np.float32)
+    organs = [camera.interval(solid) for solid in organs_of(chest)]
+    for side in (-1, 1):
+        lung = camera.interval(lung_of(chest, side))
+        pushers = [*organs, camera.interval(dome_of(chest, side))]
+        left = [camera.interval(solid) for solid in chest.left[side]]
+        free = [camera.interval(solid) for solid in chest.free[side]]
+
+        def air(
+            *bounds, lung=lung, left=left, pushers=pushers
+        ) -> np.ndarray:
+            lost = [size(lung, *left, *bounds, other) for other in pushers]
+            return np.maximum(size(lung, *left, *bounds) - sum(lost), 0)
+
+        aerated = tissue = air()
+        if free:
+            # Around a collapsed lung: air without vessels, then its edge.
+            tissue = air(*free)
+            edge = tissue - air(*(s.moved(0.98) for s in chest.free[side]))
+            path += 1.6 * edge - 0.3 * (aerated - tissue)
+        path -= chest.air * aerated
+        whole, full = whole + size(lung), full + tissue
+        for solid, mu, where in chest.patches:
+            if where == side:
+                haze += mu * size(solid, lung, *left)
+        at = (0.17 * side, 0.03, -0.01 - 0.03 * side)
+        root = size(Solid(at, (0.06, 0.08, 0.1)), lung)
+        path += 0.45 * chest.vessels * root
+    for solid, mu, side in chest.solids:
+        path += mu * size(solid, *([lung_of(chest, side)] if side else []))
+    m = chest.meal
+    gas = Solid((0.3, -0.05, chest.dome[1] + 0.14), (0.1 * m, 0.12, 0.05 * m))
+    path -= 0.8 * size(gas)
+    noise = random_stream(study_id, "cloud").normal(size=haze.shape)
+    cloud = gaussian_filter(noise, 0.03 * camera.size)
+    haze = gaussian_filter(haze, 0.015 * camera.size)
+    haze *= np.maximum(1 + 0.35 * cloud / cloud.std(), 0)
+    # Filled lung is no denser than an organ.
+    path += 1.2 * full * np.tanh(haze / np.maximum(1.2 * full, 0.1))
+    # Vessels show only against air.
+    lines = camera.splat(vessels(study_id, chest) + chest.lines, 0.008)
+    path += lines * np.clip(1.3 * full / np.maximum(whole, 0.05), 0, 1)
+    path += camera.splat(bones(chest), 0.009)
+    if chest.bits:
+        path += camera.splat(chest.bits, 0.004)
+    for z in np.arange(-1, 1, 0.125):
+        rows, near = camera.strip(z, 0.065)  # the rest would be zeros
+        bone = Solid(spine(chest, z), (0.075, 0.085, 0.056), power=4)
+        thorn = Solid(spine(chest, z) + (0, 0.12, 0), (0.03, 0.06, 0.04))
+        path[rows] += 0.6 * chest.bone * near.length(bone)
+        path[rows] += 0.3 * chest.bone * near.length(thorn)
+    path -= 1.2 * size(Solid((0, 0.08, -0.75), (0.04, 0.045, 0.55)))
+    return np.maximum(path, 0)
+
+
+# --- findings of the 18 conditions ------------------------------------------
 
 
 def _reshape(chest: Chest, word: str, name: str, sides, s: float) -> None:
@@ -146,6 +515,199 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         chest.lines.append((line, mu * long * s**0.5))
 
 
+# --- findings that none of the 18 conditions covers -------------------------
+
+
+def _wire(chest: Chest, *way: Point, mass: float = WIRE) -> None:
+    """A smooth line through a few points."""
+    points = np.array(way, float)
+    u = np.linspace(0, 1, len(points))
+    line = make_interp_spline(u, points, k=min(3, len(points) - 1))
+    line = line(np.linspace(0, 1, 400))
+    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
+    chest.bits.append((line, mass * steps.sum()))
+
+
+def _ring(chest: Chest, at: Point, radii: Point, mass: float = WIRE) -> None:
+    """An ellipse; a radius of 0 lays it into a plane."""
+    turn = np.linspace(0, 6.28, 200)[:, None]
+    u = np.concatenate([np.cos(turn), 0.7 * np.sin(turn), np.sin(turn)], 1)
+    size = 4.5 * float(np.max(radii))
+    chest.bits.append((np.array(at) + u * radii, mass * size))
+
+
+def _specks(chest: Chest, at: Point, spread: Point, n: int, rng) -> None:
+    """Dense small bits: clips, or calcium; each a short dash."""
+    for spot in np.array(at) + rng.normal(0, 1, (n, 3)) * spread:
+        half = rng.normal(0, 0.012, 3)
+        _wire(chest, spot - half, spot + half, mass=0.03)
+
+
+def _catheter(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """From below the clavicle into the vena cava, or with a port."""
+    for side in sides or (-1,):
+        start = (0.48 * side, -0.42 * chest.deep, -0.22)
+        vein = (0.33 * side, -0.3, -0.52), (0.1 * side, -0.2, -0.5)
+        end = (-0.09, -0.1, -0.3), (-0.1, -0.1, rng.uniform(-0.05, 0.15))
+        _wire(chest, start, *vein, *end)
+        if rng.random() < 0.5:
+            chest.solids.append((Solid(start, (0.06, 0.04, 0.06)), 9.0, 0))
+
+
+def _tube(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Into the windpipe, the stomach or the pleural space."""
+    if "abdomen" in word or "stomach" in word:
+        way = [(0, 0.1, -1.1), (0.01, 0.14, -0.2), (0.05, 0.14, 0.35)]
+        _wire(chest, *way, (0.25, 0, chest.dome[1] + 0.25), mass=TUBE)
+        return
+    for side in () if "trachea" in word else sides:
+        way = [(0.85 * side, 0.1, 0.35), (0.5 * side, 0.25, 0.1)]
+        _wire(chest, *way, (0.33 * side, 0.2, -0.45), mass=TUBE)
+    if "trachea" in word or not sides:
+        for rim in (-0.016, 0.016):
+            way = [(rim, 0, -1.1), (rim, 0.06, -0.7), (rim, 0.09, -0.28)]
+            _wire(chest, *way, mass=0.6 * TUBE)
+
+
+def _implant(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """A heart valve, a metal joint, or else a pacemaker with two leads."""
+    side = sides[0] if sides else 1
+    if "valve" in word:
+        _ring(chest, (0.06, -0.1, 0.12), (0.05, 0.07, 0.05), 0.04)
+    elif "humerus" in word or "shoulder" in word:
+        rod = Solid((0.93 * side, 0.1, -0.45), (0.06, 0.06, 0.12), column=True)
+        chest.solids.append((rod, 6.0, 0))
+    elif "vertebra" in word or "spine" in word:
+        _fusion(chest, word, sides, s, rng)
+    else:
+        front = -0.45 * chest.deep
+        box = Solid((0.52 * side, front, -0.32), (0.12, 0.05, 0.1), power=4)
+        chest.solids.append((box, 9.0, 0))
+        vein = (0.4 * side, -0.35, -0.47), (0.05 * side, -0.15, -0.42)
+        for end in ((-0.08, -0.15, 0.2), (0.22, -0.25, 0.42)):
+            way = (-0.09, -0.1, -0.15), (-0.07, -0.12, 0.12)
+            _wire(chest, box.center, *vein, *way, end, mass=0.014)
+
+
+def _leads(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Electrodes on the skin and their cables."""
+    front = -0.55 * chest.deep - chest.fat
+    for x, z in ((-0.5, -0.35), (0.5, -0.35), (0.45, 0.45)):
+        at = np.array([x, front, z]) + rng.normal(0, 0.05, 3) * (1, 0, 1)
+        _ring(chest, at, (0.035, 0, 0.035), 0.03)
+        _wire(chest, at, (0.5 * x, front, z + 0.15), (0.15, front, 1.1))
+
+
+def _clips(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Clips where someone was operated on; wires round a sternum."""
+    if any(w in word for w in ("mediastinum", "heart", "sternum", "coron")):
+        for z in np.linspace(-0.32, 0.22, 6):
+            at = (rng.normal(0, 0.01), -0.42 * chest.deep, z)
+            _ring(chest, at, (0.045, 0.03, 0.018), 0.022)
+        _specks(chest, (0.14, -0.2, 0), (0.04, 0.05, 0.1), 5, rng)
+        return
+    for side in sides or (int(rng.choice([-1, 1])),):
+        at = (0.45 * side, -0.1, rng.uniform(-0.4, 0.3))
+        if "abdomen" in word:
+            at = (-0.28, -0.1, chest.dome[-1] + 0.3)
+        elif "breast" in word or "axilla" in word:
+            at = (0.62 * side, -0.35, 0)
+        elif "neck" in word or "cervical" in word:
+            at = (0.05 * side, 0, -0.85)
+        elif "hilum" in word:
+            at = (0.18 * side, 0, 0)
+        _specks(chest, at, (0.05, 0.04, 0.04), 6, rng)
+
+
+def _stent(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """A short mesh tube in a coronary vessel, the aorta or the belly."""
+    wide, at = 0.015, np.array([0.12, -0.3, 0.1])
+    if "aorta" in word:
+        wide, at = 0.05, np.array([0.13, 0.28, 0.1])
+    elif "abdomen" in word:
+        at = np.array([-0.2, 0, chest.dome[-1] + 0.35])
+    for z in np.linspace(0, 5 * wide, 6):
+        _ring(chest, at + (0, 0, z), (wide, wide, wide / 3), 0.02)
+
+
+def _fusion(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Rods beside the spine, held by screws."""
+    low, high = (-0.1, 0.7) if "cervical" not in word else (-1.0, -0.72)
+    for x in (-0.045, 0.045):
+        rod = spine(chest, np.linspace(low, high, 6)) + (x, 0.05, 0)
+        _wire(chest, *rod, mass=0.03)
+        for at in rod:
+            _wire(chest, at, at + (0, -0.13, 0), mass=0.03)
+
+
+def _spurs(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Worn discs: bony spurs at the rims of the vertebrae."""
+    for z in np.arange(-0.44, 0.7, 0.125):
+        for rim in ((-0.08, 0, 0), (0.08, 0, 0), (0, -0.09, 0)):
+            if rng.random() < 0.6:
+                spread = rng.normal(0, 1, (300, 3)) * (0.022, 0.022, 0.01)
+                at = spine(chest, z) + rim
+                chest.bits.append((at + spread, 0.0008 * s))
+
+
+def _wedge(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """A vertebra that has lost height: denser, and wider."""
+    at = spine(chest, rng.uniform(0, 0.5))
+    chest.solids.append((Solid(at, (0.09, 0.1, 0.03)), 1.6 * s, 0))
+
+
+def _calcium(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """In the wall of the aorta, or in old lymph nodes at the hilum."""
+    k = chest.aorta
+    if "aorta" in word or word.startswith("atheroscl"):
+        turn = np.linspace(-0.3, 2.0, 6)
+        x, z = k * (0.11 + 0.1 * np.sin(turn)), -0.3 - 0.12 * k * np.cos(turn)
+        y = 0.04 + 0.12 * np.cos(2 * turn)
+        _wire(chest, *np.stack([x, y, z], 1), mass=0.02 * s)
+    elif any(w in word for w in ("node", "hilum", "mediast", "granulom")):
+        for side in sides or (int(rng.choice([-1, 1])),):
+            middle = "mediast" in word or "carina" in word
+            at = (0.05 if middle else 0.19 * side, 0.02, -0.04)
+            _specks(chest, at, (0.025, 0.03, 0.04), 5, rng)
+
+
+def _metal(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Something that does not belong there: a pellet, a button."""
+    side = sides[0] if sides else int(rng.choice([-1, 1]))
+    low = chest.dome[side] + 0.35 if "abdomen" in word else 0.2
+    at = np.array([rng.uniform(0.2, 0.6) * side, -0.5, low])
+    chest.solids.append((Solid(at, (0.035, 0.02, 0.035)), 14.0, 0))
+
+
+#: First words of a heading -> what is drawn; the first that fits.
+OTHERS: dict[tuple[str, ...], Callable] = {
+    ("catheters",): _catheter,
+    ("tube, inserted",): _tube,
+    ("implanted medical device",): _implant,
+    ("medical device",): _leads,
+    ("surgical instruments", "sutures", "mastectomy"): _clips,
+    ("stents",): _stent,
+    ("spinal fusion",): _fusion,
+    ("foreign bodies", "contrast media"): _metal,
+    ("calcinosis", "atherosclerosis", "granulomatous"): _calcium,
+    ("deformity/thoracic v", "deformity/spine", "deformity/lumbar"): _wedge,
+    ("osteophyte", "spondylosis", "hyperostosis", "sclerosis"): _spurs,
+}
+
+
+def _add_other(chest: Chest, word: str, sides, s: float, rng) -> None:
+    """Draw what a heading of none of the 18 conditions names, if `OTHERS`
+    has it. Sides: -1 right, 1 left, as far as the heading says."""
+    for starts, add in OTHERS.items():
+        if word.startswith(starts):
+            return add(chest, word, sides, s, rng)
+    if word.startswith(("spine", "thoracic v")) and "degenerative" in word:
+        _spurs(chest, word, sides, s, rng)
+
+
+# --- pictures ---------------------------------------------------------------
+
+
 def _patient(
     study_id: str, headings: Sequence[str], without: str = ""
 ) -> Chest:
@@ -166,7 +728,7 @@ def _patient(
         _reshape(chest, word, name, sides, s)
     for (word, name), (finding, sides, s, rng) in todo.items():
         if not name:
-            devices.add(chest, word, SIDES.get(finding.side, ()), s, rng)
+            _add_other(chest, word, SIDES.get(finding.side, ()), s, rng)
         # One thing seen under two names (nodule, lesion): drawn once.
         if name != "Lung Lesion" or word.startswith(("cavit", "cyst")):
             for side in sides:
@@ -195,20 +757,13 @@ def draw(
     -------
     ndarray of uint8, shape (size, size)
         0 to 255; bones white, lungs dark.
-
-    Raises
-    ------
-    CourseError
-        For an unknown view or a size below 16.
     """
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
     rng = random_stream(study_id, "exposure", view)
-    # Beer-Lambert, then scattered light, then the noise of few photons.
     well = anatomy(study_id)
     thick = (0.56 * well.deep, 0.7 * well.wide)[camera.i] + well.fat
-    film = expose(path, thick, view, rng)
-    return (255 * film).astype(np.uint8)
+    return (255 * _expose(path, thick, view, rng)).astype(np.uint8)
 
 
 def lesions(
@@ -228,8 +783,7 @@ def lesions(
     for name, present in mesh.labels(headings).items():
         if present:
             chest = _patient(study_id, headings, without=name)
-            without = attenuation(study_id, chest, camera)
-            change = np.abs(path - without)
+            change = np.abs(path - attenuation(study_id, chest, camera))
             # Faint beside the rest, but plain to see: part of the lesion.
             least = min(0.2 * change.max(), 0.05)
             masks[name] = change > max(least, 0.004)
@@ -238,17 +792,9 @@ def lesions(
 
 def folder_name(size: int) -> str:
     """Name of the cache folder: drawing code and size, ``1a2b3c4d-96``."""
-    names = [__file__, *(str(m.__file__) for m in (body, devices, mesh, rays))]
+    names = __file__, str(mesh.__file__)
     code = b"".join(Path(name).read_bytes() for name in names)
     return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
-
-
-def _draw_file(job: tuple[str, list[str], str, str, int]) -> None:
-    study_id, headings, view, name, size = job
-    part = f"{name}.{os.getpid()}.part"
-    image = Image.fromarray(draw(study_id, headings, view, size))
-    image.save(part, format="PNG", compress_level=1)
-    os.replace(part, name)
 
 
 def draw_studies(
@@ -263,12 +809,10 @@ def draw_studies(
     Parameters
     ----------
     studies : DataFrame
-        Columns ``study_id`` and ``mesh``: only the studies to be drawn.
+        ``study_id`` and ``mesh`` of the studies to be drawn.
     folder : path
         Files are ``<folder>/<folder_name(size)>/<study_id>_<view>.png``, so
         that pictures of older drawing code are never taken.
-    size, workers : int
-        Pixels; processes (1: this one alone).
     progress : callable, optional
         Called with the number of pictures done and the total.
 
@@ -276,39 +820,36 @@ def draw_studies(
     -------
     DataFrame
         ``study_id``, ``view``, ``path`` (str): two rows a study, in order.
-
-    Raises
-    ------
-    CourseError
-        If a file cannot be written.
     """
     home = Path(folder) / folder_name(size)
-    pairs = zip(studies["study_id"], studies["mesh"])
     jobs = [
         (study_id, list(headings), view, f"{home}/{study_id}_{view}.png", size)
-        for study_id, headings in pairs
+        for study_id, headings in zip(studies["study_id"], studies["mesh"])
         for view in VIEWS
     ]
     todo = [job for job in jobs if not Path(job[3]).exists()]
-    done = len(jobs) - len(todo)
-    try:
+    with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-        # Spawned, not forked: the notebook's process may hold threads.
-        with ExitStack() as stack:
-            results: Iterable = map(_draw_file, todo)
-            if workers > 1 and len(todo) > 64:
-                pool = ProcessPoolExecutor(workers, get_context("spawn"))
-                stack.enter_context(pool)
-                results = pool.map(_draw_file, todo, chunksize=16)
-            for _ in results:
-                done += 1
-                if progress:
-                    progress(done, len(jobs))
-    except OSError as error:
-        raise CourseError(
-            f"A phantom could not be written to {home}.",
-            f"{error}.",
-            "Free some space or set LLAMAXR_DATA; what is drawn is kept.",
-        ) from error
-    rows = [(job[0], job[2], job[3]) for job in jobs]
+        start = 1 + len(jobs) - len(todo)
+        for done, _ in enumerate(_draw_files(todo, workers), start):
+            if progress:
+                progress(done, len(jobs))
+    rows = [(study_id, view, path) for study_id, _, view, path, _ in jobs]
     return pd.DataFrame(rows, columns=["study_id", "view", "path"])
+
+
+def _draw_files(jobs: list[tuple], workers: int) -> Iterator[None]:
+    if workers == 1 or len(jobs) <= 64:
+        yield from map(_draw_file, jobs)
+        return
+    # Spawned, not forked: the notebook's process may hold threads.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(_draw_file, jobs, chunksize=16)
+
+
+def _draw_file(job: tuple[str, list[str], str, str, int]) -> None:
+    study_id, headings, view, name, size = job
+    part = f"{name}.{os.getpid()}.part"
+    image = Image.fromarray(draw(study_id, headings, view, size))
+    image.save(part, format="PNG", compress_level=1)
+    os.replace(part, name)

@@ -15,8 +15,13 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS, as_vector
-from ..datasets.thresholds import best_f_beta
+from ..datasets.conditions import (
+    CONDITIONS,
+    NATIVE_ORDER,
+    VIEWS,
+    as_vector,
+    best_f_beta,
+)
 
 #: Alpaca template with an input, as in Figure 4 of the paper.
 TEMPLATE = (

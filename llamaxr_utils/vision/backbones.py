@@ -20,9 +20,8 @@ import numpy as np
 from ..course.errors import CourseError
 from ..course.machine import pick_device
 from ..datasets import released
-from ..datasets.conditions import NATIVE_ORDER, plain_name
+from ..datasets.conditions import NATIVE_ORDER, best_f_beta, plain_name
 from ..datasets.pixels import check_range, to_model_range
-from ..datasets.thresholds import best_f_beta
 
 #: The paper's network.
 RELEASED = released.PAPER

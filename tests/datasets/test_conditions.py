@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import conditions
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.vision import backbones, features
@@ -70,12 +69,12 @@ def test_values_follow_their_names(names):
     ids=["17", "foreign", "twice", "19", "empty"],
 )
 def test_names_that_are_not_the_18_are_refused(names):
-    with pytest.raises(CourseError, match="not the 18 conditions"):
+    with pytest.raises(ValueError, match="not the 18 conditions"):
         conditions.by_name(range(len(names)), names)
 
 
 def test_as_many_values_as_names():
-    with pytest.raises(CourseError):
+    with pytest.raises(ValueError):
         conditions.by_name(range(17), NATIVE_ORDER)
 
 
@@ -123,5 +122,5 @@ def test_the_mistake_put_back_is_seen(constant_network, monkeypatch):
 def test_a_network_without_names_is_refused(constant_network, monkeypatch):
     names = ["a", *NATIVE_ORDER[1:]]
     monkeypatch.setattr(constant_network, "pathologies", names)
-    with pytest.raises(CourseError, match=r"model\.pathologies"):
+    with pytest.raises(ValueError, match=r"model\.pathologies"):
         scored(constant_network)

@@ -1,5 +1,7 @@
 """phantoms: same study, same picture; every condition leaves its trace."""
 
+import errno
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,188 +38,9 @@ HEADINGS = {
     "Pneumonia": "Pneumonia/lower lobe/right",
     "Pneumothorax": "Pneumothorax/right/large",
 }
-
-
-#: Mean grey of a left-sided effusion's picture in 3 x 3 blocks: measured.
-BLOCKS = [[98.5, 133.2, 109.3], [127.2, 178.9, 142.8], [142.3, 207.6, 190.8]]
-
-
-def center(mask):
-    """Mean row and column of a mask, 0 to 1."""
-    return np.argwhere(mask).mean(axis=0) / mask.shape[0]
-
-
-@pytest.mark.parametrize("size", [96, 224, 256])
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_picture_and_its_form(view, size):
-    image = phantoms.draw("CXR1", ["normal"], view, size)
-    assert image.shape == (size, size) and image.dtype == np.uint8
-    assert image.min() < 15 and image.max() > 150
-
-
-def test_the_seed_is_the_study():
-    first = phantoms.draw("CXR7", ["normal"], "frontal")
-    assert np.array_equal(first, phantoms.draw("CXR7", ["normal"], "frontal"))
-    other = phantoms.draw("CXR8", ["normal"], "frontal")
-    assert np.abs(first - other.astype(float)).mean() > 5
-
-
-def test_pictures_of_this_version_stay_the_same():
-    """Seeded by hashlib, so also in another process and on another day."""
-    image = phantoms.draw("CXR1", ["Pleural Effusion/left"], "frontal", 96)
-    blocks = image.reshape(3, 32, 3, 32).mean(axis=(1, 3))
-    assert np.allclose(blocks, BLOCKS, atol=1.0), blocks.round(1).tolist()
-
-
-@pytest.mark.parametrize("i", range(5))
-def test_lungs_dark_between_bright_middle_and_abdomen(i):
-    image = phantoms.draw(f"CXR{i}", ["normal"], "frontal", 96) * 1.0
-    lung, middle = image[30:55, 18:34], image[30:60, 44:52]
-    assert lung.mean() + 40 < middle.mean()
-    assert lung.mean() + 30 < image[80:, 40:56].mean()
-    assert image[50:60, 44:52].mean() > image[50:60, :6].mean()
-
-
-@pytest.mark.parametrize("name", CONDITIONS)
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_condition_leaves_a_trace(name, view):
-    headings = [HEADINGS[name]]
-    assert mesh.labels(headings)[name]
-    sick = phantoms.draw("CXR3", headings, view, 96).astype(float)
-    well = phantoms.draw("CXR3", ["normal"], view, 96).astype(float)
-    mask = phantoms.lesions("CXR3", headings, view, 96)[name]
-    assert mask.shape == (96, 96) and mask.dtype == bool
-    assert 4 <= mask.sum() < 0.7 * mask.size
-    change = np.abs(sick - well)
-    assert change[mask].mean() > 5
-    # Elsewhere only scattered light and the same noise: no leak.
-    assert change[~mask].mean() < 0.4 * change[mask].mean()
-
-
-def test_masks_have_the_conditions_of_the_labels():
-    headings = ["Nodule/lung/right", "Spine/degenerative", "Cardiomegaly"]
-    masks = phantoms.lesions("CXR1", headings, "frontal")
-    assert set(masks) == {"Lung Lesion", "Nodule", "Cardiomegaly"}
-    assert np.array_equal(masks["Nodule"], masks["Lung Lesion"])
-    assert phantoms.lesions("CXR1", ["normal"], "frontal") == {}
-
-
-@pytest.mark.parametrize("i", range(4))
-@pytest.mark.parametrize(
-    "heading",
-    ["Pleural Effusion/{}/large", "Nodule/lung/{}", "Pneumothorax/{}/large"],
-)
-def test_the_patients_right_is_on_the_pictures_left(i, heading):
-    for side, left_half in (("right", True), ("left", False)):
-        found = [heading.format(side)]
-        masks = phantoms.lesions(f"CXR{i}", found, "frontal")
-        column = center(next(iter(masks.values())))[1]
-        assert bool(column < 0.5) == left_half
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_zones_lie_above_each_other(view):
-    rows = [
-        np.mean(
-            [
-                center(phantoms.lesions(f"CXR{i}", [heading], view)["Nodule"])[
-                    0
-                ]
-                for i in range(8)
-            ]
-        )
-        for heading in (
-            "Nodule/lung/apex/left",
-            "Nodule/lung/upper lobe/left",
-            "Nodule/lung/lingula",
-            "Nodule/lung/base/left",
-        )
-    ]
-    assert rows == sorted(rows)
-
-
-def test_severity_shows():
-    def area(severity):
-        heading = f"Pleural Effusion/right/{severity}"
-        masks = [
-            phantoms.lesions(f"CXR{i}", [heading], "frontal")["Effusion"]
-            for i in range(6)
-        ]
-        return np.mean([mask.sum() for mask in masks])
-
-    assert area("small") < area("moderate") < area("large")
-
-
-def test_anatomy_and_noise_do_not_depend_on_labels():
-    """Far from a small nodule the two pictures are equal, noise included."""
-    sick = phantoms.draw("CXR5", ["Nodule/lung/apex/right"], "frontal")
-    well = phantoms.draw("CXR5", ["normal"], "frontal")
-    assert np.abs(sick[60:] - well[60:].astype(float)).max() <= 2
-
-
-def test_studies_are_drawn_once(tmp_path):
-    studies = pd.DataFrame(
-        {
-            "study_id": ["CXR1", "CXR2"],
-            "mesh": [["normal"], ["Cardiomegaly"]],
-        }
-    )
-    seen = []
-    views = phantoms.draw_studies(
-        studies, tmp_path, 32, progress=lambda *n: seen.append(n)
-    )
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert list(views.columns) == ["study_id", "view", "path"]
-    assert list(views["view"]) == [*VIEWS, *VIEWS]
-    folder = tmp_path / phantoms.folder_name(32)
-    assert {path.name for path in folder.iterdir()} == {
-        f"{study}_{view}.png" for study in ("CXR1", "CXR2") for view in VIEWS
-    }
-    for row, headings in zip(views.itertuples(), [["normal"]] * 2):
-        image = np.asarray(Image.open(row.path))
-        drawn = phantoms.draw(row.study_id, headings, row.view, 32)
-        assert np.array_equal(image, drawn)
-    # A file that is there is kept: only the one taken away is drawn again.
-    kept, gone = folder / "CXR1_frontal.png", folder / "CXR2_lateral.png"
-    kept.write_bytes(b"kept")
-    gone.unlink()
-    phantoms.draw_studies(studies, tmp_path, 32)
-    assert kept.read_bytes() == b"kept" and gone.exists()
-
-
-def test_two_processes_draw_the_same(tmp_path):
-    """More than 64 pictures, so that the pool is used."""
-    studies = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(33)]})
-    studies["mesh"] = [["Cardiomegaly"]] * 33
-    views = phantoms.draw_studies(studies, tmp_path, 16, workers=2)
-    last = views.iloc[-1]
-    image = phantoms.draw(last.study_id, ["Cardiomegaly"], last["view"], 16)
-    assert np.array_equal(np.asarray(Image.open(last.path)), image)
-    assert all(path.endswith(".png") for path in views["path"])
-
-
-def test_another_size_is_another_folder():
-    assert phantoms.folder_name(96) != phantoms.folder_name(224)
-
-
-def test_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    studies = pd.DataFrame({"study_id": ["CXR1"], "mesh": [["normal"]]})
-    with pytest.raises(CourseError, match="could not be written"):
-        phantoms.draw_studies(studies, tmp_path / "file", 32)
-
-
-@pytest.mark.parametrize(("view", "size"), [("PA", 96), ("frontal", 8)])
-def test_bad_view_or_size(view, size):
-    with pytest.raises(CourseError, match="No phantom"):
-        phantoms.draw("CXR1", ["normal"], view, size)
-
-
 #: What is common in IU X-ray's headings and not among the 18 conditions.
-BESIDE = [
+OTHERS = [
     "Aorta/tortuous",
-    "Aorta, Thoracic/tortuous",
-    "Atherosclerosis/aorta",
     "Bone Diseases, Metabolic",
     "Calcinosis/aorta",
     "Calcinosis/lung/hilum/lymph nodes/left",
@@ -226,7 +49,6 @@ BESIDE = [
     "Deformity/thoracic vertebrae",
     "Diaphragm/bilateral/flattened",
     "Diaphragm/right/elevated",
-    "Diaphragmatic Eventration/right",
     "Foreign Bodies/thorax/left",
     "Granulomatous Disease",
     "Implanted Medical Device/left",
@@ -241,54 +63,183 @@ BESIDE = [
     "Scoliosis/thoracic vertebrae",
     "Spinal Fusion/thoracic vertebrae",
     "Spine/degenerative",
-    "Spondylosis/thoracic vertebrae",
     "Stents/coronary vessels",
     "Surgical Instruments/abdomen/right",
     "Surgical Instruments/mediastinum",
-    "Thoracic Vertebrae/degenerative/mild",
     "Tube, Inserted/trachea, carina",
     "Tube, Inserted/thorax/left",
 ]
+#: Mean grey of a left-sided effusion's picture in 3 x 3 blocks: measured.
+BLOCKS = [[98.5, 133.2, 109.3], [127.2, 178.9, 142.8], [142.3, 207.6, 190.8]]
 
 
-@pytest.mark.parametrize("heading", BESIDE)
+def draw(study, headings, view="frontal", size=64):
+    return phantoms.draw(study, headings, view, size).astype(float)
+
+
+def center(mask):
+    """Mean row and column of a mask, 0 to 1."""
+    return np.argwhere(mask).mean(axis=0) / mask.shape[0]
+
+
+@pytest.mark.parametrize("size", [96, 256])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_picture_and_its_form(view, size):
+    image = phantoms.draw("CXR1", ["normal"], view, size)
+    assert image.shape == (size, size) and image.dtype == np.uint8
+    assert image.min() < 15 and image.max() > 150
+    assert np.array_equal(image, draw("CXR1", ["normal"], view, size))
+    assert np.abs(image - draw("CXR8", ["normal"], view, size)).mean() > 5
+
+
+def test_pictures_of_this_version_stay_the_same():
+    """Seeded by hashlib, so also in another process and on another day."""
+    image = phantoms.draw("CXR1", ["Pleural Effusion/left"], "frontal", 96)
+    blocks = image.reshape(3, 32, 3, 32).mean(axis=(1, 3))
+    assert np.allclose(blocks, BLOCKS, atol=1.0), blocks.round(1).tolist()
+
+
+@pytest.mark.parametrize("i", range(5))
+def test_lungs_dark_between_bright_middle_and_abdomen(i):
+    image = draw(f"CXR{i}", ["normal"], size=96)
+    lung, middle = image[30:55, 18:34], image[30:60, 44:52]
+    assert lung.mean() + 40 < middle.mean()
+    assert lung.mean() + 30 < image[80:, 40:56].mean()
+    assert image[50:60, 44:52].mean() > image[50:60, :6].mean()
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_condition_leaves_a_trace_and_no_other(name, view):
+    """Scattered light reaches further than a lesion, and nothing else."""
+    headings = [HEADINGS[name]]
+    assert mesh.labels(headings)[name]
+    change = np.abs(draw("CXR3", headings, view) - draw("CXR3", [], view))
+    mask = phantoms.lesions("CXR3", headings, view, 64)[name]
+    assert mask.shape == (64, 64) and mask.dtype == bool
+    assert 4 <= mask.sum() < 0.7 * mask.size
+    assert change[mask].mean() > 5
+    outside = ~binary_dilation(mask, iterations=4)
+    assert outside.mean() > 0.1
+    assert change[outside].max() <= 20
+    assert change[outside].mean() < 1
+
+
+@pytest.mark.parametrize("heading", OTHERS)
 def test_findings_beside_the_18_are_drawn_too(heading):
     assert not any(mesh.labels([heading]).values())
     assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
     change = [
-        np.abs(
-            phantoms.draw("CXR4", [heading], view, 64).astype(float)
-            - phantoms.draw("CXR4", [], view, 64)
-        ).max()
+        np.abs(draw("CXR4", [heading], view) - draw("CXR4", [], view)).max()
         for view in VIEWS
     ]
     assert max(change) > 12, change
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
-def test_outside_the_lesion_the_picture_is_the_healthy_one(name):
-    """Scattered light reaches further than a lesion, and nothing else."""
-    headings = [HEADINGS[name]]
-    for view in VIEWS:
-        sick = phantoms.draw("CXR6", headings, view, 64).astype(float)
-        well = phantoms.draw("CXR6", [], view, 64)
-        mask = phantoms.lesions("CXR6", headings, view, 64)[name]
-        outside = ~binary_dilation(mask, iterations=4)
-        assert outside.mean() > 0.1
-        assert np.abs(sick - well)[outside].max() <= 20
-        assert np.abs(sick - well)[outside].mean() < 1
+def test_masks_have_the_conditions_of_the_labels():
+    headings = ["Nodule/lung/right", "Spine/degenerative", "Cardiomegaly"]
+    masks = phantoms.lesions("CXR1", headings, "frontal")
+    assert set(masks) == {"Lung Lesion", "Nodule", "Cardiomegaly"}
+    assert np.array_equal(masks["Nodule"], masks["Lung Lesion"])
+    assert phantoms.lesions("CXR1", ["normal"], "frontal") == {}
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["Pleural Effusion/{}/large", "Nodule/lung/{}", "Pneumothorax/{}/large"],
+)
+def test_the_patients_right_is_on_the_pictures_left(heading):
+    for i in range(4):
+        for side, left_half in (("right", True), ("left", False)):
+            masks = phantoms.lesions(
+                f"CXR{i}", [heading.format(side)], "frontal"
+            )
+            column = center(next(iter(masks.values())))[1]
+            assert bool(column < 0.5) == left_half
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_zones_lie_above_each_other(view):
+    def row(place, i):
+        heading = [f"Nodule/lung/{place}/left"]
+        return center(phantoms.lesions(f"CXR{i}", heading, view)["Nodule"])[0]
+
+    places = ("apex", "upper lobe", "lingula", "base")
+    rows = [np.mean([row(place, i) for i in range(8)]) for place in places]
+    assert rows == sorted(rows)
+
+
+def test_severity_shows():
+    def area(severity):
+        heading = [f"Pleural Effusion/right/{severity}"]
+        return sum(
+            phantoms.lesions(f"CXR{i}", heading, "frontal")["Effusion"].sum()
+            for i in range(6)
+        )
+
+    assert area("small") < area("moderate") < area("large")
+
+
+def test_anatomy_and_noise_do_not_depend_on_labels():
+    """Far from a small nodule the two pictures are equal, noise included."""
+    sick = draw("CXR5", ["Nodule/lung/apex/right"], size=96)
+    well = draw("CXR5", ["normal"], size=96)
+    assert np.abs(sick[60:] - well[60:]).max() <= 2
+
+
+def test_studies_are_drawn_once(tmp_path):
+    headings = {"CXR1": ["normal"], "CXR2": ["Cardiomegaly"]}
+    studies = pd.Series(headings, name="mesh").rename_axis("study_id")
+    studies = studies.reset_index()
+    calls = []
+    views = phantoms.draw_studies(
+        studies, tmp_path, 32, progress=lambda *n: calls.append(n)
+    )
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert list(views.columns) == ["study_id", "view", "path"]
+    assert list(views["view"]) == [*VIEWS, *VIEWS]
+    for row in views.itertuples():
+        image = np.asarray(Image.open(row.path))
+        picture = draw(row.study_id, headings[row.study_id], row.view, 32)
+        assert np.array_equal(image, picture)
+    # A file that is there is kept: only the one taken away is drawn again.
+    folder = tmp_path / phantoms.folder_name(32)
+    kept, gone = folder / "CXR1_frontal.png", folder / "CXR2_lateral.png"
+    kept.write_bytes(b"kept")
+    gone.unlink()
+    phantoms.draw_studies(studies, tmp_path, 32)
+    assert kept.read_bytes() == b"kept" and gone.exists()
+    assert phantoms.folder_name(32) != phantoms.folder_name(64)
+
+
+def test_two_processes_draw_the_same(tmp_path):
+    """More than 64 pictures, so that the pool is used."""
+    studies = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(33)]})
+    studies["mesh"] = [["Cardiomegaly"]] * 33
+    views = phantoms.draw_studies(studies, tmp_path, 16, workers=2)
+    last = views.iloc[-1]
+    image = phantoms.draw(last.study_id, ["Cardiomegaly"], last["view"], 16)
+    assert np.array_equal(np.asarray(Image.open(last.path)), image)
+    assert all(path.endswith(".png") for path in views["path"])
+
+
+def test_a_full_disk_is_said_to_the_reader(tmp_path, monkeypatch):
+    def full(job):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(phantoms, "_draw_file", full)
+    studies = pd.DataFrame({"study_id": ["CXR1"], "mesh": [["normal"]]})
+    with pytest.raises(CourseError, match="could not be written"):
+        phantoms.draw_studies(studies, tmp_path, 32)
 
 
 def test_findings_are_found_where_they_were_drawn_and_nowhere_else():
     """A linear readout of 16 x 16 blocks; bench_phantoms.py asks a network."""
     n, size = 48, 64
 
-    def blocks(images):
-        return np.array(images).reshape(-1, 16, 4, 16, 4).mean((2, 4))
-
     def auc(sick, well):
-        x = np.concatenate([blocks(sick), blocks(well)]).reshape(2 * n, -1)
-        y = np.repeat([1, 0], n)
+        x = np.array([*sick, *well]).reshape(-1, 16, 4, 16, 4).mean((2, 4))
+        x, y = x.reshape(2 * n, -1), np.repeat([1, 0], n)
         model = make_pipeline(StandardScaler(), RidgeClassifier(300.0))
         folds = StratifiedKFold(6, shuffle=True, random_state=0)
         score = cross_val_predict(
@@ -296,18 +247,16 @@ def test_findings_are_found_where_they_were_drawn_and_nowhere_else():
         )
         return roc_auc_score(y, score)
 
-    well = [phantoms.draw(f"CXR{i}", [], "frontal", size) for i in range(n)]
+    well = [draw(f"CXR{i}", []) for i in range(n)]
     for heading in ("Cardiomegaly", "Pleural Effusion/right", "Pneumothorax"):
-        found, whole, masked = [f"{heading}/moderate"], [], []
-        name = mesh.parse_headings(found)[0].condition
-        for i in range(n, 2 * n):
-            study = f"CXR{i}"
-            sick = phantoms.draw(study, found, "frontal", size)
-            mask = phantoms.lesions(study, found, "frontal", size)[name]
+        headings, whole, masked = [f"{heading}/moderate"], [], []
+        name = mesh.parse_headings(headings)[0].condition
+        for study in (f"CXR{i}" for i in range(n, 2 * n)):
+            sick = draw(study, headings)
+            mask = phantoms.lesions(study, headings, "frontal", size)[name]
             mask = binary_dilation(mask, iterations=4)
-            same = phantoms.draw(study, [], "frontal", size)
             whole.append(sick)
-            masked.append(np.where(mask, same, sick))
+            masked.append(np.where(mask, draw(study, []), sick))
         assert auc(whole, well) > 0.8, heading
         # Three standard errors of an AUC of a half: 3 * sqrt((2n+1)/12) / n.
         limit = 0.5 + 3 * np.sqrt((2 * n + 1) / 12) / n
