@@ -45,20 +45,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from .evaluation.score import score_file
-    from .evaluation.scorecard import as_text, check_output, write
+    from .evaluation.score import as_text, check_output, score_file, write
 
     for out in (options.json, options.markdown):
         check_output(out, options.file, options.against)
-    found = score_file(
+    scored = score_file(
         options.file,
         options.against,
         options.references,
         options.samples,
         say=lambda text: print(f"  {text} ...", file=sys.stderr),
     )
-    write(found, options.json, options.markdown)
-    print(as_text(found))
+    write(scored, options.json, options.markdown)
+    print(as_text(scored))
     return 0
 
 

@@ -132,7 +132,7 @@ def compare_with_paper(
     Parameters
     ----------
     summary : DataFrame
-        Of `evaluate.summarise`.
+        Of `score.summarise`.
     system : str
         Whose numbers are set beside the paper's.
     paper : str
@@ -203,14 +203,14 @@ def compare_with_paper(
 def readable_table_3(
     table: pd.DataFrame, bold: set[tuple[str, str, str]], note: str = ""
 ) -> pd.DataFrame:
-    """`evaluate.table_3` as text, for Markdown and the page.
+    """`table_3` as text, for Markdown and the page.
 
     Parameters
     ----------
     table : DataFrame
-        Of `evaluate.table_3`.
+        Of `table_3`.
     bold : set
-        Of `evaluate.winners`. A quoted number is never bold: nobody can
+        Of `score.winners`. A quoted number is never bold: nobody can
         test it.
     note : str
         The one that `table_3` was given.
@@ -314,3 +314,45 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
         for row in table.itertuples(index=False, name=None)
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def table_3(summary: pd.DataFrame, run: str, note: str = "") -> pd.DataFrame:
+    """The paper's Table 3, quoted, then every system of this run.
+
+    Returns
+    -------
+    DataFrame
+        ``system``, ``year``, ``origin`` (quoted / computed here),
+        ``protocol``, ``split``, ``images``, ``n`` (missing where a paper
+        does not say), the six metrics, and for each, where it was computed
+        here, the ends of its 95 % interval (``METEOR low`` ...).
+    """
+    quoted = published_results().drop(columns="citation")
+    quoted = quoted.join(quoted_terms(quoted["system"]))
+    quoted["origin"], quoted["images"] = "quoted", "X-rays"
+    keys = ["system", "protocol", "split", "images", "n"]
+    wanted = summary[summary["metric"].isin(METRICS)]
+    computed = wanted.pivot(
+        index=keys, columns="metric", values=["value", "low", "high"]
+    )
+    computed.columns = [
+        metric if kind == "value" else f"{metric} {kind}"
+        for kind, metric in computed.columns
+    ]
+    computed = computed.reset_index()
+    order = {s: i for i, s in enumerate(summary["system"].unique())}
+    computed = computed.sort_values(
+        ["protocol", "system"],
+        key=lambda c: c.map(order) if c.name == "system" else c,
+        ascending=[False, True],
+    )
+    computed["origin"] = "computed here"
+    computed["system"] = computed["system"].where(
+        ~computed["system"].str.startswith(run), computed["system"] + note
+    )
+    table = pd.concat([quoted, computed], ignore_index=True)
+    table["year"] = table["year"].astype("Int64")
+    table["n"] = table["n"].astype("Int64")
+    ends = [f"{m} {end}" for m in METRICS for end in ("low", "high")]
+    head = ["system", "year", "origin", *keys[1:], *METRICS]
+    return table.reindex(columns=[*head, *ends])

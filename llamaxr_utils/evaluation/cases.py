@@ -1,99 +1,68 @@
 """Reading single reports: what two texts say about each finding.
 
-Two reports are compared by the *state* of a finding (present, absent,
-uncertain, not mentioned), not by their words, and the remarks of the paper's
-Tables 4 to 6 are computed from that. Nothing here looks at an image, and the
-page that shows the cases is `casepage`.
+Reports are compared by the *state* of a finding (present, absent, uncertain,
+not mentioned), not by their words; the paper's Tables 4 to 6 and the page of
+all cases are made from that. No model is asked, and nothing is diagnosed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
 
 from ..course.errors import CourseError
-from ..datasets.conditions import NAMED_BY
+from ..course.files import write_whole
+from ..course.run import WARNING
+from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
 from ..datasets.downloads import SOURCES
+from ..datasets.images import locate, read_grey
+from ..datasets.reports import DATA
+from ..llm.prompts import Scores, names_above
 from .findings import FINDINGS, label_report, sentences
+from .metrics import plain
 from .predictions import read_table
 
-#: verdict -> the mark that stands beside its colour.
-VERDICTS = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}
+#: What two texts make of a finding -> the mark that stands beside its colour.
+OUTCOMES = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}
 #: "only": a correct statement that the other system does not make, green in
 #: the paper's Tables 5 and 6; red is added there.
-MARKS = VERDICTS | {"only": "✓"}
+MARKS = OUTCOMES | {"only": "✓"}
+TINTS = {"only": "#dff0e2", "added": "#fbe2de", "contradicts": "#efe2f4"}
 #: What an added finding is called, with and without a score that speaks for
 #: it.
 SUPPORTED = "added, supported by the scores"
 UNSUPPORTED = "added without support"
-#: Studies whose text stands once in the collection and in the paper, and
-#: where there. The references of its Tables 4 and 5 stand word for word in
-#: 6, 15 and 47 studies: nobody can tell which were meant.
-PAPER_STUDIES = {
-    "CXR4": "Table 2",
-    "CXR5": "Table 2",
-    "CXR24": "Figure 4",
-    "CXR3282": "Table 6",
-    "CXR3660": "Table 6",
-}
 METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
+#: Side of an embedded image in pixels: 590 studies in a few megabytes.
+SIZE = 128
+#: Every text that reaches a page goes through autoescape.
+PAGES = Environment(autoescape=True)
+PAGES.policies["json.dumps_kwargs"] = {
+    "separators": (",", ":"), "allow_nan": False
+}  # fmt: skip
 
 
-# --- which studies, which other system --------------------------------------
-
-
-def choose(table: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
-    """A seeded sample of `n` rows: half abnormal, the rest not, as far as
-    there are enough of each."""
-    is_abnormal = table["status"].eq("abnormal")
-    abnormal, other = table[is_abnormal], table[~is_abnormal]
-    first = abnormal.sample(min(-(-n // 2), len(abnormal)), random_state=seed)
-    rest = other.sample(min(n - len(first), len(other)), random_state=seed)
-    return pd.concat([first, rest]).reset_index(drop=True)
-
-
-def look_up(
-    wanted: str, studies: pd.DataFrame, there: Collection[str]
-) -> pd.DataFrame:
-    """Where the studies are that somebody asks for (``"CXR24, CXR3282"``).
-
-    Returns
-    -------
-    DataFrame
-        ``study_id``, ``in the paper``, ``split_r2gen``, ``split`` (this
-        run's), ``status``, ``here``: is it one of `there`?
-
-    Raises
-    ------
-    CourseError
-        For an id that `studies` does not have.
-    """
-    ids = re.findall(r"[^\s,]+", wanted)
-    unknown = sorted(set(ids) - set(studies["study_id"]))
-    if unknown:
-        raise CourseError(
-            f"There is no study {', '.join(unknown)}.",
-            "Studies have the ids of the collection, CXR1 to CXR3999.",
-            'Write ids with commas between them: STUDIES = "CXR24, CXR3282".',
-        )
-    found = studies.set_index("study_id").loc[ids].reset_index()
-    found["in the paper"] = found["study_id"].map(PAPER_STUDIES).fillna("")
-    found["here"] = found["study_id"].isin(list(there))
-    columns = ["study_id", "in the paper", "split_r2gen", "split", "status"]
-    return found[[*columns, "here"]]
+def page(template: str, **content: Any) -> str:
+    """A template of ``data/``, filled in."""
+    text = (DATA / template).read_text("utf-8")
+    return PAGES.from_string(text).render(content)
 
 
 def second_system(
     study_ids: Collection[str], folders: Iterable[Path]
 ) -> tuple[str, list[str]] | None:
-    """Another system and its reports for these studies, from a CSV on disk.
-
-    Published predictions (`downloads.fetch`) come first, then any other
-    file that `predictions.read_table` takes and that has all the studies.
-    """
+    """Another system's name and its reports for these studies, from a CSV in
+    one of the folders: published predictions first, then any other file that
+    has all the studies."""
     published = {SOURCES["cvt2distilgpt2"].saves: "CvT2DistilGPT2"}
     paths = {path.name: path for f in folders for path in f.glob("*.csv")}
     for name in sorted(paths, key=lambda n: (n not in published, n)):
@@ -110,8 +79,8 @@ def second_system(
 # --- two texts --------------------------------------------------------------
 
 
-def verdict(reference: str | None, generated: str | None) -> str:
-    """Compare two states (present, absent, uncertain, None: not mentioned).
+def outcome(reference: str | None, generated: str | None) -> str:
+    """Compare two states (present, absent, uncertain; None: not mentioned).
 
     Denials that only one side spells out are no disagreement: "".
     """
@@ -124,78 +93,50 @@ def verdict(reference: str | None, generated: str | None) -> str:
     return "added" if generated in reported else ""
 
 
-def remark(verdict: str, finding: str, named: Collection[str] | None) -> str:
-    """A verdict; for an added finding also whether a score speaks for it.
+def remark(word: str, finding: str, named: Collection[str] | None) -> str:
+    """An outcome; for an added finding also whether a score speaks for it.
 
     `named` are the conditions at or above their operating point
     (`prompts.names_above`), None without scores.
     """
-    if verdict != "added":
-        return verdict
+    if word != "added":
+        return word
     support = set(NAMED_BY.get(finding, ())) & set(named or ())
     return SUPPORTED if support else UNSUPPORTED
-
-
-def compare(
-    reference: str, generated: str, named: Collection[str] | None = None
-) -> list[tuple[str, str, str, str, str]]:
-    """(finding, state in the reference, in the generated text, verdict,
-    remark) for every finding that either mentions (`No Finding` left out)."""
-    truth, said = label_report(reference), label_report(generated)
-    rows = []
-    for f in FINDINGS[1:]:
-        if f in truth or f in said:
-            word = verdict(truth.get(f), said.get(f))
-            states = truth.get(f, ""), said.get(f, "")
-            rows.append((f, *states, word, remark(word, f, named)))
-    return rows
 
 
 def findings_table(
     reference: str, generated: str, named: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """`compare` as a table: ``finding``, ``reference``, ``generated``,
-    ``verdict``, ``remark``."""
-    columns = ["finding", "reference", "generated", "verdict", "remark"]
-    rows = compare(reference, generated, named)
+    """Every finding that one of two texts mentions: ``finding``, its state in
+    ``reference`` and ``generated``, ``outcome``, ``remark``."""
+    truth, written = label_report(reference), label_report(generated)
+    rows = []
+    for name in (f for f in FINDINGS[1:] if f in truth or f in written):
+        word = outcome(truth.get(name), written.get(name))
+        states = truth.get(name, ""), written.get(name, "")
+        rows.append((name, *states, word, remark(word, name, named)))
+    columns = ["finding", "reference", "generated", "outcome", "remark"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def counts(chosen: pd.DataFrame) -> pd.DataFrame:
-    """How many findings agree, are missed, added or contradicted: one row a
-    study (index ``study_id``)."""
-    rows = {}
-    for row in chosen.itertuples():
-        words = [w for *_, w, _ in compare(row.reference, row.generated)]
-        rows[row.study_id] = {v: words.count(v) for v in VERDICTS}
-    return pd.DataFrame(rows).T.rename_axis("study_id")
-
-
-# --- a reference and several systems ----------------------------------------
-
-
-def judge(
+def outcomes(
     reference: str, texts: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """System -> finding -> verdict; "only" is a correct statement that no
-    other of several systems makes (green in the paper's Tables 5 and 6).
-
-    Findings on which there is nothing to say are left out.
-    """
+    """System -> finding -> outcome; "only" is a correct statement that no
+    other of several systems makes. Findings on which there is nothing to
+    say are left out."""
     truth = label_report(reference)
-    said = {name: label_report(text) for name, text in texts.items()}
-    judged: dict[str, dict[str, str]] = {name: {} for name in texts}
+    written = {name: label_report(text) for name, text in texts.items()}
+    result: dict[str, dict[str, str]] = {name: {} for name in texts}
     for finding in FINDINGS[1:]:
-        words = {
-            name: verdict(truth.get(finding), said[name].get(finding))
-            for name in texts
-        }
+        words = {n: outcome(truth.get(finding), written[n].get(finding))
+                 for n in texts}  # fmt: skip
         right = [name for name in texts if words[name] == "agree"]
-        for name in texts:
+        for name in (n for n in texts if words[n]):
             alone = right == [name] and len(texts) > 1
-            if words[name]:
-                judged[name][finding] = "only" if alone else words[name]
-    return judged
+            result[name][finding] = "only" if alone else words[name]
+    return result
 
 
 def decisive(text: str) -> list[tuple[str, list[str]]]:
@@ -209,19 +150,250 @@ def decisive(text: str) -> list[tuple[str, list[str]]]:
 
 
 def marked(
-    text: str, verdicts: Mapping[str, str]
+    text: str, words: Mapping[str, str]
 ) -> list[tuple[str, str, list[str]]]:
-    """(sentence, verdict, findings) for each sentence of a report.
+    """(sentence, outcome, findings) for each sentence of a report.
 
-    The strongest verdict among its findings stands for the sentence:
-    contradicts, added, missed, only, else "". The findings are those with
-    that verdict.
+    `words` is finding -> outcome. The strongest among a sentence's findings
+    stands for it (contradicts, added, missed, only, else ""); the findings
+    are those with that outcome.
     """
-    strongest = ("contradicts", "added", "missed", "only")
-    found = []
-    for part, mentions in decisive(text):
-        words = [verdicts.get(finding, "") for finding in mentions]
-        word = next((w for w in strongest if w in words), "")
-        these = [f for f, w in zip(mentions, words) if w == word and word]
-        found.append((part, word, these))
-    return found
+    parts = []
+    for sentence, mentions in decisive(text):
+        own = [words.get(finding, "") for finding in mentions]
+        strongest = ("contradicts", "added", "missed", "only")
+        word = next((w for w in strongest if w in own), "")
+        these = [f for f, w in zip(mentions, own) if w == word and word]
+        parts.append((sentence, word, these))
+    return parts
+
+
+# --- the paper's Tables 5 and 6 ---------------------------------------------
+
+
+def table_5(
+    reference: str,
+    texts: Mapping[str, str],
+    named: Collection[str] | None = None,
+) -> dict[str, str]:
+    """A row of the paper's Tables 5 and 6 for one study and two systems.
+
+    The texts in plain characters, then names of findings: ``both found``
+    (black in the paper), ``only NAME found`` (green), ``NAME added`` (red;
+    with its support), ``NAME contradicts``, ``NAME missed``.
+    """
+    words = outcomes(reference, texts)
+
+    def having(name: str, word: str) -> list[str]:
+        return [f for f, w in words[name].items() if w == word]
+
+    row = {"reference": plain(reference)}
+    row |= {name: plain(text) for name, text in texts.items()}
+    row["both found"] = ", ".join(having(next(iter(texts)), "agree"))
+    for name in texts:
+        row[f"only {name} found"] = ", ".join(having(name, "only"))
+    for name in texts:
+        row[f"{name} added"] = ", ".join(
+            f"{f} ({remark('added', f, named)[5:].strip(', ')})"
+            for f in having(name, "added")
+        )
+        for word in ("contradicts", "missed"):
+            row[f"{name} {word}"] = ", ".join(having(name, word))
+    return row
+
+
+
+def texts_table(
+    rows: Sequence[
+        tuple[str, str, Mapping[str, str], Collection[str] | None]
+    ],
+    caption: str,
+) -> str:
+    """Reference and systems side by side, coloured and marked, as HTML.
+
+    A row is study, reference, system -> report (the same systems in each),
+    the conditions at or above their operating point.
+    """
+    shown = []
+    for study, reference, reports, named in rows:
+        words, texts = outcomes(reference, reports), []
+        for name, text in reports.items():
+            notes = [
+                f"{MARKS[w]} {finding}{remark(w, finding, named)[len(w):]}"
+                for finding, w in words[name].items() if w != "agree"
+            ]  # fmt: skip
+            texts.append((marked(text, words[name]), notes))
+        shown.append((plain(study), plain(reference), texts))
+    systems = [plain(name) for name in rows[0][2]] if rows else []
+    return page("texts.html", rows=shown, systems=systems, marks=MARKS,
+                tints=TINTS, caption=plain(caption))  # fmt: skip
+
+
+# --- the page of all cases --------------------------------------------------
+
+
+def data_uri(path: Path, colour: bool = False) -> str:
+    """An image file as a JPEG of at most `SIZE` pixels inside an address
+    (``data:``), grey unless it is a heatmap; "" if it is no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            side, picture = max(image.size), image.convert("RGB")
+    except OSError:
+        return ""
+    if not colour:
+        picture = Image.fromarray(read_grey(path, min(SIZE, side)))
+    content = io.BytesIO()
+    picture.thumbnail((SIZE, SIZE))
+    picture.save(content, "JPEG", quality=72, optimize=True)
+    code = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/jpeg;base64,{code}"
+
+
+def _number(value: float) -> float | None:
+    """Three decimals; JSON has no NaN."""
+    return None if pd.isna(value) else round(float(value), 3)
+
+
+def study_data(
+    row: Mapping[str, Any],
+    systems: Mapping[str, str],
+    scores: Scores,
+    points: Mapping[str, float],
+) -> dict[str, Any]:
+    """What the page shows of one study, ready for JSON; no images.
+
+    `row` has ``study_id``, ``status``, ``mesh``, ``reference`` and perhaps
+    metrics. The first of `systems` (name -> report) is the run: its outcomes
+    are counted, filtered and remarked on.
+    """
+    reference, run = str(row["reference"]), next(iter(systems))
+    named = names_above(scores, points)
+    words = outcomes(reference, systems)
+    unheard = {finding: word for finding, word in words[run].items()
+               if word in ("missed", "contradicts")}  # fmt: skip
+    texts = [marked(reference, unheard)]
+    texts += [marked(systems[name], words[name]) for name in systems]
+    states = [label_report(text) for text in (reference, *systems.values())]
+    table = findings_table(reference, systems[run], named)
+    mesh = [plain(heading) for heading in row["mesh"]]
+    words_of = [row["study_id"], *mesh, reference, *systems.values()]
+    return {
+        "id": plain(row["study_id"]),
+        "status": plain(row["status"]),
+        "mesh": mesh,
+        "metrics": {m: _number(row[m]) for m in METRICS if m in row},
+        "texts": texts,
+        "findings": [
+            [f, [state.get(f, "") for state in states], word, note]
+            for f, word, note in zip(
+                table["finding"], table["outcome"], table["remark"]
+            )
+        ],
+        "counts": {o: int(table["outcome"].eq(o).sum()) for o in OUTCOMES},
+        "scores": {
+            view: [_number(values[c]) for c in CONDITIONS]
+            for view, values in scores.items()
+            if values and not math.isnan(values[CONDITIONS[0]])
+        },
+        "named": [CONDITIONS.index(c) for c in named or ()],
+        "words": plain(" ".join(words_of)).lower(),
+        "img": {},
+        "heat": {},
+        "heatof": {},
+    }
+
+
+def render(
+    studies: Sequence[dict[str, Any]],
+    systems: Sequence[str],
+    title: str,
+    stamp: str,
+    points: Mapping[str, float],
+) -> str:
+    """The page as text: ``data/cases.html`` with the studies of `study_data`
+    and the script ``data/cases.js``, the only one that may run."""
+    seen = {row[0] for study in studies for row in study["findings"]}
+    script = (DATA / "cases.js").read_text("utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    marks = {word: mark for word, mark in MARKS.items()
+             if word != "only" or len(systems) > 1}  # fmt: skip
+    return page(
+        "cases.html",
+        title=plain(title), stamp=plain(stamp), warning=WARNING,
+        hash=base64.b64encode(digest).decode(), script=Markup(script),
+        data={
+            "studies": studies,
+            "systems": [plain(name) for name in systems],
+            "conditions": CONDITIONS,
+            "points": [float(points[c]) for c in CONDITIONS],
+            "findings": [name for name in FINDINGS if name in seen],
+            "marks": marks,
+        },
+    )  # fmt: skip
+
+
+def write_page(
+    path: Path,
+    table: pd.DataFrame,
+    systems: Mapping[str, Sequence[str]],
+    *,
+    title: str,
+    stamp: str,
+    scores: Mapping[str, Scores],
+    points: Mapping[str, float],
+    views: pd.DataFrame,
+    heatmaps: Path,
+) -> str:
+    """Write the case page of a run, one HTML file that needs no network.
+
+    Parameters
+    ----------
+    path : path
+    table : DataFrame
+        ``study_id``, ``status``, ``mesh``, ``reference``; metrics by name.
+    systems : mapping
+        System -> reports in the order of `table`; the run first.
+    title, stamp : str
+        Heading and provenance.
+    scores, points : mapping
+        `prompts.by_study`; condition -> operating point.
+    views : DataFrame
+        Schema ``views``: the images.
+    heatmaps : path
+        A folder of ``STUDY_VIEW.png``; what is not there is not shown.
+
+    Returns
+    -------
+    str
+        One line: studies, images, heatmaps, megabytes.
+    """
+    from PIL import Image
+
+    columns = zip(*systems.values(), strict=True)
+    by_id = {
+        row["study_id"]: study_data(
+            row, dict(zip(systems, texts)), scores[row["study_id"]], points
+        )
+        for row, texts in zip(table.to_dict("records"), columns, strict=True)
+    }
+    for row in views.itertuples():
+        is_shown = row.study_id in by_id and row.view in VIEWS
+        if is_shown and (image := data_uri(locate(row.path))):
+            by_id[row.study_id]["img"][row.view] = image
+    for name, view in ((s, v) for s in by_id for v in VIEWS):
+        file = heatmaps / f"{name}_{view}.png"
+        if file.is_file():
+            by_id[name]["heat"][view] = data_uri(file, colour=True)
+            with Image.open(file) as picture:
+                label = picture.info.get("Description", "")
+            by_id[name]["heatof"][view] = label
+    studies = list(by_id.values())
+    text = render(studies, list(systems), title, stamp, points)
+    write_whole(path, lambda part: part.write_text(text, "utf-8"))
+    images, heats = (sum(len(s[k]) for s in studies) for k in ("img", "heat"))
+    return (
+        f"{len(studies)} studies, {images} images, {heats} heatmaps, "
+        f"{len(text) / 1e6:.1f} MB"
+    )

@@ -18,9 +18,9 @@ import pandas as pd
 from ..course.tables import markdown, published_results
 from ..datasets.reports import DATA
 from ..datasets.reports import FIRST_PART as FIRST
-from ..evaluation.evaluate import statistics_of
 from ..evaluation.findings import label_report
 from ..evaluation.metrics import clean_author, score_reports
+from ..evaluation.score import statistics_of
 from ..evaluation.stats import bootstrap_interval, paired_interval
 
 MOVED = ("BLEU-4", "ROUGE-L", "METEOR")

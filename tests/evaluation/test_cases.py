@@ -1,25 +1,42 @@
-"""Reports side by side: verdicts, remarks, the rows of Tables 4 to 6."""
+"""Reports side by side: outcomes, remarks, Tables 4 to 6, the case page.
+
+The last part opens the page in Debian's Chromium; without one (or without
+playwright) it is skipped, and the last line of the test run says so.
+"""
 
 from __future__ import annotations
 
-import itertools
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
+import conftest
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import downloads
 from llamaxr_utils.datasets.conditions import CONDITIONS, NAMED_BY
-from llamaxr_utils.evaluation import cases, qualitative
+from llamaxr_utils.evaluation import cases
 from llamaxr_utils.evaluation.findings import FINDINGS
 
-STATES = ("present", "absent", "uncertain", None)
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/07_read_cases.ipynb"
 REFERENCE = "The heart is enlarged. No pleural effusion. No pneumothorax."
 FIRST = "The heart is enlarged. There is no pleural effusion."
 SECOND = "The heart is normal. No effusion. There is a rib fracture."
+EVIL = (
+    "<script>document.title='owned'</script></script><!-- <img src=x "
+    "onerror=\"document.title='owned'\"> & \u2028 \x1b[31mred\x1b[0m"
+)
+#: Seconds in which 590 studies must open; 0.6 on an idle core.
+OPEN_LIMIT = 6
 
-
-# --- verdicts ---------------------------------------------------------------
+# --- outcomes and remarks ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -43,13 +60,8 @@ SECOND = "The heart is normal. No effusion. There is a rib fracture."
         (None, None, ""),
     ],
 )
-def test_verdict(reference, generated, expected):
-    assert cases.verdict(reference, generated) == expected
-
-
-def test_every_pair_of_states_has_a_verdict():
-    for pair in itertools.product(STATES, STATES):
-        assert cases.verdict(*pair) in {*cases.VERDICTS, ""}
+def test_what_two_states_are_to_each_other(reference, generated, expected):
+    assert cases.outcome(reference, generated) == expected
 
 
 def test_findings_of_two_texts():
@@ -67,133 +79,26 @@ def test_findings_of_two_texts():
     for finding, row in expected.items():
         assert tuple(table.loc[finding])[:3] == row
     assert "No Finding" not in table.index
-
-
-def test_empty_texts_have_nothing_to_compare():
     assert cases.findings_table("", "").empty
     assert cases.decisive("") == []
 
 
-def test_counts_are_per_study():
-    chosen = pd.DataFrame(
-        {
-            "study_id": ["CXR1", "CXR2"],
-            "reference": ["There is a pneumothorax.", "The heart is normal."],
-            "generated": ["There is a pneumothorax.", "There is a fracture."],
-        }
-    )
-    found = cases.counts(chosen)
-    assert list(found.index) == ["CXR1", "CXR2"]
-    assert list(found.columns) == list(cases.VERDICTS)
-    assert found.loc["CXR1", "agree"] >= 1
-    assert found.loc["CXR1", ["missed", "added", "contradicts"]].sum() == 0
-    assert found.loc["CXR2", "added"] >= 1
-
-
-# --- choosing ---------------------------------------------------------------
-
-
-@pytest.fixture
-def table():
-    n = 40
-    return pd.DataFrame(
-        {
-            "study_id": [f"CXR{i}" for i in range(n)],
-            "status": ["abnormal"] * 10 + ["normal"] * 28
-            + ["not indexed"] * 2,
-        }
-    )
-
-
-def test_half_of_the_cases_are_abnormal(table):
-    chosen = cases.choose(table, 7, seed=1)
-    assert len(chosen) == 7
-    assert chosen["status"].eq("abnormal").sum() == 4
-    assert chosen["study_id"].is_unique
-    again = cases.choose(table, 7, seed=1)
-    pd.testing.assert_frame_equal(chosen, again)
-    assert list(chosen["study_id"]) != list(
-        cases.choose(table, 7, seed=2)["study_id"]
-    )
-
-
-def test_more_cases_than_there_are(table):
-    assert len(cases.choose(table, 100, seed=1)) == len(table)
-    few = table[table["status"].ne("abnormal")]
-    assert len(cases.choose(few, 4, seed=1)) == 4
-    assert cases.choose(table.head(0), 4, seed=1).empty
-
-
-def test_where_the_studies_asked_for_are():
-    studies = pd.DataFrame(
-        {
-            "study_id": ["CXR3660", "CXR3282", "CXR9"],
-            "split_r2gen": ["train", "test", "test"],
-            "split": ["train", "test", "test"],
-            "status": ["normal", "abnormal", "normal"],
-        }
-    )
-    found = cases.look_up("CXR3282,CXR3660", studies, {"CXR3282", "CXR9"})
-    assert list(found["study_id"]) == ["CXR3282", "CXR3660"]
-    assert list(found["here"]) == [True, False]
-    assert list(found["in the paper"]) == ["Table 6", "Table 6"]
-    assert list(found["split_r2gen"]) == ["test", "train"]
-    assert cases.look_up("", studies, []).empty
-    with pytest.raises(CourseError, match="CXR0"):
-        cases.look_up("CXR9, CXR0", studies, [])
-
-
-# --- another system ---------------------------------------------------------
-
-
-def write(path, ids, text):
-    table = pd.DataFrame({"id": ids, "generated": text})
-    table.to_csv(path, index=False)
-
-
-def test_published_predictions_come_before_any_other(tmp_path):
-    ids = ["CXR2_IM-1", "CXR1_IM-2"]
-    write(tmp_path / "another.csv", ids, "Theirs.")
-    (tmp_path / "views.csv").write_text("image,view\n1,frontal\n")
-    found = cases.second_system(["CXR1"], [tmp_path])
-    assert found == ("another", ["Theirs."])
-    saved = downloads.SOURCES["cvt2distilgpt2"].saves
-    write(tmp_path / saved, ids, ["Two.", "One."])
-    assert cases.second_system(["CXR1", "CXR2"], [tmp_path]) == (
-        "CvT2DistilGPT2",
-        ["One.", "Two."],
-    )
-
-
-def test_a_file_that_lacks_a_study_is_not_taken(tmp_path):
-    write(tmp_path / "some.csv", ["CXR1"], "Text.")
-    assert cases.second_system(["CXR1", "CXR2"], [tmp_path]) is None
-    assert cases.second_system(["CXR1"], [tmp_path / "none"]) is None
-
-
-# --- remarks ----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("finding", "named", "expected"),
+    ("word", "finding", "named", "expected"),
     [
-        ("Pleural Effusion", ["Effusion"], cases.SUPPORTED),
-        ("Pleural Effusion", ["Edema"], cases.UNSUPPORTED),
-        ("Lung Lesion", ["Nodule"], cases.SUPPORTED),
-        ("Scoliosis", list(CONDITIONS), cases.UNSUPPORTED),
-        ("Fracture", [], cases.UNSUPPORTED),
-        ("Fracture", None, cases.UNSUPPORTED),
+        ("added", "Pleural Effusion", ["Effusion"], cases.SUPPORTED),
+        ("added", "Pleural Effusion", ["Edema"], cases.UNSUPPORTED),
+        ("added", "Lung Lesion", ["Nodule"], cases.SUPPORTED),
+        ("added", "Scoliosis", list(CONDITIONS), cases.UNSUPPORTED),
+        ("added", "Fracture", None, cases.UNSUPPORTED),
+        ("missed", "Fracture", ["Fracture"], "missed"),
+        ("", "Fracture", ["Fracture"], ""),
     ],
 )
 def test_an_added_finding_has_the_support_of_a_score_or_not(
-    finding, named, expected
+    word, finding, named, expected
 ):
-    assert cases.remark("added", finding, named) == expected
-
-
-def test_other_verdicts_are_their_own_remark():
-    for word in ("agree", "missed", "contradicts", ""):
-        assert cases.remark(word, "Fracture", ["Fracture"]) == word
+    assert cases.remark(word, finding, named) == expected
 
 
 def test_support_is_named_by_known_names():
@@ -202,32 +107,40 @@ def test_support_is_named_by_known_names():
     assert speaking == set(CONDITIONS)  # every score speaks for something
 
 
-def test_swapping_the_scores_turns_the_remark():
-    texts = "The lungs are clear.", "There is a pneumothorax."
-    tables = [
-        cases.findings_table(*texts, named).set_index("finding")
-        for named in (["Pneumothorax"], ["Edema"])
-    ]
-    remarks = [table.loc["Pneumothorax", "remark"] for table in tables]
-    assert remarks == [cases.SUPPORTED, cases.UNSUPPORTED]
+def test_published_predictions_come_before_any_other(tmp_path):
+    def write(name, ids, text):
+        table = pd.DataFrame({"id": ids, "generated": text})
+        table.to_csv(tmp_path / name, index=False)
+
+    ids = ["CXR2_IM-1", "CXR1_IM-2"]
+    write("another.csv", ids, "Theirs.")
+    write("some.csv", ["CXR9"], "It lacks a study.")
+    (tmp_path / "views.csv").write_text("image,view\n1,frontal\n")
+    found = cases.second_system(["CXR1"], [tmp_path, tmp_path / "none"])
+    assert found == ("another", ["Theirs."])
+    write(downloads.SOURCES["cvt2distilgpt2"].saves, ids, ["Two.", "One."])
+    assert cases.second_system(["CXR1", "CXR2"], [tmp_path]) == (
+        "CvT2DistilGPT2", ["One.", "Two."],
+    )  # fmt: skip
+    assert cases.second_system(["CXR1", "CXR5"], [tmp_path]) is None
 
 
 # --- a reference and two systems --------------------------------------------
 
 
 def test_green_is_right_in_one_system_only():
-    judged = cases.judge(REFERENCE, {"a": FIRST, "b": SECOND})
-    assert judged["a"]["Pleural Effusion"] == "agree"  # both deny it
-    assert judged["b"]["Pleural Effusion"] == "agree"
-    assert judged["a"]["Cardiomegaly"] == "only"
-    assert judged["b"]["Cardiomegaly"] == "contradicts"
-    assert judged["b"]["Fracture"] == "added"
-    assert "Pneumothorax" not in judged["a"]  # a denial left unsaid
-    alone = cases.judge(REFERENCE, {"a": FIRST})["a"]
+    words = cases.outcomes(REFERENCE, {"a": FIRST, "b": SECOND})
+    assert words["a"]["Pleural Effusion"] == "agree"  # both deny it
+    assert words["b"]["Pleural Effusion"] == "agree"
+    assert words["a"]["Cardiomegaly"] == "only"
+    assert words["b"]["Cardiomegaly"] == "contradicts"
+    assert words["b"]["Fracture"] == "added"
+    assert "Pneumothorax" not in words["a"]  # a denial left unsaid
+    alone = cases.outcomes(REFERENCE, {"a": FIRST})["a"]
     assert alone["Cardiomegaly"] == "agree"
 
 
-def test_the_strongest_verdict_stands_for_a_sentence():
+def test_the_strongest_outcome_stands_for_a_sentence():
     parts = cases.marked(
         "There is a fracture and cardiomegaly. Lungs are clear.",
         {"Fracture": "added", "Cardiomegaly": "only"},
@@ -243,48 +156,389 @@ def test_a_sentence_that_the_report_overrules_is_not_marked():
     assert [found for _, found in cases.decisive(text)] == [[], ["Fracture"]]
 
 
+def run_cells(*names, **space):
+    """The notebook's own cells on data of the test."""
+    listed = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    source = {cell["id"]: "".join(cell["source"]) for cell in listed}
+    for name in ("07-02", *names):
+        exec(source[name], space)  # noqa: S102
+    return space
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(7, (4, 3)), (100, (10, 30)), (0, (0, 0))]
+)
+def test_half_of_the_sampled_cases_are_abnormal(n, sizes):
+    status = ["abnormal"] * 11 + ["normal"] * 28 + ["not indexed"] * 2
+    studies = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(41)],
+                            "status": status, "split": "test",
+                            "split_r2gen": "test"})  # fmt: skip
+    knobs = SimpleNamespace(STUDIES="CXR0, CXR77", N_CASES=n, SEED=1)
+    space = run_cells("07-07", "07-09", nb=knobs, studies=studies,
+                      tuned=studies)
+    assert list(space["asked"]["here"]) == [True, False]
+    assert space["asked"].loc[["CXR77"], "status"].isna().all()  # unknown
+    chosen = space["chosen"]
+    assert chosen["study_id"].is_unique and chosen["study_id"][0] == "CXR0"
+    counted = chosen["status"][1:].eq("abnormal")
+    assert (counted.sum(), (~counted).sum()) == sizes
+
+
+def table_4(texts, named=()):
+    """Table 4 of one study: its first row, and the others."""
+    space = run_cells("07-18a", "07-18c", "07-18d",
+                      study={"reference": REFERENCE}, named={"CXR1": named})
+    row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
+    return (space["performance"](row, texts).iloc[0],
+            space["by_finding"](row, texts).set_index("category"))
+
+
 def test_table_4_quotes_each_text_and_remarks_by_state():
-    table = qualitative.table_4(REFERENCE, {"a": FIRST, "b": SECOND}, [])
-    assert list(table) == ["category", "reference", "a", "b", "remark"]
-    first = table.iloc[0]
+    first, rows = table_4({"a": REFERENCE, "b": SECOND})
     assert first["category"] == "BLEU-4 / ROUGE-L / METEOR"
-    assert len(first["a"].split(" / ")) == 3
-    rows = table.set_index("category")
+    assert first["a"].split(" / ")[1] == "1.00" > first["b"].split(" / ")[1]
+    _, rows = table_4({"a": FIRST, "b": SECOND})
+    assert list(rows) == ["reference", "a", "b", "remark"]
     effusion = rows.loc["Pleural Effusion"]
     assert effusion["a"] == "There is no pleural effusion. [absent]"
     assert effusion["remark"] == "agree"
     assert rows.loc["Cardiomegaly", "remark"] == "a: agree; b: contradicts"
-    assert rows.loc["Fracture", "reference"] == qualitative.NOT_SAID
+    assert rows.loc["Fracture", "reference"] == "not mentioned"
     assert rows.loc["Fracture", "remark"] == f"a: –; b: {cases.UNSUPPORTED}"
     assert rows.loc["Pneumothorax", "remark"] == "–"
-
-
-def test_the_pairs_of_table_4_are_scored_one_by_one():
-    both = qualitative.pair_scores([REFERENCE, REFERENCE], [REFERENCE, SECOND])
-    assert list(both) == ["BLEU-4", "ROUGE-L", "METEOR"]
-    assert both["ROUGE-L"][0] == 1.0 > both["ROUGE-L"][1]
-    (only,) = qualitative.pair_scores([REFERENCE], [SECOND])["METEOR"]
-    assert only == both["METEOR"][1]
-    some = qualitative.pair_scores(["", "Clear."], ["a", "Clear."])
-    assert some["METEOR"].isna().tolist() == [True, False]
+    assert "Scoliosis" not in rows.index  # nobody mentions it
 
 
 def test_table_5_names_what_was_found_by_whom():
     texts = {"a": FIRST, "b": SECOND}
-    row = qualitative.table_5(REFERENCE, texts, ["Fracture"])
+    row = cases.table_5(REFERENCE, texts, ["Fracture"])
     assert row["both found"] == "Pleural Effusion"
     assert row["only a found"] == "Cardiomegaly"
     assert row["only b found"] == row["a added"] == ""
     assert row["b added"] == "Fracture (supported by the scores)"
     assert row["b contradicts"] == "Cardiomegaly"
-    row = qualitative.table_5(REFERENCE, {"a": "Clear.", "b": "Clear."})
+    row = cases.table_5(REFERENCE, {"a": "Clear.", "b": EVIL})
     assert row["a missed"] == row["b missed"] == "Cardiomegaly"
+    assert not {"\x1b", "\u2028"} & set(row["b"])
 
 
-def test_no_control_character_reaches_a_table():
-    evil = "The heart is \x1b[31menlarged\x1b[0m.\x07 No\u2028 effusion.\r"
-    row = qualitative.table_5(evil, {"a": evil, "b": evil})
-    table = qualitative.table_4(evil, {"a": evil}, None)
-    text = "".join([*row.values(), table.to_csv()])
-    assert "enlarged" in text
-    assert not {"\x1b", "\x07", "\u2028", "\r"} & set(text)
+class Reader(HTMLParser):
+    """Tags, attributes, and the text that a reader sees."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.attributes = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_table_of_texts_is_escaped_and_marked():
+    rows = [("CXR1", "The lungs are clear.",
+             {"a": f"There is a fracture {EVIL}", "b": "Clear."}, [])]
+    page = cases.texts_table(rows, EVIL)
+    read = Reader(page)
+    assert not {"script", "img"} & set(read.tags) and "\x1b" not in page
+    assert "mark" in read.tags
+    text = "".join(read.text)
+    assert "+ Fracture without support" in text
+    assert all(mark in text for mark in cases.MARKS.values())  # the legend
+    assert "<table" in cases.texts_table([], "none")
+
+
+# --- the page as a file -----------------------------------------------------
+
+# study, status, reference, generated, score of Fracture in the frontal view
+STUDIES = [
+    ("CXR7", "abnormal", "The heart is enlarged.", "The lungs clear.", 0.2),
+    ("CXR12", "normal", "The lungs are clear.", "There is a fracture.", 0.9),
+    ("CXR3", "normal", "The lungs are clear.", "The lungs are clear.", 0.4),
+]  # fmt: skip
+
+
+def table(rows=STUDIES):
+    columns = ["study_id", "status", "reference", "generated", "score"]
+    found = pd.DataFrame(rows, columns=columns)
+    found["mesh"] = [["normal"]] * len(found)
+    found["METEOR"] = np.linspace(0.1, 0.9, len(found))
+    return found
+
+
+def write(path, rows=None, **changed):
+    rows = table() if rows is None else rows
+    base = dict.fromkeys(CONDITIONS, 0.1)
+    options = {
+        "scores": {
+            study: {"frontal": {**base, "Fracture": score},
+                    "lateral": dict.fromkeys(CONDITIONS, float("nan"))}
+            for study, score in zip(rows["study_id"], rows["score"])
+        },
+        "points": dict.fromkeys(CONDITIONS, 0.5),
+        "views": pd.DataFrame(columns=["study_id", "view", "path"]),
+        "heatmaps": path.parent / "heat", "title": "Cases", "stamp": "a stamp",
+    }  # fmt: skip
+    systems = {"this run": list(rows["generated"])}
+    cases.write_page(path, rows, systems, **options | changed)
+    return path.read_text("utf-8")
+
+
+def content(page):
+    """The data inside a page."""
+    begin = page.index('id="data">') + len('id="data">')
+    return json.loads(page[begin : page.index("</script>", begin)])
+
+
+def test_the_page_stands_alone(tmp_path):
+    page = write(tmp_path / "cases.html")
+    read = Reader(page)
+    assert read.tags.count("script") == 2
+    assert not {"src", "href", "onerror", "onclick"} & set(read.attributes)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "default-src 'none'" in page
+    assert "unsafe-inline'; script" in page  # styles only, no script
+    assert page.count("not for diagnosis") == 2
+    assert "{{" not in page
+
+
+def test_what_it_shows_of_a_study(tmp_path):
+    data = content(write(tmp_path / "cases.html"))
+    first, second, _ = data["studies"]
+    assert first["counts"] == {
+        "agree": 0, "missed": 1, "added": 0, "contradicts": 0
+    }  # fmt: skip
+    assert first["scores"].keys() == {"frontal"}  # the lateral one is NaN
+    assert first["texts"][0] == [
+        ["The heart is enlarged.", "missed", ["Cardiomegaly"]]
+    ]
+    assert second["named"] == [CONDITIONS.index("Fracture")]
+    row = next(r for r in second["findings"] if r[0] == "Fracture")
+    assert row[2:] == ["added", cases.SUPPORTED]
+    assert second["metrics"] == {"METEOR": 0.5}
+
+
+@pytest.mark.parametrize("place", ["study_id", "status", "mesh", "reference",
+                                   "generated", "title", "stamp"])
+def test_nothing_of_a_report_leaves_its_place(tmp_path, place):
+    rows = table([("CXR7", "normal", "A heart.", "A lung.", 0.1)])
+    plain = write(tmp_path / "plain.html")
+    if place in rows:
+        rows[place] = [[EVIL]] if place == "mesh" else [EVIL]
+        page = write(tmp_path / "cases.html", rows)
+        assert "<script>document" in json.dumps(content(page))
+    else:
+        page = write(tmp_path / "cases.html", rows, **{place: EVIL})
+    assert Reader(page).tags == Reader(plain).tags
+    assert "\x1b" not in page and "\u2028" not in page
+
+
+def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
+    grey = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    Image.fromarray(grey).save(tmp_path / "large.png")
+    Image.fromarray(grey[:40, :40]).save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "heat").mkdir()
+    Image.new("RGB", (300, 300), "red").save(
+        tmp_path / "heat" / "CXR7_frontal.png"
+    )
+    views = pd.DataFrame(
+        [("CXR7", "frontal", "large.png"), ("CXR7", "lateral", "small.png"),
+         ("CXR12", "frontal", "broken.png"), ("CXR99", "frontal", "gone")],
+        columns=["study_id", "view", "path"],
+    )  # fmt: skip
+    page = write(tmp_path / "c.html", views=views)
+    studies = {s["id"]: s for s in content(page)["studies"]}
+    assert studies["CXR7"]["img"].keys() == {"frontal", "lateral"}
+    assert studies["CXR7"]["heat"].keys() == {"frontal"}
+    assert studies["CXR12"]["img"] == {}  # not an image: not available
+    for image in studies["CXR7"]["img"].values():
+        assert image.startswith("data:image/jpeg;base64,")
+        assert len(image) < 8_000
+
+
+def test_the_last_line_counts_what_was_skipped():
+    def report(why):
+        return SimpleNamespace(longrepr=("file", 1, f"Skipped: {why}"))
+
+    skipped = [report("no Java"), report("no Chromium"), report("no Java")]
+    line = conftest.left_out(skipped)
+    assert line == "Did not run: 2 (no Java); 1 (no Chromium)."
+    assert conftest.left_out([]) == "Nothing was left out."
+
+
+# --- in a browser -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright: page not opened"
+    )
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        pytest.skip("no Chromium: the case page is not opened")
+    quiet = """--no-sandbox --disable-gpu --disable-quic --no-first-run
+        --disable-background-networking --disable-component-update
+        --disable-sync""".split()
+    with driver.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=quiet)
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Write a page and open it; fails on a request, an error, a dialog."""
+    trouble, contexts = [], []
+
+    def opened(rows=None, **options):
+        size = options.pop("viewport", {"width": 1200, "height": 800})
+        write(tmp_path / "cases.html", rows, **options)
+        context = browser.new_context(viewport=size)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("dialog", lambda dialog: trouble.append(dialog.message))
+        page.on("request", lambda request: trouble.append(request.url)
+                if not request.url.startswith(("file:", "data:")) else None)
+        page.goto(f"file://{tmp_path / 'cases.html'}")
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def listed(page):
+    """The studies in the list; also rows that no frame has drawn yet, whose
+    inner text is empty (content-visibility)."""
+    return page.locator("#list button").evaluate_all(
+        "rows => rows.map(row => row.firstChild.data)"
+    )
+
+
+def test_order_and_keyboard(open_page):
+    page = open_page()
+    assert listed(page) == ["CXR3", "CXR7", "CXR12"]
+    heading = page.locator("main h2")
+    seen = [heading.inner_text()]
+    for key in ("j", "ArrowRight", "j", "k", "ArrowLeft", "k"):
+        page.keyboard.press(key)
+        seen.append(heading.inner_text())
+    assert seen == ["CXR3", "CXR7", "CXR12", "CXR12", "CXR7", "CXR3", "CXR3"]
+    page.select_option("#order", "most missed")
+    assert listed(page)[0] == "CXR7"
+    page.select_option("#order", "METEOR, highest first")
+    assert listed(page) == ["CXR3", "CXR12", "CXR7"]
+    page.focus("#word")
+    page.keyboard.type("jk")  # letters in a field turn no page
+    assert page.locator(".nothing").is_visible()
+
+
+def test_filters(open_page):
+    page = open_page()
+    page.click("[data-verdict=missed]")
+    assert listed(page) == ["CXR7"]
+    page.click("[data-verdict=added]")  # any of the two
+    assert listed(page) == ["CXR7", "CXR12"]
+    page.select_option("#finding", "Fracture")
+    assert listed(page) == ["CXR12"]
+    page.click("#reset")
+    assert len(listed(page)) == 3
+    page.select_option("#status", "normal")
+    assert listed(page) == ["CXR3", "CXR12"]
+    page.select_option("#condition", "Fracture")
+    page.fill("#least", "0.5")
+    assert listed(page) == ["CXR12"]
+    assert page.inner_text("#count span") == "1 of 3 studies"
+    page.fill("#word", "no such word")
+    assert listed(page) == []
+    assert "No study has all of this" in page.inner_text("main")
+
+
+def test_marks_stand_beside_the_colours(open_page):
+    page = open_page()
+    page.click("#list button:has-text('CXR12')")
+    mark = page.locator("main mark.added")
+    assert mark.inner_text() == "+There is a fracture."
+    assert mark.get_attribute("title") == "added: Fracture"
+    assert page.locator("main .legend").is_visible()
+    assert cases.SUPPORTED in page.inner_text("main table")
+
+
+def test_a_report_with_markup_is_shown_and_not_run(open_page):
+    rows = table([("CXR7", "normal", EVIL, f"A fracture. {EVIL}", 0.1)])
+    page = open_page(rows)
+    assert page.title() == "Cases"
+    assert page.locator("main script, main img").count() == 0
+    text = page.inner_text("main")
+    assert "<script>document.title='owned'</script>" in text
+    assert "[31mred" in text and "\x1b" not in text
+
+
+def test_no_script_but_the_page_s_own_may_run(open_page):
+    """Even markup that got in would do nothing."""
+    page = open_page()
+    page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', "
+        "'<img src=data:, onerror=\"document.title=1\">')"
+    )
+    page.evaluate(
+        "{const s = document.createElement('script'); "
+        "s.textContent = 'document.title = 2'; document.body.append(s)}"
+    )
+    page.wait_for_timeout(100)
+    assert page.title() == "Cases"
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(open_page):
+    long = table([("CXR7", "normal", "W" * 300, "a b " * 200, 0.1)])
+    page = open_page(long, viewport={"width": 360, "height": 700})
+    width = "document.documentElement.scrollWidth"
+    assert page.evaluate(width) <= 360
+    assert not page.locator("aside").is_visible()
+    page.click("#open")
+    assert page.locator("#list").is_visible()
+    assert page.evaluate(width) <= 360
+    page.click("#list button")
+    assert not page.locator("aside").is_visible()
+
+
+def test_print_holds_the_studies_of_the_list(open_page):
+    page = open_page()
+    page.select_option("#status", "normal")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#paper article").count() == 2
+    assert not page.locator("#desk").is_visible()
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#paper article").count() == 0
+
+
+def test_590_studies_open_quickly(open_page, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)
+    Image.fromarray(noise).resize((128, 128)).save(tmp_path / "x.jpg")
+    image = cases.data_uri(tmp_path / "x.jpg")  # once: not what is timed
+    monkeypatch.setattr(cases, "data_uri", lambda *_: image)
+    rows = table([(f"CXR{i}", *STUDIES[i % 3][1:]) for i in range(590)])
+    views = pd.DataFrame(
+        [(s, v, "x.jpg") for s in rows["study_id"]
+         for v in ("frontal", "lateral")],
+        columns=["study_id", "view", "path"],
+    )  # fmt: skip
+    page = open_page(rows, views=views)
+    began = time.perf_counter()
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]")
+    seconds = time.perf_counter() - began
+    assert page.locator("#list button").count() == 590
+    page.wait_for_function("document.querySelector('main img').naturalWidth")
+    assert seconds < OPEN_LIMIT

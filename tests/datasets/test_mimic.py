@@ -1,8 +1,6 @@
-"""Forms of others: ReXrank's JSON and MIMIC-CXR-JPG's folders."""
+"""MIMIC-CXR-JPG's folders become the tables of notebook 01."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pandas as pd
@@ -12,95 +10,6 @@ from PIL import Image
 from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import images, mesh, mimic
-from llamaxr_utils.evaluation import exchange
-
-# --- ReXrank ----------------------------------------------------------------
-
-
-def rexrank_file(tmp_path, **changes):
-    case = {
-        "key_image_path": "CXR1_IM-0001/0.png",
-        "image_path": ["CXR1_IM-0001/0.png", "CXR1_IM-0001/1.png"],
-        "report": "Findings: The heart is large. Impression: Large heart.",
-        "section_findings": "The heart is large.",
-        "section_impression": "Large heart.",
-        "split": "test",
-        "frontal_lateral": ["Frontal", "Lateral"],
-        "context": "Indication: cough.",
-        "model_prediction": "Findings: The heart is big.Impression:Big.",
-    }
-    path = tmp_path / "rexrank.json"
-    path.write_text(json.dumps({"CXR1_IM-0001": {**case, **changes}}))
-    return path
-
-
-def test_rexrank_is_read_by_section_or_whole(tmp_path):
-    path = rexrank_file(tmp_path)
-    row = exchange.read_rexrank(path).iloc[0]
-    assert row["id"] == "CXR1_IM-0001"
-    assert row["reference"] == "The heart is large."
-    assert row["generated"] == "The heart is big."
-    assert row["frontal_lateral"] == ["Frontal", "Lateral"]
-    whole = exchange.read_rexrank(path, part="report").iloc[0]
-    assert whole["reference"] == (
-        "Findings: The heart is large. Impression: Large heart.")
-    assert whole["generated"].endswith("Impression:Big.")
-
-
-def test_a_prediction_without_headings_is_all_findings(tmp_path):
-    path = rexrank_file(tmp_path, model_prediction="The heart is big.")
-    assert exchange.read_rexrank(path)["generated"][0] == "The heart is big."
-
-
-def test_missing_sections_are_empty_and_old_names_are_known(tmp_path):
-    path = rexrank_file(tmp_path, section_impression=float("nan"))
-    assert exchange.read_rexrank(path)["impression"][0] == ""
-    case = {"findings": "Clear.", "impression": None, "model_prediction": ""}
-    path.write_text(json.dumps({"50000001": case}))
-    row = exchange.read_rexrank(path).iloc[0]
-    assert (row["reference"], row["generated"]) == ("Clear.", "")
-
-
-def test_rexrank_round_trip(tmp_path):
-    table = exchange.read_rexrank(rexrank_file(tmp_path))
-    exchange.write_rexrank(table, tmp_path / "out.json")
-    again = exchange.read_rexrank(tmp_path / "out.json")
-    pd.testing.assert_frame_equal(again, table, check_like=True)
-    written = json.loads((tmp_path / "out.json").read_text())["CXR1_IM-0001"]
-    assert written["model_prediction"] == "The heart is big."
-    assert {"section_findings", "section_impression"} <= set(written)
-
-
-def test_a_course_table_becomes_rexrank(tmp_path):
-    ours = pd.DataFrame({"study_id": ["CXR1", "CXR2"], "reference": "Clear.",
-                         "generated": ["Clear lungs.", ""]})
-    exchange.write_rexrank(ours, tmp_path / "o.json")
-    back = exchange.read_rexrank(tmp_path / "o.json")
-    assert back["id"].tolist() == ["CXR1", "CXR2"]
-    assert back["generated"].tolist() == ["Clear lungs.", ""]
-    with pytest.raises(CourseError, match="can't become ReXrank"):
-        exchange.write_rexrank(ours.assign(study_id="CXR1"), tmp_path / "x")
-    with pytest.raises(CourseError, match="Missing: generated"):
-        exchange.write_rexrank(ours.drop(columns="generated"), tmp_path / "x")
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": 3}', "{", "{}"])
-def test_another_json_is_refused(tmp_path, text):
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(CourseError):
-        exchange.read_rexrank(tmp_path / "x.json")
-
-
-def test_a_file_of_references_only_is_refused(tmp_path):
-    path = rexrank_file(tmp_path)
-    cases = json.loads(path.read_text())
-    del cases["CXR1_IM-0001"]["model_prediction"]
-    path.write_text(json.dumps(cases))
-    with pytest.raises(CourseError, match="no `model_prediction`"):
-        exchange.read_rexrank(path)
-
-
-# --- MIMIC-CXR --------------------------------------------------------------
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
