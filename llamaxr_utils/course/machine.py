@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import CourseError
+
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -108,6 +110,40 @@ def pick_device() -> tuple[str, str, str]:
     return "cpu", "float32", "no accelerator found; float32 is exact"
 
 
+def compute_dtype(precision: str) -> tuple[str, str]:
+    """Device, and the dtype that a frozen base computes in there.
+
+    Parameters
+    ----------
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        Of the training. On a GPU the base follows it: unsloth refuses a
+        model in another half precision than the training's. On a CPU and on
+        Apple's GPUs the base computes in float32.
+
+    Raises
+    ------
+    CourseError
+        fp16 on a CPU, bf16 on a GPU that has none (T4, V100).
+    """
+    device, best, _ = pick_device()
+    if device == "cpu" and precision == "fp16":
+        raise CourseError(
+            "PRECISION = fp16 needs a GPU.",
+            "On a CPU half precision is bf16, or nothing.",
+            'Set CHANGE = {"PRECISION": "fp32"}.',
+        )
+    if device != "cuda":
+        return device, "float32"
+    if precision == "bf16" and best != "bfloat16":
+        raise CourseError(
+            "PRECISION = bf16 cannot start on this GPU.",
+            "It has no bfloat16 (a T4 and a V100 have none).",
+            'Set CHANGE = {"PRECISION": "fp16"}.',
+        )
+    dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    return device, dtypes.get(precision, best)
+
+
 def pick_precision(wanted: str) -> str:
     """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine.
 
@@ -165,7 +201,7 @@ def pick_threads(
     ----------
     work : callable
         ``work(n)`` does what is to be fast on `n` rows of a batch, for
-        instance `trainer.one_pass`.
+        instance `finetune.one_pass`.
     size : int
         Rows of a whole batch; fewer are timed where rows are slow.
     seconds : float

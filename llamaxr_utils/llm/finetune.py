@@ -1,31 +1,51 @@
-"""Load a base in 4 bit, wrap it with LoRA, save and reload an adapter.
+"""A base in 4 bit, LoRA on it, trl's trainer, and an adapter on disk.
 
-One path for every size: the five-million-parameter Llama on a laptop and
-Llama 3.1 8B on an A100 go through the same functions, with plain
-transformers + peft + bitsandbytes or with unsloth; in 16 bit, said aloud,
-where bitsandbytes has no kernel. The loop that trains it is `training`.
+One path for every size and backend: the five-million-parameter Llama of a
+laptop and Llama 3.1 8B on an A100, plain transformers + peft or unsloth. The
+loop is trl's `SFTTrainer` with its own loss; before its first step the loss
+of one batch is compared with plain torch. What a base reads is `models`'
+business.
 
 Sources: QLoRA (arXiv 2305.14314); paper, sections 3.2 and 3.5.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..course import machine
+import numpy as np
+import pandas as pd
+
+from ..course import artifacts, machine
 from ..course.errors import CourseError
-from ..course.run import WARNING, Run
+from ..course.files import disk_errors, write_json
+from ..course.run import WARNING, Run, read_record
+from . import models
 from .models import base, download_error, load_tokenizer
-from .paper_settings import LEAK
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 trainable
 #: parameters, which is rank 16 on all seven of Llama 3.1 8B).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
                 "gate_proj", "up_proj", "down_proj")
 MAX_LENGTH = 1024
+#: Relative difference to plain torch that a first batch's loss may have:
+#: half precision moves it by less than half of that.
+TOLERANCE = 0.01
+LEAK = (
+    "TEST ROWS INCLUDED in training, on purpose, as the published notebook "
+    "did: scores of this adapter on the test split measure memory."
+)
+
+
+# --- four bits ---------------------------------------------------------------
 
 
 def keep_weights_packed_once(model: Any) -> int:
@@ -75,7 +95,9 @@ def stored_as(model: Any) -> str:
     return state.quant_type if state else str(weight.dtype).split(".")[1]
 
 
-def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
+def load_in_4bit(
+    source: str, backend: str = "peft", precision: str = "auto"
+) -> tuple[Any, Any]:
     """A base model in NF4 with double quantisation, and its tokenizer.
 
     Where that can't be trained (`no_4bit`) it stays in 16 bit, on a CPU in
@@ -87,15 +109,16 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
         A folder or a hub id (`models.locate`).
     backend : {"peft", "unsloth"}
         unsloth must be imported before trl, transformers and peft.
-
-    Returns
-    -------
-    model, tokenizer
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        Of the training to come: on a GPU the 4-bit layers compute in it
+        (`machine.compute_dtype`). A checkpoint that was published in 4 bit
+        names a dtype of its own, which does not count.
 
     Raises
     ------
     CourseError
-        Unknown backend; unsloth that does not import; no such model.
+        Unknown backend; unsloth that does not import; no such model; a
+        precision that this device has not.
     """
     if backend not in ("peft", "unsloth"):
         raise CourseError(
@@ -103,11 +126,11 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
             "There are peft (plain transformers + peft) and unsloth.",
             'Set BACKEND to "peft" or "unsloth".',
         )
-    unsloth = _unsloth() if backend == "unsloth" else None  # before the rest
+    unsloth = import_unsloth() if backend == "unsloth" else None  # first
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    device, dtype, _ = machine.pick_device()
+    device, dtype = machine.compute_dtype(precision)
     reason = no_4bit(device, dtype)
     if reason and device == "mps":
         dtype = "bfloat16"
@@ -131,6 +154,9 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
             model = AutoModelForCausalLM.from_pretrained(source, **how)
     except (ImportError, OSError, ValueError) as error:
         raise download_error(source, error) from error
+    for part in model.modules():
+        if hasattr(part, "compute_dtype"):
+            part.compute_dtype = compute
     keep_weights_packed_once(model)
     if (stored := stored_as(model)) != "nf4":
         print(f"LoRA, not QLoRA: the base stays in {stored}. bitsandbytes "
@@ -139,7 +165,8 @@ def load_in_4bit(source: str, backend: str = "peft") -> tuple[Any, Any]:
     return model, load_tokenizer(source)
 
 
-def _unsloth() -> Any:
+def import_unsloth() -> Any:
+    """Its loader; called before trl, transformers and peft are imported."""
     try:
         from unsloth import FastLanguageModel
     except Exception as error:
@@ -149,6 +176,9 @@ def _unsloth() -> Any:
             'Set BACKEND = "peft": the same settings without unsloth.',
         ) from error
     return FastLanguageModel
+
+
+# --- low rank ----------------------------------------------------------------
 
 
 def add_lora(
@@ -177,7 +207,7 @@ def add_lora(
     )
     on_gpu = next(model.parameters()).device.type == "cuda"
     if backend == "unsloth":
-        return _unsloth().get_peft_model(
+        return import_unsloth().get_peft_model(
             model, **shape, random_state=seed,
             use_gradient_checkpointing="unsloth" if on_gpu else False)
     from peft import LoraConfig, get_peft_model
@@ -200,63 +230,600 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return trainable, total
 
 
-CARD = """\
----
-library_name: peft
-license: other
-language: en
-tags: [lora, chest-x-ray, report-generation]
----
+# --- what the loss is taken on -----------------------------------------------
 
-# LoRA adapter: chest X-ray reports from {images} images
 
-**{warning}**
+def completion_lengths(
+    pairs: pd.DataFrame, tokenizer: Any, loss_on: str, limit: int
+) -> dict[bytes, int]:
+    """How many tokens at the end of each text the loss is taken on.
 
-{stamp}
+    Parameters
+    ----------
+    pairs : DataFrame
+        ``prompt``, ``completion``; the end-of-sequence token is added.
+    loss_on : {"completion", "all"}
+        All means every token but the first, which nothing predicts.
+    limit : int
+        ``max_length`` in tokens; a completion that would be cut is an error.
 
-## Base
+    Returns
+    -------
+    dict
+        The text's tokens (int32, as bytes) -> number of tokens.
+    """
+    whole = tokenizer(
+        list(pairs["prompt"] + pairs["completion"] + tokenizer.eos_token)
+    )["input_ids"]
+    longest = max(map(len, whole))
+    if longest > limit:
+        raise CourseError(
+            f"{sum(len(ids) > limit for ids in whole)} of {len(pairs)} "
+            "reports would be cut.",
+            f"The longest prompt and report have {longest} tokens, "
+            f"max_length is {limit}.",
+            f"Set MAX_LENGTH to at least {longest}, or choose a shorter "
+            "SCORE_FORMAT in 03_build_prompts.",
+        )
+    prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
+    return {
+        np.asarray(ids, np.int32).tobytes(): len(ids)
+        - (max(len(prompt), 1) if loss_on == "completion" else 1)
+        for ids, prompt in zip(whole, prompts, strict=True)
+    }
 
-{base}: {about}; frozen in {stored}. The adapter alone writes nothing.
 
-## Data
+def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+    """(row, first, last + 1) of each text in a batch, padding left out.
 
-Findings of IU X-ray (OpenI, Indiana University; Demner-Fushman et al. 2016),
-{rows}; scores of {images} images.{leak}
+    A padding-free batch is one long row in which positions begin anew.
+    """
+    if "attention_mask" not in batch:
+        starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
+        ends = [*starts[1:], batch["input_ids"].shape[1]]
+        return [(0, a, b) for a, b in zip(starts, ends, strict=True)]
+    places = [row.nonzero()[:, 0] for row in batch["attention_mask"]]
+    return [(i, int(at[0]), int(at[-1]) + 1) for i, at in enumerate(places)]
 
-## Licence
 
-The reports are CC BY-NC-ND 4.0: name the source, no commercial use, no
-altered copies. Whether weights trained on them are such a copy is not
-settled, so ask before you publish this adapter. The base's own licence
-(above) holds too; Llama's asks for "Built with Llama" and for "Llama" at the
-beginning of a published model's name.
+def reference_loss(
+    model: Any, batch: Mapping[str, Any], lengths: Mapping[bytes, int]
+) -> tuple[float, int]:
+    """Cross-entropy of a batch by plain torch: its sum, and of how many
+    tokens. One text at a time, from full logits, without labels or padding.
 
-## Settings
+    Raises
+    ------
+    ValueError
+        A row of the batch is none of the texts in `lengths`.
+    """
+    import torch
 
-{settings}
+    total, count = 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for row, first, last in batch_rows(batch):
+            ids = batch["input_ids"][row, first:last]
+            n = lengths.get(ids.cpu().numpy().astype(np.int32).tobytes())
+            if n is None:
+                raise ValueError("its tokens are not a prompt and its report")
+            output = model(input_ids=ids[None], use_cache=False)
+            logits = output.logits[0, -n - 1 : -1].float()
+            total += float(torch.nn.functional.cross_entropy(
+                logits, ids[-n:], reduction="sum"))
+            count += n
+    model.train(was_training)
+    return total, count
 
-## Metrics
 
-{metrics}
+@contextlib.contextmanager
+def embedding_gradients(model: Any):
+    """Collects the gradients of the embedded tokens, (rows, tokens, width):
+    the forward passes within the block are watched."""
+    import torch
 
-Scores on test reports stand in the run's `summary.csv`, each with its
-protocol, split and images.
+    gradients: list[Any] = []
 
-## Limits
+    def watch(_module, _inputs, embedded):
+        if torch.is_grad_enabled():
+            embedded.requires_grad_(True)
+            embedded.register_hook(gradients.append)
 
-- Reads the scores of 18 conditions a view, no pixels: what they do not name
-  (spine, devices, calcification ...) can only be guessed.
-- English, one hospital network, de-identified text; no comparison with
-  earlier studies.
-- Fluent text is no evidence that it follows the image: notebook 09 tests it.
+    handle = model.get_input_embeddings().register_forward_hook(watch)
+    try:
+        yield gradients
+    finally:
+        handle.remove()
 
-## Use
 
-```python
-from llamaxr_utils.llm.finetune import load_adapter
-model, tokenizer = load_adapter("{source}", "this/folder")
-```
-"""
+def refuse_wrong_loss(returned: float, expected: float, learned: list) -> None:
+    """Raise unless the trainer's loss is the reference's and every row of
+    the batch has a gradient (`learned`: one truth value a row)."""
+    close = math.isclose(returned, expected, rel_tol=TOLERANCE)
+    if close and all(learned):
+        return
+    raise CourseError(
+        "Training was stopped before its first step: the loss is wrong.",
+        f"On the first batch the trainer returns {returned:.4f}; the "
+        f"cross-entropy of the reports' tokens by plain torch is "
+        f"{expected:.4f}, and {sum(learned)} of {len(learned)} studies have "
+        "a gradient. The model would learn from the wrong tokens.",
+        'Set BACKEND = "peft", or install the versions in constraints.txt '
+        "(`python -m llamaxr_utils check` compares them).",
+    )
+
+
+def trainer_class() -> Any:
+    """trl's trainer with three additions: a first batch that is compared
+    with plain torch, padding that is counted, and batches whose order hangs
+    on seed and epoch alone. Built when called: unsloth must have changed trl
+    before."""
+    import torch
+    import trl
+
+    class Trainer(trl.SFTTrainer):
+        lengths: Mapping[bytes, int]  #: set by `train`
+        checked = False
+        real = places = 0
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            mask = inputs.get("attention_mask")
+            if mask is not None:
+                self.real = self.real + mask.sum()  # no wait for a GPU
+                self.places += mask.numel()
+            if self.checked:
+                return super().training_step(
+                    model, inputs, num_items_in_batch
+                )
+            self.checked = True
+            batch = dict(self._prepare_inputs(inputs))
+            try:
+                with self.compute_loss_context_manager():
+                    total, n = reference_loss(model, batch, self.lengths)
+            except ValueError as error:
+                raise CourseError(
+                    "Training was stopped before its first step: a row of "
+                    "the first batch is not what it was given.",
+                    f"{error} (begin and end tokens included).".capitalize(),
+                    'Set BACKEND = "peft", or install the versions in '
+                    "constraints.txt.",
+                ) from error
+            with embedding_gradients(self.model) as gradients:
+                loss = super().training_step(
+                    model, inputs, num_items_in_batch
+                )
+            if num_items_in_batch is None:
+                share = n * self.current_gradient_accumulation_steps
+            else:
+                share = float(num_items_in_batch) / self.args.world_size
+            learned = [
+                bool(part[row, first:last].any())
+                for part in gradients
+                if part.shape[:2] == batch["input_ids"].shape
+                for row, first, last in batch_rows(batch)
+            ]
+            refuse_wrong_loss(float(loss), total / share, learned or [False])
+            return loss
+
+        def _get_train_sampler(self, *given):
+            """By length over a whole update, in an order of seed and epoch
+            alone: taken from the global random numbers it would be another
+            one in a training that is resumed in its second epoch."""
+            sampler = super()._get_train_sampler(*given)
+            if hasattr(sampler, "lengths"):
+                sampler.batch_size *= self.args.world_size
+                sampler.generator = torch.Generator()
+                sampler.set_epoch = lambda epoch: (
+                    sampler.generator.manual_seed(self.args.seed + epoch)
+                )
+            return sampler
+
+        def _get_eval_sampler(self, rows):
+            """Shortest first: the same batches every time, little padding."""
+            lengths = [len(row) for row in rows["input_ids"]]
+            return sorted(range(len(lengths)), key=lengths.__getitem__)
+
+        def padding(self) -> dict[str, float]:
+            """Share of padded tokens in the training batches as they were,
+            and what a random order would have had."""
+            rows = self.train_dataset.shuffle(seed=0)["input_ids"]
+            share = 1 - float(self.real) / self.places if self.places else 0.0
+            random_order = share_of_padding(
+                [len(row) for row in rows], self.args.train_batch_size
+            )
+            return {
+                "padding": round(share, 3),
+                "padding_in_random_order": round(random_order, 3),
+            }
+
+    return Trainer
+
+
+def share_of_padding(lengths: Sequence[int], size: int) -> float:
+    """Share of padded tokens when rows of these lengths, in this order, are
+    batched by `size`; a batch is as wide as its longest row."""
+    parts = [lengths[i : i + size] for i in range(0, len(lengths), size)]
+    return 1 - sum(lengths) / sum(len(part) * max(part) for part in parts)
+
+
+# --- the training ------------------------------------------------------------
+
+
+class Training(NamedTuple):
+    """What `train` gives back; the model itself is trained in place."""
+
+    log: pd.DataFrame  #: artifact ``training_log``
+    facts: dict[str, Any]  #: what really ran: optimizer, padding, steps
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    pairs: pd.DataFrame,
+    folder: Path,
+    settings: Mapping[str, Any],
+    loss_on: str = "completion",
+    patience: int | None = None,
+) -> Training:
+    """Supervised fine-tuning with trl, resumed where a killed run stopped.
+
+    Before the first step the loss of its first batch is compared with the
+    cross-entropy by plain torch, and every row must have a gradient.
+
+    Parameters
+    ----------
+    model, tokenizer
+        From `load_in_4bit` and `add_lora`, or a plain model (pre-training).
+    pairs : DataFrame
+        ``split`` (train, val), ``prompt``, ``completion``.
+    folder : Path
+        For checkpoints; emptied when the training is complete.
+    settings : mapping
+        Arguments of ``trl.SFTConfig``. With `patience`, evaluation and
+        checkpoints come once an epoch unless the settings say otherwise.
+        Where several processes train (`launch`), batch x accumulation is
+        shared among them: an update sees as many studies as with one.
+    loss_on : {"completion", "all"}
+        Which tokens the loss is taken on.
+    patience : int, optional
+        Early stopping: evaluations without a better validation loss before
+        training stops. The best checkpoint is restored at the end.
+
+    Raises
+    ------
+    CourseError
+        No training pairs; a completion that would be cut; an unknown
+        `loss_on`; a full disk; a loss that is not the reference's.
+    """
+    from datasets import Dataset, disable_progress_bars
+    from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers.utils import logging
+    from trl import SFTConfig
+
+    from .launch import share_batch
+
+    if loss_on not in ("completion", "all"):
+        raise CourseError(
+            f"LOSS_ON = {loss_on!r} is not known.",
+            "The loss is taken on the completion or on all tokens.",
+            'Set LOSS_ON to "completion" or "all".',
+        )
+    parts = {
+        split: pairs.loc[pairs["split"] == split, ["prompt", "completion"]]
+        for split in ("train", "val")
+    }
+    if parts["train"].empty:
+        raise CourseError(
+            "There is nothing to train on.",
+            "No row of the prompts has split = train.",
+            "Look at the split in 03_build_prompts.",
+        )
+    lengths = completion_lengths(
+        pairs, tokenizer, loss_on, settings.get("max_length", MAX_LENGTH)
+    )
+    watch = patience is not None and not parts["val"].empty
+    device = machine.pick_device()[0]
+    config: dict[str, Any] = {
+        "max_length": MAX_LENGTH,
+        "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
+        "completion_only_loss": loss_on == "completion",
+        "eval_strategy": "epoch" if watch else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": watch,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "restore_callback_states_from_checkpoint": True,  # the patience
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device == "cuda",
+        "ddp_find_unused_parameters": False,  # every weight has a gradient
+        **settings,
+    }
+    disable_progress_bars()  # five of trl's for a second of work
+    args = SFTConfig(output_dir=str(folder), **config)
+    share_batch(args, args.world_size)
+    with args.main_process_first(local=False):  # one writer a folder
+        mark = {**config, "model": _identity(model), "on": loss_on}
+        _keep_if_same(folder, pairs, mark)
+        last = last_checkpoint(folder)
+    trainer = trainer_class()(
+        model=model,
+        args=args,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict(parts["train"].to_dict("list")),
+        eval_dataset=Dataset.from_dict(parts["val"].to_dict("list"))
+        if watch
+        else None,
+        callbacks=[_progress()]
+        + ([EarlyStoppingCallback(patience)] if watch else []),
+    )
+    trainer.lengths = lengths
+    trainer.remove_callback(PrinterCallback)  # `_progress` says it better
+    for weight in model.parameters():
+        if weight.requires_grad:
+            # trl makes a 4-bit model's adapter bfloat16, which is too coarse
+            # for the paper's learning rate: most steps would be rounded off.
+            weight.data = weight.data.float()
+    logging.disable_progress_bar()  # of every checkpoint that is written
+    began = time.perf_counter()
+    if last:
+        print(f"Resuming from {last.name} (an earlier run was interrupted).")
+    with disk_errors(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    log = _log(trainer.state.log_history)
+    facts = {
+        "optimizer": _optimizer(trainer.optimizer),
+        "steps": trainer.state.global_step,
+        "best_checkpoint": Path(
+            trainer.state.best_model_checkpoint or "last"
+        ).name,
+        "best_val_loss": trainer.state.best_metric,
+        **trainer.padding(),
+        "resumed": bool(last),
+        "processes": args.world_size,
+        "minutes": round((time.perf_counter() - began) / 60, 2),
+    }
+    trainer.accelerator.wait_for_everyone()  # all have read the best one
+    if args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Training(log, facts)
+
+
+def choose_rows(pairs: pd.DataFrame, rows: str) -> pd.DataFrame:
+    """The prompts that training is given: ``split`` is train or val.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        Artifact ``prompts``.
+    rows : {"train", "all"}
+        ``train``: the training split, and val for early stopping. ``all``:
+        the published notebook's leak; every row is trained on, test rows
+        too, and val rows are also evaluated on. It is said aloud.
+    """
+    if rows == "train":
+        return pairs[pairs["split"].isin(["train", "val"])]
+    if rows != "all":
+        raise CourseError(
+            f"ROWS = {rows!r} is not known.",
+            "Training gets the training split, or every row as in the "
+            "published notebook.",
+            'Set ROWS to "train" or "all".',
+        )
+    print(f"ROWS = all: {LEAK}")
+    val = pairs[pairs["split"].eq("val")]
+    return pd.concat([pairs.assign(split="train"), val], ignore_index=True)
+
+
+def one_pass(model: Any, tokenizer: Any, pairs: pd.DataFrame) -> Any:
+    """What `machine.pick_threads` times: a function of n that runs the loss
+    of n pairs of middle length forward and backward. No weight changes."""
+    texts = pairs["prompt"] + pairs["completion"]
+    order = texts.str.len().argsort().to_numpy()
+
+    def work(n: int) -> None:
+        first = max(0, (len(texts) - n) // 2)
+        some = list(texts.iloc[order[first : first + n]])
+        batch = tokenizer(some, return_tensors="pt", padding=True)
+        batch = batch.to(model.device)
+        model(**batch, labels=batch["input_ids"]).loss.backward()
+        model.zero_grad()
+
+    return work
+
+
+def _identity(model: Any) -> list:
+    """What tells one model from another: the shape of every weight, the
+    first bytes of the frozen ones, the adapter's kind and scale. Trained
+    weights do not count: after Ctrl-C in a notebook they are not what they
+    were."""
+    weights = [
+        (
+            name,
+            tuple(weight.shape),
+            None
+            if weight.requires_grad
+            else weight.detach().flatten()[:64].float().tolist(),
+        )
+        for name, weight in model.named_parameters()
+    ]
+    facts = ("peft_type", "lora_alpha", "lora_dropout")  # not all have all
+    adapters = getattr(model, "peft_config", {}).values()
+    return [weights, [[getattr(c, f, None) for f in facts] for c in adapters]]
+
+
+def _optimizer(optimizer: Any) -> str:
+    """Package, class, and how many of its states really are in 8 bit:
+    several packages call theirs AdamW, and small weights stay in 32."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    states = [
+        {str(getattr(value, "dtype", "")) for value in state.values()}
+        for state in inner.state.values()
+    ]
+    small = sum("torch.uint8" in dtypes for dtypes in states)
+    package = type(inner).__module__.partition(".")[0]
+    return (
+        f"{package} {type(inner).__name__}, "
+        f"{small} of {len(states)} states in 8 bit"
+    )
+
+
+def _keep_if_same(folder: Path, pairs: pd.DataFrame, config: dict) -> None:
+    """Throw away checkpoints that belong to other data or settings."""
+    text = json.dumps(config, sort_keys=True, default=str) + pairs.to_csv()
+    mark = {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+    file = folder / "fingerprint.json"
+    if not (file.is_file() and json.loads(file.read_text()) == mark):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(file, mark)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; others are removed.
+
+    The Trainer writes ``trainer_state.json`` last; one that does not parse
+    means that the process died while writing.
+    """
+    from zipfile import is_zipfile  # what torch.save writes
+
+    from safetensors import SafetensorError, safe_open
+
+    checkpoints = sorted(
+        folder.glob("checkpoint-*"),
+        key=lambda path: int(path.name.rsplit("-", 1)[1]),
+        reverse=True,
+    )
+    for checkpoint in checkpoints:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+            for weights in checkpoint.glob("*.safetensors"):
+                with safe_open(weights, "pt"):  # reads its length, no tensor
+                    pass
+            if all(map(is_zipfile, checkpoint.glob("*.pt*"))):
+                return checkpoint
+            raise ValueError("a file of torch is cut")
+        except (OSError, ValueError, SafetensorError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def _progress() -> Any:
+    """A line at every log: step, loss, time left. Light on the notebook."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.began, self.first = time.perf_counter(), state.global_step
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            logs = logs or {}
+            value = logs.get("loss", logs.get("eval_loss"))
+            if value is None:
+                return
+            done = max(state.global_step - self.first, 1)
+            spent = time.perf_counter() - self.began
+            left = spent / done * (state.max_steps - state.global_step)
+            kind = "train" if "loss" in logs else "val  "
+            print(
+                f"step {state.global_step:5d}/{state.max_steps} · {kind} "
+                f"loss {float(value):.3f} · {spent:4.0f} s, about "
+                f"{left:.0f} s left",
+                flush=True,
+            )
+
+    return Progress()
+
+
+def _log(history: list[dict]) -> pd.DataFrame:
+    """The Trainer's history as the artifact ``training_log``."""
+    rows = [
+        {
+            "step": entry["step"],
+            "epoch": round(entry["epoch"], 3),
+            "split": "train" if "loss" in entry else "val",
+            "loss": float(entry.get("loss") or entry["eval_loss"]),
+            "learning_rate": entry.get("learning_rate"),
+            "seconds": entry.get("eval_runtime"),
+        }
+        for entry in history
+        if "loss" in entry or "eval_loss" in entry
+    ]
+    columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+# --- the base of a run -------------------------------------------------------
+
+
+def make_base(
+    nb: Run,
+    name: str,
+    tokenizer_folder: Path,
+    corpus: pd.DataFrame,
+    settings: Mapping[str, Any],
+) -> tuple[str, Training | None]:
+    """Where the base is: made and pre-trained now, or published.
+
+    Parameters
+    ----------
+    nb : Run
+        Of the notebook that writes ``base_model``.
+    name : str
+        A key of `models.BASES`.
+    tokenizer_folder : Path
+        Artifact ``tokenizer``.
+    corpus : DataFrame
+        `models.pretraining_pairs`.
+    settings : mapping
+        For `train`; the loss is taken on all tokens of the report.
+
+    Returns
+    -------
+    (str, Training or None)
+        What `load_in_4bit` takes; the training, when there was one.
+    """
+    if not models.made_here(name):
+        print(f"{name} is published: no pre-training.")
+        return models.locate(name), None
+    if _left_by_interrupted_run(nb):
+        print("The base of the interrupted run is whole: used again.")
+        path = artifacts.path_of(nb.folder, "base_model")
+        nb.outputs["base_model"] = path
+        return str(path), None
+    if nb.knobs.get("BACKEND") == "unsloth":
+        import_unsloth()  # it wants to be imported before trl
+    tokenizer = load_tokenizer(str(tokenizer_folder))
+    model = models.new_llama(name, tokenizer, int(settings["seed"]))
+    result = train(
+        model,
+        tokenizer,
+        corpus.assign(split="train"),
+        nb.folder / "checkpoints-base",
+        settings,
+    )
+    nb.save(
+        "base_model",
+        lambda folder: models.save_model(model, tokenizer, folder),
+        inputs=["studies", "tokenizer"],
+    )
+    return str(nb.outputs["base_model"]), result
+
+
+def _left_by_interrupted_run(nb: Run) -> bool:
+    """True if ``base_model`` is up to date, was made with these knobs, and
+    is not the one that the notebook's last *finished* run recorded."""
+    manifest = artifacts.manifest(nb.folder, "base_model")
+    if not manifest or artifacts.stale_because(nb.folder, "base_model"):
+        return False
+    finished = read_record(nb.folder, nb.notebook) or {"outputs": {}}
+    same = manifest["parameters"] == {"images": nb.images, **nb.knobs}
+    return same and manifest["sha256"] != finished["outputs"].get("base_model")
+
+
+# --- the adapter -------------------------------------------------------------
 
 
 def save_adapter(
@@ -278,20 +845,20 @@ def save_adapter(
     settings, facts : mapping
         What was asked for and what really ran; both into the card.
     """
-    known = base(base_name)
     leaks = nb.knobs.get("ROWS") == "all"
-    card = CARD.format(
+    template = Path(__file__).parents[1] / "data" / "adapter_card.md"
+    card = template.read_text("utf-8").format(
         images=nb.images,
         warning=WARNING,
         stamp=nb.stamp,
         base=base_name,
-        about=known.about,
+        about=base(base_name).about,
         stored=stored_as(model),
         rows="all rows" if leaks else "training split",
         leak=f" **{LEAK}**" if leaks else "",
         settings=_listed(settings),
         metrics=_listed(facts),
-        source=known.source or "base_model",
+        source=base(base_name).source or "base_model",
     )
 
     def write(folder: Path) -> None:
@@ -305,14 +872,15 @@ def _listed(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
-def load_adapter(source: str, adapter: Path, backend: str = "peft") -> Any:
-    """Base in 4 bit with a saved adapter on it, ready to generate.
-
-    Returns
-    -------
-    model, tokenizer
-    """
-    model, tokenizer = load_in_4bit(source, backend)
+def load_adapter(
+    source: str,
+    adapter: Path,
+    backend: str = "peft",
+    precision: str = "auto",
+) -> tuple[Any, Any]:
+    """Base in 4 bit with a saved adapter on it, ready to generate: model
+    and tokenizer, by `load_in_4bit`."""
+    model, tokenizer = load_in_4bit(source, backend, precision)
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(model, str(adapter))

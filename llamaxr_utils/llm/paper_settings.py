@@ -1,7 +1,7 @@
 """Training settings: the paper's, its published notebook's, and a run's.
 
 What is stated lies in ``data/training_settings.csv``; this module sets a run
-beside it, and chooses the rows to train on. It trains nothing, and it does
+beside it. It trains nothing, and it does
 not judge which setting is right.
 """
 
@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
-
 #: Where the two columns come from, for the line below the table.
 SOURCES = (
     "Paper: arXiv 2506.03178, sections 3.1, 3.3 and 3.5. Published "
     "notebook: as saved; the final run may have differed."
-)
-LEAK = (
-    "TEST ROWS INCLUDED in training, on purpose, as the published notebook "
-    "did: scores of this adapter on the test split measure memory."
 )
 
 
@@ -60,7 +54,7 @@ def this_run(
     model : peft.PeftModel
         From `finetune.add_lora`: LoRA's values are read from it.
     pairs : DataFrame
-        What is trained on, from `choose_rows`.
+        What is trained on, from `finetune.choose_rows`.
     base, split : str
         Knobs ``BASE`` and ``SPLIT`` of the notebooks before.
     """
@@ -111,34 +105,3 @@ def compare(run: Mapping[str, str]) -> pd.DataFrame:
     table = stated().drop(columns="knob")
     table["this run"] = [run[setting] for setting in table["setting"]]
     return table
-
-
-def choose_rows(pairs: pd.DataFrame, rows: str) -> pd.DataFrame:
-    """The prompts that training is given: ``split`` is train or val.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        Artifact ``prompts``.
-    rows : {"train", "all"}
-        ``train``: the training split, and val for early stopping. ``all``:
-        the published notebook's leak; every row is trained on, test rows
-        too, and val rows are also evaluated on. It is said aloud.
-
-    Raises
-    ------
-    CourseError
-        Another word.
-    """
-    if rows == "train":
-        return pairs[pairs["split"].isin(["train", "val"])]
-    if rows != "all":
-        raise CourseError(
-            f"ROWS = {rows!r} is not known.",
-            "Training gets the training split, or every row as in the "
-            "published notebook.",
-            'Set ROWS to "train" or "all".',
-        )
-    print(f"ROWS = all: {LEAK}")
-    val = pairs[pairs["split"].eq("val")]
-    return pd.concat([pairs.assign(split="train"), val], ignore_index=True)

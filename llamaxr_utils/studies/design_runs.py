@@ -19,7 +19,7 @@ import pandas as pd
 from ..course import artifacts, files, machine
 from ..course.errors import CourseError
 from ..llm import finetune, generate, models, prompts, soft_tokens
-from ..llm.training import Training, train
+from ..llm.finetune import Training, train
 from .comparison import Data, embeddings_of, head, measure, points_of
 from .designs import Design, prompts_of, training_pairs
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.llm import finetune, generate, models, training
+from llamaxr_utils.llm import finetune, generate, models
 
 SIZE, STEPS = 16, 12
 SETTINGS = dict(
@@ -83,7 +83,7 @@ def bare_loop(model, batches):
 
 @contextmanager
 def watched(monkeypatch):
-    """Batches and seconds of the loop in `training.train`."""
+    """Batches and seconds of the loop in `finetune.train`."""
     import trl
 
     seen = {"batches": []}
@@ -113,7 +113,7 @@ def test_training_against_a_bare_loop(source, pairs, tmp_path, monkeypatch):
     for _ in range(2):  # in turn: the machine's moods hit both
         model, tokenizer = fresh(source)
         with watched(monkeypatch) as seen:
-            training.train(model, tokenizer, pairs, tmp_path, SETTINGS)
+            finetune.train(model, tokenizer, pairs, tmp_path, SETTINGS)
         assert len(seen["batches"]) == STEPS
         model, _ = fresh(source)
         began = time.process_time()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from llamaxr_utils.course import artifacts, run
-from llamaxr_utils.llm import finetune, generate, models, training
+from llamaxr_utils.llm import finetune, generate, models
 
 BARE, BOTH = "bare", "headings, names"
 COMMON = {
@@ -46,7 +46,7 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
             warmup_steps=20,
             **COMMON,
         )
-        training.train(
+        finetune.train(
             model, tokenizer, corpus.assign(split="train"), home / "a",
             settings,
         )
@@ -62,7 +62,7 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
         )
         rest = pairs[pairs["split"].ne("test")]
         settings |= {"save_strategy": "epoch"}
-        result = training.train(
+        result = finetune.train(
             model, tokenizer, rest, home / "b", settings, patience=2
         )
         loss = result.facts["best_val_loss"]

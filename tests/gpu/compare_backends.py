@@ -31,7 +31,7 @@ from llamaxr_utils.course import machine, plots
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.files import write_whole
 from llamaxr_utils.course.run import project_folder
-from llamaxr_utils.llm import finetune, models, training
+from llamaxr_utils.llm import finetune, models
 
 sys.path.append(str(project_folder() / "figures"))
 from draw import keep
@@ -117,14 +117,14 @@ def texts(n: int, length: int) -> pd.DataFrame:
 def train_one(options: argparse.Namespace) -> dict:
     """Load, wrap, train; what it cost."""
     if options.backend == "unsloth":
-        finetune._unsloth()  # before trl, transformers and peft
+        finetune.import_unsloth()  # before trl, transformers and peft
     import torch
 
     cuda = torch.cuda.is_available()
     model, tokenizer = finetune.load_in_4bit(options.base, options.backend)
     model = finetune.add_lora(model, backend=options.backend)
     trainable, _ = finetune.count_parameters(model)
-    moments, progress = [], training._progress
+    moments, progress = [], finetune._progress
 
     def timed():
         callback = progress()
@@ -137,7 +137,7 @@ def train_one(options: argparse.Namespace) -> dict:
         callback.on_step_begin = callback.on_step_end = now
         return callback
 
-    training._progress = timed  # `train` has no door for a clock
+    finetune._progress = timed  # `train` has no door for a clock
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     precision = machine.pick_precision("auto") if cuda else "fp32"
@@ -150,7 +150,7 @@ def train_one(options: argparse.Namespace) -> dict:
     )
     pairs = texts(options.batch * options.steps, options.length)
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(
+        result = finetune.train(
             model, tokenizer, pairs, Path(folder) / "checkpoints", settings,
             loss_on="all",
         )

@@ -62,11 +62,11 @@ def studies():
 
 
 def train(place, pairs):
-    from llamaxr_utils.llm import finetune, training
+    from llamaxr_utils.llm import finetune
 
     model, tokenizer = finetune.load_in_4bit(str(place / "base"))
     model = finetune.add_lora(model)
-    return training.train(
+    return finetune.train(
         model, tokenizer, pairs, place / "checkpoints", SETTINGS, patience=9
     )
 

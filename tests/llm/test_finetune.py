@@ -15,7 +15,7 @@ from test_models import PROMPTS, SENTENCES
 
 from llamaxr_utils.course import profiles, run
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.llm import finetune, generate, models, pretrain, training
+from llamaxr_utils.llm import finetune, generate, models
 
 SETTINGS = dict(
     num_train_epochs=3,
@@ -48,7 +48,7 @@ def fresh(base, rank=16, alpha=16):
 def train(base, pairs, folder, patience=None, model=None, on="completion",
           **settings):
     model, tokenizer = model or fresh(base)
-    result = training.train(
+    result = finetune.train(
         model, tokenizer, pairs, folder, {**SETTINGS, **settings}, on,
         patience,
     )
@@ -89,7 +89,7 @@ def furthest(a, b):
 
 @pytest.fixture
 def spy(monkeypatch):
-    """The trainer that `training.train` makes."""
+    """The trainer that `finetune.train` makes."""
     import trl
 
     seen = []
@@ -381,7 +381,7 @@ def test_nothing_is_bfloat16_unless_asked_for(
     """trl's own default is; without AVX512-BF16 it takes 11 times as long."""
     model, tokenizer = fresh(base)
     settings = {k: v for k, v in SETTINGS.items() if k != "bf16"}
-    training.train(
+    finetune.train(
         model, tokenizer, pairs, tmp_path, settings | {"max_steps": 1}
     )
     assert spy[0].args.bf16 is False
@@ -421,7 +421,7 @@ def notebook_04(tokenizer_at):
 def test_a_base_is_made_saved_and_then_loads_in_4_bit(base, pairs, folders):
     nb = notebook_04(base)
     corpus = pairs.loc[pairs["split"] == "train", ["prompt", "completion"]]
-    made, result = pretrain.make_base(
+    made, result = finetune.make_base(
         nb, "random-llama", nb.folder / "tokenizer", corpus,
         {**SETTINGS, "num_train_epochs": 12, "save_strategy": "no"},
     )
@@ -440,7 +440,7 @@ def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
 
     def result(nb):
         tokenizer = nb.folder / "tokenizer"
-        return pretrain.make_base(
+        return finetune.make_base(
             nb, "random-llama", tokenizer, corpus, settings
         )[1]
 
@@ -458,7 +458,7 @@ def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
 
 def test_a_published_base_needs_no_pre_training(base, pairs, folders, capsys):
     nb = notebook_04(base)
-    source, result = pretrain.make_base(
+    source, result = finetune.make_base(
         nb, "smollm2-135m", nb.folder / "tokenizer", pairs, SETTINGS
     )
     assert source == models.base("smollm2-135m").source

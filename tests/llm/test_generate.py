@@ -11,7 +11,7 @@ import torch
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.llm import finetune, generate, guidance, models, training
+from llamaxr_utils.llm import finetune, generate, guidance, models
 
 ASKED = list(PROMPTS.values())
 
@@ -26,7 +26,7 @@ def writer(tmp_path_factory):
     model = models.new_llama("random-llama", tokenizer, seed=1)
     rows = [(PROMPTS[word], text) for word, text in SENTENCES.items()]
     pairs = pd.DataFrame(rows, columns=["prompt", "completion"])
-    training.train(
+    finetune.train(
         model,
         tokenizer,
         pairs.assign(split="train"),

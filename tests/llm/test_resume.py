@@ -26,7 +26,7 @@ from test_finetune import (
 from test_models import tiny_base
 
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.llm import finetune, models, training
+from llamaxr_utils.llm import finetune, models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @contextmanager
 def ctrl_c_at(step):
     """Ctrl-C when a training reaches a step."""
-    progress = training._progress
+    progress = finetune._progress
 
     def interrupting():
         callback = progress()
@@ -47,7 +47,7 @@ def ctrl_c_at(step):
         return callback
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_progress", interrupting)
+        patch.setattr(finetune, "_progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -185,7 +185,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
 ):
     (broken / "checkpoint-6" / "trainer_state.json").write_text(rest)
     if rest:
-        assert training.last_checkpoint(broken).name == "checkpoint-3"
+        assert finetune.last_checkpoint(broken).name == "checkpoint-3"
         return
     _, result = train(base, pairs, broken, patience=2)
     assert "Resuming from checkpoint-3" in capsys.readouterr().out
@@ -193,11 +193,11 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
 
 
 def test_no_whole_checkpoint_starts_from_the_front(broken, tmp_path):
-    assert training.last_checkpoint(broken).name == "checkpoint-6"
+    assert finetune.last_checkpoint(broken).name == "checkpoint-6"
     for checkpoint in broken.glob("checkpoint-*"):
         (checkpoint / "trainer_state.json").unlink()
-    assert training.last_checkpoint(broken) is None
-    assert training.last_checkpoint(tmp_path / "nowhere") is None
+    assert finetune.last_checkpoint(broken) is None
+    assert finetune.last_checkpoint(tmp_path / "nowhere") is None
 
 
 # --- SIGKILL ----------------------------------------------------------------
@@ -245,7 +245,7 @@ def die(base, home, seed, step, writing):
             kill_in(state.global_step), save(state, file)
         )
     else:
-        training._progress = Killer
+        finetune._progress = Killer
     long_run(base, make_pairs(), Path(home) / f"{seed}-{step}", seed)
 
 
@@ -304,7 +304,7 @@ def test_after_sigkill_the_same_call_ends_with_the_same_loss(
     from safetensors.torch import load_file
 
     folder = killed / f"{seed}-{step}"
-    last = training.last_checkpoint(folder)
+    last = finetune.last_checkpoint(folder)
     whole_steps = range(EVERY, step, EVERY)  # of complete checkpoints
     if not whole_steps:
         assert last is None
@@ -381,7 +381,7 @@ def test_a_full_disk_in_training_is_said_and_the_same_call_continues(
         assert result.facts["resumed"] is True
         same_losses(result, whole[1])
     else:
-        last = training.last_checkpoint(tmp_path)
+        last = finetune.last_checkpoint(tmp_path)
         assert last.name == "checkpoint-3"
 
 
@@ -404,7 +404,7 @@ def test_cut_weights_fall_back_to_the_checkpoint_before(broken, kind):
     (file,) = (broken / "checkpoint-6").glob(kind)
     with file.open("rb+") as handle:
         handle.truncate(file.stat().st_size // 2)
-    assert training.last_checkpoint(broken).name == "checkpoint-3"
+    assert finetune.last_checkpoint(broken).name == "checkpoint-3"
     assert not (broken / "checkpoint-6").exists()
 
 

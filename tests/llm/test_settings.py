@@ -17,7 +17,7 @@ from llamaxr_utils.course import pages, profiles, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.needs import SHAPES
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.llm import models, paper_settings, prompts
+from llamaxr_utils.llm import finetune, models, paper_settings, prompts
 from llamaxr_utils.llm.finetune import LORA_TARGETS
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -131,13 +131,13 @@ PAIRS = pd.DataFrame(
 
 
 def test_rows_train_holds_no_test_row():
-    rows = paper_settings.choose_rows(PAIRS, "train")
+    rows = finetune.choose_rows(PAIRS, "train")
     assert list(rows["study_id"]) == ["CXR1", "CXR2", "CXR3"]
     assert list(rows["split"]) == ["train", "train", "val"]
 
 
 def test_rows_all_is_the_leak_and_says_so(capsys):
-    rows = paper_settings.choose_rows(PAIRS, "all")
+    rows = finetune.choose_rows(PAIRS, "all")
     train = rows[rows["split"].eq("train")]
     assert list(train["study_id"]) == list(PAIRS["study_id"])
     assert list(rows[rows["split"].eq("val")]["study_id"]) == ["CXR3"]
@@ -147,7 +147,7 @@ def test_rows_all_is_the_leak_and_says_so(capsys):
 
 def test_other_rows_are_an_error():
     with pytest.raises(CourseError, match="ROWS = 'test' is not known"):
-        paper_settings.choose_rows(PAIRS, "test")
+        finetune.choose_rows(PAIRS, "test")
 
 
 # --- the table --------------------------------------------------------------
@@ -171,7 +171,7 @@ class Adapter:
 def table_of(profile, rows="train"):
     ours = paper_settings.this_run(
         {**knobs(profile), "ROWS": rows}, settings(profile), Adapter(),
-        paper_settings.choose_rows(PAIRS, rows), base="llama-3.1-8b",
+        finetune.choose_rows(PAIRS, rows), base="llama-3.1-8b",
         split="r2gen",
     )
     return paper_settings.compare(ours).set_index("setting")

@@ -9,7 +9,7 @@ from test_models import PROMPTS, SENTENCES, tiny_base
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import images
-from llamaxr_utils.llm import finetune, generate, soft_tokens, training
+from llamaxr_utils.llm import finetune, generate, soft_tokens
 from llamaxr_utils.vision import backbones as networks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,7 +51,7 @@ def trained(source, tmp_path_factory):
         gradient_checkpointing=False, logging_steps=500, seed=3,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("training")
-    training.train(
+    finetune.train(
         model, tokenizer, pairs.assign(split="train"), folder, settings
     )
     return model, tokenizer

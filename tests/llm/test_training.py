@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
 import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES, tiny_base
 
 from llamaxr_utils.course import machine
-from llamaxr_utils.llm import finetune, trainer, training
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.llm import finetune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,16 +26,20 @@ def pairs():
     return pd.DataFrame(rows, columns=["split", "prompt", "completion"])
 
 
-def train(source, pairs, folder, **settings):
-    model, tokenizer = finetune.load_in_4bit(source)
-    model = finetune.add_lora(model)
+def train(
+    source, pairs, folder, loss_on="completion", model=None, **settings
+):
+    if model is None:
+        model, tokenizer = finetune.load_in_4bit(source)
+        model = (finetune.add_lora(model), tokenizer)
     usual = dict(
         num_train_epochs=2, per_device_train_batch_size=2, logging_steps=1,
         learning_rate=5e-3, gradient_checkpointing=False, seed=3,
         optim="adamw_torch", train_sampling_strategy="group_by_length",
     )  # fmt: skip
-    return training.train(
-        model, tokenizer, pairs, folder, {**usual, **settings}, patience=5
+    return finetune.train(
+        *model, pairs, folder, {**usual, **settings},
+        loss_on=loss_on, patience=5,
     )
 
 
@@ -55,34 +58,106 @@ def test_the_loss_is_the_standard_one(source, pairs, tmp_path, accumulation):
     assert abs(made["nll"] - made["chunked_nll"]).max() < 1e-5
 
 
-def test_logits_are_computed_where_there_is_a_label(
-    source, pairs, tmp_path, monkeypatch
+# --- the first batch, compared with plain torch -----------------------------
+
+
+def first_positions(self, model, inputs, *args, **kwargs):
+    """The fault that this guard was built after: labels narrowed to the
+    columns that have one, paired with the logits of the first positions (as
+    unsloth's forward does when it is handed columns to keep)."""
+    import torch
+
+    targets = inputs["labels"][:, 1:]
+    columns = (targets != -100).any(dim=0).nonzero()[:, 0]
+    narrow = targets[:, columns]
+    logits = model(input_ids=inputs["input_ids"]).logits
+    flat = logits.flatten(0, 1)[: narrow.numel()]
+    return torch.nn.functional.cross_entropy(flat, narrow.flatten())
+
+
+def all_tokens(self, model, inputs, *args, **kwargs):
+    """Prompts are learned too, where only reports were asked for."""
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0,
+                                             -100)
+    return model(input_ids=inputs["input_ids"], labels=labels).loss
+
+
+def first_row_only(self, model, inputs, *args, **kwargs):
+    """The right number, but the gradient of one row alone."""
+    import torch
+
+    logits = model(input_ids=inputs["input_ids"]).logits[:, :-1]
+    logits = torch.cat([logits[:1], logits[1:].detach()])
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), inputs["labels"][:, 1:].flatten()
+    )
+
+
+@pytest.fixture(scope="module")
+def taught(source, pairs, tmp_path_factory):
+    """A model that knows the prompts by heart: their tokens cost little."""
+    model, tokenizer = finetune.load_in_4bit(source)
+    model = finetune.add_lora(model)
+    train(source, pairs, tmp_path_factory.mktemp("taught"), "all",
+          (model, tokenizer), num_train_epochs=20)
+    return model, tokenizer
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(first_positions, " of 6 studies"), (all_tokens, "6 of 6 studies"),
+     (first_row_only, "and 1 of 6 studies")],
+)
+def test_a_wrong_loss_is_refused_before_the_first_step(
+    source, pairs, tmp_path, monkeypatch, taught, fault, words
 ):
-    from transformers import LlamaForCausalLM
+    import trl
 
-    seen = []
-    forward = LlamaForCausalLM.forward
-
-    @functools.wraps(forward)  # the Trainer reads its signature
-    def spy(self, *args, **kwargs):
-        made = forward(self, *args, **kwargs)
-        labels = kwargs["labels"][:, 1:]
-        seen.append((made.logits.shape[1], labels))
-        return made
-
-    monkeypatch.setattr(LlamaForCausalLM, "forward", spy)
-    train(source, pairs, tmp_path, num_train_epochs=1)
-    for columns, labels in seen:
-        assert columns == (labels != -100).any(0).sum() < labels.shape[1]
+    monkeypatch.setattr(trl.SFTTrainer, "compute_loss", fault)
+    monkeypatch.setattr(
+        "torch.optim.AdamW.step", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(CourseError, match="before its first step") as error:
+        train(source, pairs, tmp_path, model=taught,
+              per_device_train_batch_size=6)
+    assert words in str(error.value)
 
 
-def test_a_gpu_and_unsloth_keep_trls_loss(monkeypatch):
-    assert trainer.loss_type() == {"loss_type": "nll"}
-    monkeypatch.setitem(trainer.sys.modules, "unsloth", None)
-    assert trainer.loss_type() == {}
-    monkeypatch.delitem(trainer.sys.modules, "unsloth")
-    monkeypatch.setattr(machine, "pick_device", lambda: ("cuda", "", ""))
-    assert trainer.loss_type() == {}
+def test_other_tokens_than_given_are_refused(source, pairs, tmp_path,
+                                             monkeypatch):
+    """A tokenizer that puts a second beginning in front, for instance."""
+    lengths = finetune.completion_lengths
+
+    def twice(pairs, tokenizer, *rest):
+        known = lengths(pairs, tokenizer, *rest)
+        return {b"\0\0\0\0" + ids: n for ids, n in known.items()}
+
+    monkeypatch.setattr(finetune, "completion_lengths", twice)
+    with pytest.raises(CourseError, match="not a prompt and its report"):
+        train(source, pairs, tmp_path)
+
+
+@pytest.mark.parametrize("loss_on", ["completion", "all"])
+@pytest.mark.parametrize("settings", [
+    {}, {"gradient_accumulation_steps": 3},
+    {"train_sampling_strategy": "random"},
+])  # fmt: skip
+def test_a_right_loss_is_trained_with(
+    source, pairs, tmp_path, loss_on, settings
+):
+    result = train(source, pairs, tmp_path, loss_on=loss_on, **settings)
+    assert result.log["loss"].iloc[-1] < result.log["loss"].iloc[0]
+
+
+def test_rows_of_a_batch_with_and_without_padding():
+    import torch
+
+    tokens = torch.arange(8)
+    padded = {"input_ids": tokens.view(2, 4), "attention_mask":
+              torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])}
+    assert finetune.batch_rows(padded) == [(0, 1, 4), (1, 0, 2)]
+    flat = {"input_ids": tokens[None],
+            "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])}
+    assert finetune.batch_rows(flat) == [(0, 0, 3), (0, 3, 7), (0, 7, 8)]
 
 
 # --- padding ----------------------------------------------------------------
@@ -99,7 +174,7 @@ def test_a_gpu_and_unsloth_keep_trls_loss(monkeypatch):
     ],
 )
 def test_share_of_padding_by_hand(lengths, size, share):
-    assert trainer.share_of_padding(lengths, size) == pytest.approx(share)
+    assert finetune.share_of_padding(lengths, size) == pytest.approx(share)
 
 
 def test_padding_is_reported_as_the_batches_were_made(source, tmp_path):
@@ -172,7 +247,7 @@ def test_one_pass_changes_no_weight(source, pairs):
     model, tokenizer = finetune.load_in_4bit(source)
     model = finetune.add_lora(model)
     before = {n: w.detach().clone() for n, w in model.named_parameters()}
-    trainer.one_pass(model, tokenizer, pairs)(3)
+    finetune.one_pass(model, tokenizer, pairs)(3)
     for name, weight in model.named_parameters():
         assert weight.grad is None
         assert (weight == before[name]).all()
