@@ -20,6 +20,16 @@ SOURCES = (
     "notebook: as saved; the final run may have differed."
 )
 
+_INSTRUCTION = dict.fromkeys(
+    ("paper", "as-printed", "two-decimals"), "Figure 4's"
+) | {"published-notebook": "the published notebook's"}
+_SCORES = {
+    "paper": "36, not rounded, in the order of the names",
+    "as-printed": "36, not rounded, in the network's order",
+    "two-decimals": "36, two decimals, in the order of the names",
+    "published-notebook": "36, three decimals, in the network's order",
+}
+
 
 def stated() -> pd.DataFrame:
     """What others state, one row a setting.
@@ -42,6 +52,7 @@ def this_run(
     *,
     base: str,
     split: str,
+    score_format: str,
 ) -> dict[str, str]:
     """A run's value of every setting of `stated`, as text.
 
@@ -55,8 +66,8 @@ def this_run(
         From `finetune.add_lora`: LoRA's values are read from it.
     pairs : DataFrame
         What is trained on, from `finetune.choose_rows`.
-    base, split : str
-        Knobs ``BASE`` and ``SPLIT`` of the notebooks before.
+    base, split, score_format : str
+        Knobs ``BASE``, ``SPLIT``, ``SCORE_FORMAT`` of the notebooks before.
     """
     (lora,) = model.peft_config.values()
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
@@ -91,6 +102,9 @@ def this_run(
         "split": split,
         "rows": f"{n.get('train', 0):,}{leak}",
         "prompt in generation": "each study's own",
+        "instruction": _INSTRUCTION.get(score_format, "none: names alone"),
+        "scores in the prompt": _SCORES.get(score_format, score_format),
+        "BLEU-3 weights": "1/3 each",
     }
 
 

@@ -48,6 +48,12 @@ INSTRUCTION = (
     "correspond to the Lateral view."
 )
 
+#: The instruction of the authors' published notebook (LlamaXR.ipynb in
+#: zihadbinjahangir/LLaMA-XR, commit 92ad53a, deleted in 8fe3eba).
+SHORT_INSTRUCTION = (
+    "Generate a medical report based on the given chest X-ray embedding."
+)
+
 #: Our short template: the same headers, the input in words. Lower case and
 #: after a blank, so that a word is the same token as inside a report.
 SHORT_TEMPLATE = "### Input:\nfindings: {input}\n\n### Response:\n"
@@ -59,7 +65,7 @@ NO_FINDING = "no finding"
 BLANK = SHORT_TEMPLATE.format(input=NO_FINDING)
 
 #: Formats of 36 numbers (paper's template) and of words (ours).
-NUMBERS = ("paper", "as-printed", "two-decimals")
+NUMBERS = ("paper", "as-printed", "two-decimals", "published-notebook")
 WORDS = ("names", "strength", "pairs")
 #: What a score says, in thirds of the way from its operating point to 1.
 STRENGTHS = ("possible", "likely", "clear")
@@ -166,8 +172,11 @@ def build_prompt(
         ``as-printed``: 36 numbers in the network's native order under the
         same alphabetical instruction, which is what the numbers printed in
         the paper's Figure 4 fit: a trap, kept for study. ``two-decimals``:
-        as ``paper``, each number with two decimals. ``names``: the
-        conditions at or above their operating point, in words.
+        as ``paper``, each number with two decimals.
+        ``published-notebook``: the authors' `SHORT_INSTRUCTION` and three
+        decimals, in the network's order (taken to be that of Figure 4: the
+        notebook names none). ``names``: the conditions at or above their
+        operating point, in words.
         ``strength``: the same, each with a word of `STRENGTHS`. ``pairs``:
         conditions with their mean score, from a floor (`FLOOR`) on.
     operating_points : mapping, optional
@@ -185,10 +194,16 @@ def build_prompt(
         points for words.
     """
     if score_format in NUMBERS:
-        order = NATIVE_ORDER if score_format == "as-printed" else CONDITIONS
-        decimals = 2 if score_format == "two-decimals" else None
+        published = score_format == "published-notebook"
+        native = published or score_format == "as-printed"
+        decimals = {"two-decimals": 2, "published-notebook": 3}
         return TEMPLATE.format(
-            instruction=INSTRUCTION, input=_numbers(scores, order, decimals)
+            instruction=SHORT_INSTRUCTION if published else INSTRUCTION,
+            input=_numbers(
+                scores,
+                NATIVE_ORDER if native else CONDITIONS,
+                decimals.get(score_format),
+            ),
         )
     if score_format not in WORDS:
         raise CourseError(

@@ -43,7 +43,7 @@ def put(folder, name, writer):
 def test_the_profiles_file_is_sound(monkeypatch):
     monkeypatch.undo()
     known = profiles.read()
-    names = {"smoke", "cpu", "laptop", "t4", "paper", "author"}
+    names = {"smoke", "cpu", "laptop", "t4", "a100", "paper", "author"}
     assert set(known["profiles"]) == names
     assert set(known["notebooks"]) <= set(run.NOTEBOOKS)
     for notebook, table in known["notebooks"].items():
@@ -75,7 +75,7 @@ def test_an_unknown_profile_lists_those_there_are():
     with pytest.raises(CourseError) as caught:
         begin("fast")
     assert caught.value.what == "There is no profile 'fast'."
-    assert "smoke, cpu, laptop, t4, paper, author" in caught.value.why
+    assert "smoke, cpu, laptop, t4, a100, paper, author" in caught.value.why
     assert "PROFILE" in caught.value.do
 
 

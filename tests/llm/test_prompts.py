@@ -250,6 +250,15 @@ def test_two_decimals_change_the_numbers_alone():
     assert len(short) < len(exact)
 
 
+def test_the_published_notebooks_prompt():
+    scores = study(0.123456, 0.9, Edema=0.0051)
+    prompt = prompts.build_prompt(scores, "published-notebook")
+    order = numbers(prompts.build_prompt(scores, "as-printed"))
+    assert prompts.SHORT_INSTRUCTION in prompt
+    assert "0.123, " in prompt and "0.005, " in prompt
+    assert numbers(prompt) == [round(value, 3) for value in order]
+
+
 @pytest.mark.parametrize("score_format", ["strength", "pairs"])
 def test_words_need_points(score_format):
     with pytest.raises(CourseError, match=f"`{score_format}` needs"):

@@ -96,12 +96,24 @@ def test_profile_papers_split_is_70_10_20():
 
 
 def test_t4_keeps_the_papers_studies_an_update():
-    for profile in ("t4", "paper", "author"):
+    for profile in ("t4", "a100", "paper", "author"):
         own = settings(profile)
         assert (
             own["per_device_train_batch_size"]
             * own["gradient_accumulation_steps"]
         ) == 32
+
+
+def test_a100_is_the_paper_at_a_rate_that_learns():
+    paper, a100 = knobs("paper"), knobs("a100")
+    other = {k: a100[k] for k in paper if a100[k] != paper[k]}
+    assert other == {"LEARNING_RATE": 2e-4, "PRECISION": "bf16"}
+    for notebook in profiles.read()["notebooks"]:
+        for knob, row in profiles.knob_table(notebook).items():
+            if knob not in other:
+                assert profiles.knob_value(
+                    notebook, knob, "a100"
+                ) == profiles.knob_value(notebook, knob, "paper"), row
 
 
 # --- profile author ---------------------------------------------------------
@@ -112,7 +124,10 @@ def test_author_differs_from_paper_where_the_published_notebook_does():
     paper, author = knobs("paper"), knobs("author")
     other = {k: author[k] for k in paper if author[k] != paper[k]}
     assert other == {"LEARNING_RATE": 2e-4, "EPOCHS": 10, "PATIENCE": 0,
-                     "ROWS": "all"}
+                     "ROWS": "all", "LOSS_ON": "all", "PRECISION": "bf16"}
+    format_of = profiles.knob_value("03_build_prompts", "SCORE_FORMAT",
+                                    "author")
+    assert format_of == "published-notebook"
     assert settings("author")["eval_strategy"] == "no"
     about = yaml.safe_load(
         Path(run.__file__).parents[1].joinpath("profiles.yaml").read_text("utf-8")
@@ -173,6 +188,9 @@ def table_of(profile, rows="train"):
         {**knobs(profile), "ROWS": rows}, settings(profile), Adapter(),
         finetune.choose_rows(PAIRS, rows), base="llama-3.1-8b",
         split="r2gen",
+        score_format=profiles.knob_value(
+            "03_build_prompts", "SCORE_FORMAT", profile
+        ),
     )
     return paper_settings.compare(ours).set_index("setting")
 
@@ -193,7 +211,8 @@ def test_the_table_of_profile_paper_agrees_wherever_the_paper_speaks():
 def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak():
     table = table_of("author", "all")
     same = ["alpha", "dropout", "learning rate", "scheduler", "warm-up steps",
-            "weight decay", "optimizer", "batch x accumulation", "epochs"]
+            "weight decay", "optimizer", "batch x accumulation", "epochs",
+            "precision", "loss on"]
     assert (
         table.loc[same, "published notebook"] == table.loc[same, "this run"]
     ).all()
