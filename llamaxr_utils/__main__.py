@@ -47,8 +47,7 @@ def _check(options: argparse.Namespace) -> int:
 def _score(options: argparse.Namespace) -> int:
     from .evaluation.score import as_text, check_output, score_file, write
 
-    for out in (options.json, options.markdown):
-        check_output(out, options.file, options.against)
+    check_output(options.json, options.file, options.against)
     scored = score_file(
         options.file,
         options.against,
@@ -56,7 +55,8 @@ def _score(options: argparse.Namespace) -> int:
         options.samples,
         say=lambda text: print(f"  {text} ...", file=sys.stderr),
     )
-    write(scored, options.json, options.markdown)
+    if options.json:
+        write(scored, options.json)
     print(as_text(scored))
     return 0
 
@@ -161,7 +161,6 @@ def main(arguments: list[str] | None = None) -> int:
         "findings in torchxrayvision's wheel, by id",
     )
     score.add_argument("--json", metavar="FILE")
-    score.add_argument("--markdown", metavar="FILE")
     score.add_argument(
         "--samples", type=int, default=1000, help="of bootstrap and test"
     )

@@ -29,7 +29,7 @@ from ..datasets.reports import DATA
 from ..llm.prompts import Scores, names_above
 from .findings import FINDINGS, label_report, sentences
 from .metrics import plain
-from .predictions import read_table
+from .score import read_table
 
 #: What two texts make of a finding -> the mark that stands beside its colour.
 OUTCOMES = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}

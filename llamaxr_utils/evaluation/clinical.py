@@ -15,13 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import (
-    CONDITION_FINDINGS,
-    CONDITIONS,
-    FINDING_OF,
-    VIEWS,
-)
-from ..datasets.mesh import labels
+from ..datasets import conditions, mesh
+from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS
 from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
@@ -34,19 +29,13 @@ SCORES: tuple[str, ...] = (
 
 
 def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
-    """The clinical scores from (sums of) per-study statistics.
+    """The clinical scores from (sums of) per-study statistics, shape
+    (..., 7), in the order of `SCORES`; NaN where a score is not defined.
 
-    Parameters
-    ----------
-    totals : ndarray, shape (..., 6 * n_findings + 5)
-        For every finding true positives, false positives and false negatives
-        of "reported" and of "denied"; then abnormal studies, those reported
-        abnormal, normal studies, those reported normal, studies.
-
-    Returns
-    -------
-    ndarray, shape (..., 7)
-        In the order of `SCORES`; NaN where a score is not defined.
+    `totals`, shape (..., 6 * n_findings + 5): for every finding true
+    positives, false positives and false negatives of "reported" and of
+    "denied"; then abnormal studies, those reported abnormal, normal studies,
+    those reported normal, studies.
     """
     totals = np.asarray(totals, dtype=float)
     counts = totals[..., :-5].reshape(*totals.shape[:-1], -1, 2, 3)
@@ -82,14 +71,10 @@ def clinical_scores(
 
     Parameters
     ----------
-    references, generated : sequences of str, the same length
-        Paired by position. None and blank texts say nothing.
     status : sequence of str, optional
         "normal", "abnormal" or "not indexed" (left out of the two shares) a
         study, from its MeSH headings. Without it the reference's own
         ``No Finding`` decides.
-    findings : sequence of str
-        The names to score; default all but ``No Finding``.
 
     Returns
     -------
@@ -119,30 +104,24 @@ def clinical_scores(
         kind = {"present": "normal", "absent": "abnormal"}
         status = [kind.get(r.get("No Finding", ""), "") for r in truth]
     kinds = np.array(list(status))
-    verdict = np.array([r.get("No Finding", "") for r in written])
+    healthy = np.array([r.get("No Finding", "") for r in written])
     abnormal, normal = kinds == "abnormal", kinds == "normal"
-    tail = [
-        abnormal,
-        abnormal & (verdict == "absent"),
-        normal,
-        normal & (verdict == "present"),
-        np.ones(len(truth), bool),
-    ]
-    statistics = np.column_stack([counts.reshape(len(truth), -1), *tail])
+    statistics = np.column_stack([
+        counts.reshape(len(truth), -1),
+        abnormal, abnormal & (healthy == "absent"),
+        normal, normal & (healthy == "present"), np.ones(len(truth), bool)])
     statistics = statistics.astype(int)
     scores = scores_from_statistics(statistics.sum(axis=0))
     return {
         **dict(zip(SCORES, scores.tolist(), strict=True)),
         "per_finding": _per_finding(counts.sum(axis=0), findings),
-        "per_report": pd.DataFrame(
-            {
-                "status": kinds,
-                "hallucinations": counts[:, :, 1].sum(axis=1),
-                "omissions": counts[:, :, 2].sum(axis=1),
-                "reference_labels": truth,
-                "generated_labels": written,
-            }
-        ),
+        "per_report": pd.DataFrame({
+            "status": kinds,
+            "hallucinations": counts[:, :, 1].sum(axis=1),
+            "omissions": counts[:, :, 2].sum(axis=1),
+            "reference_labels": truth,
+            "generated_labels": written,
+        }),
         "statistics": statistics,
     }
 
@@ -174,9 +153,8 @@ def present(text: str) -> frozenset[str]:
     return frozenset(f for f in FINDINGS[1:] if states.get(f) == "present")
 
 
-def finding_counts(
-    references: Sequence[str], generated: Sequence[str]
-) -> np.ndarray:
+def finding_counts(references: Sequence[str],
+                   generated: Sequence[str]) -> np.ndarray:
     """True positives, false positives and false negatives of each study,
     over `CONDITION_FINDINGS`; float, shape (n, 3)."""
     counts = []
@@ -200,12 +178,12 @@ def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
     Where a finding's word stands for several conditions (a lung lesion: mass
     or nodule), the MeSH headings decide between them.
     """
-    known = labels(headings)
+    indexed = mesh.labels(headings)
     stated = dict.fromkeys(CONDITIONS, 0)
     for finding in present(report) & {*CONDITION_FINDINGS}:
-        names = [c for c in CONDITIONS if FINDING_OF[c] == finding]
-        plain = finding if finding in names else names[0]
-        for condition in [c for c in names if known[c]] or [plain]:
+        names = [c for c in CONDITIONS if conditions.FINDING_OF[c] == finding]
+        default = finding if finding in names else names[0]
+        for condition in [c for c in names if indexed[c]] or [default]:
             stated[condition] = 1
     return stated
 
@@ -217,40 +195,31 @@ def true_scores(truth: Mapping[str, int]) -> Scores:
     training study: its point is never reached.
     """
     values = {name: float(truth[name]) for name in CONDITIONS}
-    return {view: dict(values) for view in VIEWS}
+    return {view: dict(values) for view in conditions.VIEWS}
 
 
 def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
     """`true_scores` of what the MeSH headings say (``labels``) or of what
     the report itself states (``stated``, `stated_labels`)."""
     if source not in ("labels", "stated"):
-        raise CourseError(
-            f"TRAIN_ON = {source!r} is not known.",
-            "Training prompts come from scores, labels or stated.",
-            "Choose one of them.",
-        )
+        raise CourseError(f"TRAIN_ON = {source!r} is not known.",
+                          "Training prompts come from scores, labels or "
+                          "stated.", "Choose one of them.")
     if source == "labels":
-        return true_scores(labels(headings))
+        return true_scores(mesh.labels(headings))
     return true_scores(stated_labels(headings, report))
 
 
 def training_scores(
     train_on: str, studies: pd.DataFrame, scores: Mapping[str, Scores]
 ) -> dict[str, Scores]:
-    """The scores that prompts are made from, with those of training studies
-    replaced on demand.
+    """The scores that prompts are made from (`prompts.by_study`), with those
+    of training studies replaced on demand.
 
-    Parameters
-    ----------
-    train_on : {"scores", "labels", "stated"}
-        What training prompts name: the network's conditions, those of the
-        MeSH headings, or those that the report to be written itself states
-        (`stated_labels`). A report never sees more than the last, so the
-        model learns that what is named gets written.
-    studies : DataFrame
-        ``study_id``, ``split``, ``mesh``, ``findings``.
-    scores : mapping
-        `prompts.by_study`; validation and test studies keep theirs.
+    `train_on` is what training prompts name: the network's conditions
+    ("scores"), those of the MeSH headings ("labels"), or those that the
+    report to be written itself states ("stated"). A report never sees more
+    than the last, so the model learns that what is named gets written.
     """
     if train_on == "scores":
         return dict(scores)

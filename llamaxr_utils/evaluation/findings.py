@@ -84,10 +84,8 @@ Span = tuple[int, int]
 def _read_rules(file: Path) -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
     """The table -> cues by name, rules as (finding, says, pattern)."""
     with open(file, newline="", encoding="utf-8") as lines:
-        rows = [
-            (row["name"], row["says"], row["phrases"].split(";"))
-            for row in csv.DictReader(lines)
-        ]
+        rows = [(row["name"], row["says"], row["phrases"].split(";"))
+                for row in csv.DictReader(lines)]
     words = {name: items for name, says, items in rows if says == "words"}
 
     def token(text: str) -> str:
@@ -102,19 +100,13 @@ def _read_rules(file: Path) -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
         return rf" (?:{'|'.join(escaped)})".replace(r"\*", r"\w*")
 
     def pattern(phrases: list[str]) -> re.Pattern[str]:
-        each = [
-            "".join(token(t) for t in phrase.split()) for phrase in phrases
-        ]
+        each = ["".join(map(token, phrase.split())) for phrase in phrases]
         return re.compile(rf"(?:{'|'.join(each)})(?!\w)".replace(r"\ ", " "))
 
-    cues = {
-        name: pattern(items) for name, says, items in rows if says == "cue"
-    }
-    rules = [
-        (name, says, pattern(items))
-        for name, says, items in rows
-        if says not in ("words", "cue")
-    ]
+    cues = {name: pattern(items) for name, says, items in rows
+            if says == "cue"}
+    rules = [(name, says, pattern(items)) for name, says, items in rows
+             if says not in ("words", "cue")]
     return cues, rules
 
 
@@ -147,11 +139,8 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
         for name, pattern in CUES.items()
     }
     for name in ("no before", "no after"):
-        spans[name] = [
-            span
-            for span in spans[name]
-            if not _touches(span, spans["no denial"])
-        ]
+        spans[name] = [span for span in spans[name]
+                       if not _touches(span, spans["no denial"])]
     mentions: list[tuple[str, str, Span]] = []
     other: list[tuple[str, Span]] = []
     for finding, says, pattern in RULES:
@@ -172,8 +161,7 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
                 state = "present"
             mentions.append((finding, state, span))
     mentions = [
-        (finding, state, span)
-        for finding, state, span in mentions
+        (finding, state, span) for finding, state, span in mentions
         if not _touches(span, [s for f, s in other if f == finding])
     ]
     either = {
@@ -184,11 +172,9 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
         and OR.fullmatch(clause[one[1] : two[0] + 1])
         and not any(one[1] <= span[0] < two[0] for _, _, span in mentions)
         for span in (one, two)
-    }  # fmt: skip
-    return [
-        (finding, "uncertain" if span in either else state)
-        for finding, state, span in mentions
-    ]
+    }
+    return [(finding, "uncertain" if span in either else state)
+            for finding, state, span in mentions]
 
 
 @lru_cache(maxsize=20_000)
@@ -198,11 +184,8 @@ def _label_sentence(sentence: str) -> tuple[tuple[str, str], ...]:
     clauses = CLAUSE.split(f" {sentence} ")
     pairs = [pair for clause in clauses for pair in _label_clause(clause)]
     stated = {finding for finding, state in pairs if state != "hint"}
-    return tuple(
-        pair
-        for pair in pairs
-        if pair[1] != "hint" or not stated.intersection(CAUSES)
-    )
+    return tuple(pair for pair in pairs
+                 if pair[1] != "hint" or not stated.intersection(CAUSES))
 
 
 def sentences(text: str | None) -> list[str]:

@@ -34,8 +34,7 @@ _ENDINGS = (
 #: the exact, stem, synonym and paraphrase matches.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
-#: Seconds after which the Java process is ended.
-TIMEOUT = 600
+TIMEOUT = 600  #: seconds after which the Java process is ended
 #: The jar sees no more of a text: its search runs out of memory on a few
 #: thousand repeated words. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
@@ -92,15 +91,11 @@ class JarWordNet:
         its irregular base forms, else by its ending."""
         word = word.lower()
         bases = self._bases.get(word) or [
-            word[: -len(old)] + new
-            for old, new in _ENDINGS
-            if word.endswith(old)
-        ]
-        return [
-            _Synset(_Lemma(lemma) for lemma in self._lemmas[offset])
-            for form in {word, *bases}
-            for offset in self._offsets.get(form, ())
-        ]
+            word[: -len(old)] + new for old, new in _ENDINGS
+            if word.endswith(old)]
+        return [_Synset(map(_Lemma, self._lemmas[offset]))
+                for form in {word, *bases}
+                for offset in self._offsets.get(form, ())]
 
 
 def _table(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:
@@ -127,11 +122,9 @@ def wordnet() -> tuple[Any, str]:
 
 def java_version() -> str | None:
     """Version of the Java on the path, e.g. "17.0.15"; None without one."""
-    command = ["java", "-version"]
     try:
-        done = subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run(["java", "-version"], check=True, text=True,
+                              capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r'version "([^"]+)"', done.stderr)
@@ -152,19 +145,10 @@ def stop_meteor() -> None:
 def run_meteor(
     references: Sequence[str], generated: Sequence[str]
 ) -> tuple[float, list[float], list[str]]:
-    """METEOR 1.5 of a list of pairs, in one Java process.
-
-    Returns
-    -------
-    corpus, segments, statistics : float, list of float, list of str
-        The corpus figure (from the summed statistics: not the mean), one
-        score a pair, one line of 23 numbers a pair.
-
-    Raises
-    ------
-    OSError, EOFError, ValueError
-        If Java is missing, ends early or needs more than `TIMEOUT` seconds.
-    """
+    """METEOR 1.5 of a list of pairs, in one Java process: the corpus figure
+    (from the summed statistics: not the mean), one score a pair, one line of
+    23 numbers a pair. OSError, EOFError or ValueError if Java is missing,
+    ends early or needs more than `TIMEOUT` seconds."""
     process = _process()
     watchdog = threading.Timer(TIMEOUT, process.kill)
     watchdog.start()
@@ -199,14 +183,9 @@ def _process() -> Any:
         command = ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
         command += ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
         command += ["-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
-        process = subprocess.Popen(
-            command,
-            cwd=jar.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        _running.append(process)
+        _running.append(subprocess.Popen(
+            command, cwd=jar.parent, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         atexit.register(stop_meteor)
     return _running[0]
 
@@ -226,12 +205,9 @@ def summable(statistics: np.ndarray) -> np.ndarray:
     jar does, a pair that matches in full, in one chunk, adds no chunk.
     (Forgotten, a corpus figure comes out 0.0002 too low.)
 
-    Parameters
-    ----------
-    statistics : ndarray, shape (n, 23)
-        Length, and number of function words, of candidate and reference;
-        matched content and function words of both for each of the four
-        kinds of match; chunks; matched words of both.
+    The 23 columns: length, and number of function words, of candidate and
+    reference; matched content and function words of both for each of the
+    four kinds of match; chunks; matched words of both.
     """
     s = np.array(statistics, dtype=float)
     matched = s[:, 4:20].reshape(-1, 4, 2, 2).sum(axis=(1, 2))

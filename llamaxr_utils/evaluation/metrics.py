@@ -37,14 +37,8 @@ def plain(text: Any) -> str:
     if not isinstance(text, str) and pd.isna(text):
         return ""
     odd = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(
-        " " if unicodedata.category(c) in odd else c for c in str(text)
-    )
-
-
-def clean_none(text: str) -> str:
-    """The text as it is, white space folded."""
-    return " ".join(text.split())
+    return "".join(" " if unicodedata.category(c) in odd else c
+                   for c in str(text))
 
 
 def clean_r2gen(text: str) -> str:
@@ -62,7 +56,7 @@ def clean_r2gen(text: str) -> str:
             text = text.replace(f"{before} {number}. ", ". ")
     sentences = text.strip().lower().split(". ")
     kept = [s.strip().translate(_R2GEN_DROPPED) for s in sentences]
-    return clean_none(" . ".join(kept) + " .")
+    return " ".join(f"{' . '.join(kept)} .".split())
 
 
 def clean_author(text: str) -> str:
@@ -82,7 +76,7 @@ def clean_author(text: str) -> str:
 
 #: Name -> function on one text. Any protocol runs on any cleaning.
 CLEANINGS: dict[str, Callable[[str], str]] = {
-    "none": clean_none,
+    "none": lambda text: " ".join(text.split()),
     "r2gen": clean_r2gen,
     "author": clean_author,
 }
@@ -126,24 +120,20 @@ def score_reports(
     R2Gen's vocabulary and length, then pycocoevalcap's corpus BLEU, ROUGE-L
     (beta 1.2), METEOR 1.5's corpus figure and CIDEr.
 
-    Control characters and line breaks count as blanks, None and NaN as "".
-    A text without a letter or digit is empty: an empty candidate scores 0
-    and is counted, a pair with an empty reference is dropped and counted.
-    CIDEr of a single pair is 0 (its weights need other studies).
+    Control characters count as blanks, None and NaN as "". A text without a
+    letter or digit is empty: an empty candidate scores 0, a pair with an
+    empty reference is dropped; the record counts both. CIDEr of a single
+    pair is 0 (its weights need other studies).
 
     Parameters
     ----------
-    references, generated : sequences of str, the same length
-        Raw texts.
-    protocol : {"llamaxr", "r2gen"}
     vocabulary : collection of str, optional
         ``r2gen`` only: other words of a *reference* become ``<unk>``. By
         default `r2gen_vocabulary` under this cleaning; empty: none replaced.
     cleaning : str, optional
-        A name in `CLEANINGS`; by default "none" for ``llamaxr``, "r2gen" for
-        ``r2gen``.
+        A name in `CLEANINGS`; by default "r2gen" for ``r2gen``, else "none".
     max_words : int or None
-        ``r2gen`` only: a *reference* is cut here; None: no cut.
+        ``r2gen`` only: a *reference* is cut here.
 
     Returns
     -------
@@ -160,40 +150,34 @@ def score_reports(
     sides = {"reference": references, "candidate": generated}
     if str in map(type, sides.values()):
         raise ValueError("texts are scored in pairs: pass two lists")
-    texts = pd.DataFrame(
-        {
-            side: [_words(CLEANINGS[cleaning](plain(t))) for t in column]
-            for side, column in sides.items()
-        },
-        dtype=object,
-    )
-    record: dict[str, Any] = {"protocol": protocol, "cleaning": cleaning}
-    record["n_given"] = len(texts)
-    texts = texts[texts["reference"] != ""]
-    empty = record["n_given"] - len(texts)
-    record |= {
+    clean = CLEANINGS[cleaning]
+    cleaned = {side: [clean(plain(text)) for text in column]
+               for side, column in sides.items()}
+    given = pd.DataFrame(cleaned, dtype=object)
+    given = given.where(given.map(says_something), "")
+    texts = given[given["reference"] != ""]
+    empty = len(given) - len(texts)
+    record: dict[str, Any] = {
+        "protocol": protocol,
+        "cleaning": cleaning,
+        "n_given": len(given),
         "n": len(texts),
         "n_dropped": empty,
         "dropped": {"empty reference": empty} if empty else {},
         "n_empty_candidates": int((texts["candidate"] == "").sum()),
     }
     if texts.empty:
-        raise CourseError(
-            "There is no pair to score.",
-            f"{empty} of {empty} references are empty.",
-            "Pass at least one reference that holds a word.",
-        )
+        raise CourseError("There is no pair to score.",
+                          f"{empty} of {empty} references are empty.",
+                          "Pass at least one reference that holds a word.")
     if protocol == "r2gen":
         if vocabulary is None:
             vocabulary = r2gen_vocabulary(cleaning=cleaning)
         words = frozenset(vocabulary)
-        texts["reference"] = [
-            " ".join(
-                word if word in words or not words else "<unk>"
-                for word in text.split()[:max_words]
-            )
-            for text in texts["reference"]
-        ]
+        texts = texts.assign(reference=[
+            " ".join(word if word in words or not words else "<unk>"
+                     for word in text.split()[:max_words])
+            for text in texts["reference"]])
         record |= {"vocabulary_words": len(words), "max_words": max_words}
     per_report, corpus, used = score(*(texts[c].tolist() for c in texts))
     per_report.index = texts.index
@@ -203,9 +187,9 @@ def score_reports(
     return means | numbers | {"per_report": per_report, "record": record}
 
 
-def _words(text: str) -> str:
+def says_something(text: str) -> bool:
     """A text that holds no letter and no digit is empty."""
-    return text if any(c.isalnum() for c in text) else ""
+    return any(c.isalnum() for c in text)
 
 
 def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
@@ -224,14 +208,13 @@ def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
         f1 = rouge.score(reference, candidate)["rougeL"].fmeasure
         rows.append([*bleu, f1, meteor_score([r], c, wordnet=reader)])
     table = pd.DataFrame(rows, columns=[*BLEU, "ROUGE-L", "METEOR"])
-    used = {
+    return table.astype(float), {}, {
         "tokenisation": "BLEU and METEOR: white space; ROUGE-L: rouge_score, "
         "stemmed",
         "synonyms": synonyms,
         "java": "not used",
         "versions": {p: version(p) for p in ("nltk", "rouge-score")},
     }
-    return table.astype(float), {}, used
 
 
 def _score_r2gen(references: list[str], generated: list[str]) -> tuple:
@@ -248,8 +231,7 @@ def _score_r2gen(references: list[str], generated: list[str]) -> tuple:
     table["CIDEr"] = Cider().compute_score(truth, guess)[1]
     counts = bleu_statistics(references, generated).astype(str)
     table["bleu_stats"] = [" ".join(row) for row in counts]
-    corpus: dict[str, Any] = dict(zip(BLEU, bleu, strict=True))
-    corpus["METEOR"] = None
+    corpus = dict(zip(BLEU, bleu, strict=True)) | {"METEOR": None}
     java = java_version()
     if java is not None:
         try:
@@ -258,19 +240,17 @@ def _score_r2gen(references: list[str], generated: list[str]) -> tuple:
             )
         except (OSError, EOFError, ValueError) as error:
             java = f"{java}, but METEOR stopped ({type(error).__name__})"
-    used = {
+    return table, corpus, {
         "tokenisation": "white space after cleaning; METEOR: its own (-norm)",
         "synonyms": "METEOR 1.5's own",
         "java": java or "needs Java",
         "n_cut_for_meteor": sum(len(t.split()) > MAX_WORDS for t in generated),
         "versions": {"pycocoevalcap": version("pycocoevalcap")},
     }
-    return table, corpus, used
 
 
-def bleu_statistics(
-    references: Sequence[str], generated: Sequence[str]
-) -> np.ndarray:
+def bleu_statistics(references: Sequence[str],
+                    generated: Sequence[str]) -> np.ndarray:
     """What corpus BLEU sums over tokenised texts, int, shape (n, 10):
     clipped n-gram matches (n = 1 .. 4), n-grams of the candidate (4), length
     of candidate and reference."""

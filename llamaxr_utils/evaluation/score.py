@@ -1,46 +1,33 @@
 """From pairs of texts to tables of systems, and the command ``score FILE``.
 
 First what notebook 06 tabulates: intervals, paired tests, one row a system.
-Then all of it for a file of predictions by anyone, as text, Markdown and
-JSON. Every row says protocol, split, images and n; no image is looked at.
+Then all of it for anyone's file of predictions, read and checked here, as
+text and JSON. Every row says protocol, split, images and n; no
+image is looked at.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..course.files import sha256, write_json, write_whole
+from ..course.files import sha256, write_json
 from ..course.run import WARNING
-from ..course.tables import METRICS, markdown
-from ..datasets.reports import FIRST_PART as FIRST
-from ..datasets.reports import load_studies, r2gen_split
-from . import baselines
+from ..course.tables import METRICS
+from ..datasets import reports
+from . import baselines, stats
 from .clinical import SCORES, clinical_scores, scores_from_statistics
-from .metrics import plain, score_reports
-from .predictions import (
-    Predictions,
-    check,
-    read_predictions,
-    read_table,
-    some,
-)
-from .stats import (
-    Function,
-    bootstrap_corpus,
-    holm,
-    metric_statistics,
-    paired_interval,
-    paired_randomisation,
-)
+from .metrics import plain, says_something, score_reports
 
 #: (system, protocol) -> result of `metrics.score_reports`.
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -55,6 +42,13 @@ TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr", *SCORES[:3])
 KEYS = ["system", "protocol", "split", "images", "n"]
 SEEDS, SEED = 5, 3407  #: of the random baseline; of all that is drawn
 MEDOID = "medoid report"
+FORM = (
+    "Give a CSV: UTF-8, the first line `id,generated` (or "
+    "`id,generated,reference`), one line a study (CXR3030), texts that hold "
+    "commas in double quotes. Or ReXrank's JSON with `model_prediction`."
+)
+#: Fields of ReXrank's cases that travel along unread.
+ALONG = ("image_path", "key_image_path", "frontal_lateral", "context", "split")
 
 
 # --- tables of systems ------------------------------------------------------
@@ -62,66 +56,54 @@ MEDOID = "medoid report"
 
 def statistics_of(
     result: Mapping[str, Any],
-) -> tuple[np.ndarray, Function, list[str]]:
+) -> tuple[np.ndarray, stats.Function, list[str]]:
     """`stats.metric_statistics`, one row a study: repeats are averaged."""
     if "statistics" in result:  # of `clinical_scores`
         return result["statistics"], scores_from_statistics, list(SCORES)
-    rows, function, names = metric_statistics(dict(result))
+    rows, function, names = stats.metric_statistics(dict(result))
     repeats = result["record"].get("repeats", 1)
     return rows.reshape(repeats, -1, rows.shape[1]).mean(0), function, names
 
 
-def score_repeats(
-    references: Sequence[str], runs: Sequence[Sequence[str]], protocol: str
-) -> dict[str, Any]:
+def score_repeats(references: Sequence[str], runs: Sequence[Sequence[str]],
+                  protocol: str) -> dict[str, Any]:
     """`metrics.score_reports` of a system that was run several times.
 
-    As of the first run, but the numbers are over all runs (a corpus metric:
-    of the pooled runs), ``per_report`` holds them one after the other, and
-    the record has ``repeats``. Intervals draw a study with all of its runs.
+    The numbers are over all runs (a corpus metric: of the pooled runs),
+    ``per_report`` holds them one after the other, and the record has
+    ``repeats``. Intervals draw a study with all of its runs.
     """
     each = [score_reports(references, run, protocol) for run in runs]
+    if len(each) == 1:
+        return each[0]
     empty = sum(one["record"]["n_empty_candidates"] for one in each)
+    record = {"repeats": len(runs), "n_empty_candidates": empty}
     result = each[0] | {
         "per_report": pd.concat([one["per_report"] for one in each]),
-        "record": each[0]["record"]
-        | {"repeats": len(runs), "n_empty_candidates": empty},
-    }
+        "record": each[0]["record"] | record}
     rows, function, names = statistics_of(result)
-    numbers = function(rows.sum(axis=0)).tolist()
-    return result | dict(zip(names, numbers, strict=True))
+    return result | dict(zip(names, function(rows.sum(axis=0)).tolist()))
 
 
 def summarise(
-    results: Results,
-    *,
-    split: str,
-    images: str,
-    n_samples: int,
-    seed: int,
+    results: Results, *, split: str, images: str, n_samples: int, seed: int,
     rows: Sequence[int] | np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """One row a system, protocol and metric, with a 95 % interval by study.
+    """Artifact ``summary``: one row a system, protocol and metric, with
+    ``value`` and a 95 % interval by study, ``low`` and ``high``.
 
-    ``images`` is "none" for `WITHOUT_IMAGES`. `rows` takes only these of the
+    ``images`` is "none" for `WITHOUT_IMAGES`; METEOR under ``r2gen`` without
+    Java has no value, and ``note`` says so. `rows` takes only these of the
     scored pairs, a part of the split; CIDEr keeps the word weights of the
     whole.
-
-    Returns
-    -------
-    DataFrame
-        Artifact ``summary``: ``system``, ``protocol``, ``split``,
-        ``images``, ``n``, ``metric``, ``value``, ``low``, ``high``. METEOR
-        under ``r2gen`` without Java has no value, and ``note`` says so.
     """
-    lines = []
+    lines: list[tuple] = []
     for (system, protocol), result in results.items():
         statistics, function, names = statistics_of(result)
         if rows is not None:
             statistics = statistics[rows]
-        interval = bootstrap_corpus(
-            statistics, function, n_samples=n_samples, seed=seed
-        )
+        interval = stats.bootstrap_corpus(statistics, function,
+                                    n_samples=n_samples, seed=seed)
         seen = "none" if system.startswith(WITHOUT_IMAGES) else images
         key = (system, protocol, split, seen, interval["n"])
         for i, metric in enumerate(names):
@@ -135,11 +117,7 @@ def summarise(
 
 
 def paired_tests(
-    results: Results,
-    system: str,
-    protocol: str,
-    n_samples: int,
-    seed: int,
+    results: Results, system: str, protocol: str, n_samples: int, seed: int,
     metrics: Collection[str] = TESTED,
 ) -> pd.DataFrame:
     """One system against all others under a protocol, paired by study:
@@ -149,18 +127,16 @@ def paired_tests(
     rows = []
     for other in [s for s, p in results if p == protocol and s != system]:
         theirs = statistics_of(results[other, protocol])[0]
-        test = paired_randomisation(ours, theirs, function, n_samples, seed)
-        rows += [
-            (other, metric, test["difference"][i], test["p"][i])
-            for i, metric in enumerate(names) if metric in metrics
-        ]  # fmt: skip
+        test = stats.paired_randomisation(ours, theirs, function, n_samples,
+                                          seed)
+        rows += [(other, metric, test["difference"][i], test["p"][i])
+                 for i, metric in enumerate(names) if metric in metrics]
     table = pd.DataFrame(rows, columns=["other", "metric", "difference", "p"])
-    return table.assign(p_holm=holm(table["p"].to_numpy(float)))
+    return table.assign(p_holm=stats.holm(table["p"].to_numpy(float)))
 
 
-def winners(
-    results: Results, n_samples: int, seed: int, alpha: float = 0.05
-) -> set[tuple[str, str, str]]:
+def winners(results: Results, n_samples: int, seed: int,
+            alpha: float = 0.05) -> set[tuple[str, str, str]]:
     """What a table may print in bold: (system, protocol, metric).
 
     The system with the best value of a metric of Table 3, if it is better
@@ -173,15 +149,13 @@ def winners(
         values = pd.DataFrame(
             {s: [r[m] for m in METRICS]
              for (s, p), r in results.items() if p == protocol},
-            index=METRICS, dtype=float,
-        )  # fmt: skip
+            index=METRICS, dtype=float)
         is_best = values.eq(values.max(axis=1), axis=0)
         tests = pd.concat(
             paired_tests(results, system, protocol, n_samples, seed,
                          is_best.index[is_best[system]]).assign(system=system)
-            for system in values if is_best[system].any()
-        )  # fmt: skip
-        tests["p"] = holm(tests["p"].to_numpy(float))
+            for system in values if is_best[system].any())
+        tests["p"] = stats.holm(tests["p"].to_numpy(float))
         worst = tests.groupby(["system", "metric"])["p"].max()
         bold |= {(s, protocol, m) for s, m in worst.index[worst < alpha]}
     return bold
@@ -203,6 +177,178 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 # --- a file of predictions --------------------------------------------------
 
 
+class Predictions(NamedTuple):
+    """A file of predictions, read and checked."""
+
+    name: str
+    table: pd.DataFrame  #: study_id, generated, reference; one row a study
+    split: str
+    references: str  #: where they come from
+    notes: list[str]
+
+
+def read_predictions(path: str | Path,
+                     references: str | None = None) -> Predictions:
+    """A predictions file (`read_table`) with its references.
+
+    `references` is "column", the file's own, or "wheel", the findings of the
+    report archive by id; None: the column if there is one. Studies with an
+    empty reference are left out, and counted in ``notes``. ``split`` is
+    "r2gen test" for all studies of that list ("part of test" for some),
+    "mixed" or "not known".
+    """
+    path = Path(path)
+    table = read_table(path)
+    references = references or ("column" if "reference" in table else "wheel")
+    _refuse(path, references == "column" and "reference" not in table,
+            "has no column reference", "The references are to be its own.")
+    studies = reports.load_studies().set_index("study_id")
+    unknown = ~table["study_id"].isin(studies.index)
+    _refuse(path, references == "wheel" and unknown.any(),
+            f"has {unknown.sum()} ids that are not IU X-ray studies",
+            f"{_some(table.loc[unknown, 'study_id'])}: references are found "
+            "by the id, or stand in a column `reference`.")
+    findings = studies["findings"].reindex(table["study_id"]).fillna("")
+    if references == "wheel":
+        table["reference"] = findings.to_numpy()
+    empty = ~table["reference"].map(says_something)
+    _refuse(path, empty.all(), "has no reference to score against",
+            f"All {len(table)} references are empty.")
+    pairs = zip(table["reference"], findings, unknown, strict=True)
+    other = sum(reports.normalise(plain(a)) != reports.normalise(b)
+                for a, b, is_new in pairs if not is_new)
+    kept = table.loc[~empty, ["study_id", "generated", "reference"]]
+    silent = (~kept["generated"].map(says_something)).sum()
+    notes = {
+        f"{empty.sum()} studies left out: no reference text.": empty.any(),
+        f"{unknown.sum()} ids are not IU X-ray studies.": unknown.any(),
+        f"{other} references are not the collection's findings (case and "
+        "punctuation aside). Cleaning moves every score; --references wheel "
+        "takes the findings.": other,
+        f"{silent} generated reports are empty and score 0.": silent,
+    }
+    source = {"column": "column `reference`", "wheel": "findings"}[references]
+    return Predictions(path.name, kept.reset_index(drop=True),
+                       _split(kept["study_id"]), source,
+                       [note for note, holds in notes.items() if holds])
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """The rows of a predictions file as texts, one a study.
+
+    Either a CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``)
+    and ``generated``; an empty report is a report. Or ReXrank's ``.json``:
+    case id -> ``model_prediction``, ``section_findings``,
+    ``section_impression`` and more (https://github.com/rajpurkarlab/ReXrank).
+    ``study_id`` is added: ``CXR3030``, or an id of another form as it is.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            cases = json.loads(path.read_text("utf-8-sig"))
+            table = pd.DataFrame([_case(*item) for item in cases.items()])
+        else:
+            table = _read_csv(path)
+    except (OSError, ValueError, AttributeError, TypeError,
+            pd.errors.ParserWarning) as error:
+        reason = " ".join(plain(str(error)).split()).rstrip(".")
+        raise CourseError(f"{path.name} was not found or can't be read.",
+                          f"{type(error).__name__}: {reason}.",
+                          FORM) from error
+    lacking = [c for c in ("id", "generated") if c not in table]
+    _refuse(path, lacking, f"has no column {' and no column '.join(lacking)}",
+            f"It has {_some(table.columns)}.")
+    _refuse(path, table.empty, "holds no predictions", "It has no rows.")
+    silent = table["generated"].isna().sum()
+    _refuse(path, silent, f"has {silent} cases without `model_prediction`",
+            "ReXrank's data files hold references only.")
+    ids = table["id"].str.strip()
+    _refuse(path, ids.eq("").any(), f"has {ids.eq('').sum()} rows without id",
+            f"The first is row {int(ids.eq('').argmax()) + 1} of the data.")
+    table["study_id"] = ids.str.replace(
+        r"^(CXR\d+)(?:_IM-[\d-]+)?$", r"\1", regex=True)
+    twice = table.loc[table["study_id"].duplicated(), "study_id"].unique()
+    _refuse(path, len(twice), f"has {len(twice)} studies more than once",
+            f"{_some(twice)}.")
+    return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        # pandas only warns where a comma without quotes costs it text.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False,
+                            encoding="utf-8-sig", index_col=False)
+    table.columns = [str(column).strip() for column in table.columns]
+    return table.fillna("")  # a row that ends early
+
+
+def _case(name: str, case: dict[str, Any]) -> dict[str, Any]:
+    """A case of ReXrank's JSON (its older example writes ``findings`` for
+    ``section_findings``) as a row; what follows "Impression:" in a
+    prediction is not compared with the findings."""
+    generated = case.get("model_prediction")
+    if generated is not None:
+        cut = re.split(r"(?i)\bimpression\s*:", _text(generated))[0]
+        generated = re.sub(r"(?i)^\s*findings\s*:", "", cut).strip()
+    findings, impression = (_text(case.get(f"section_{s}", case.get(s)))
+                            for s in ("findings", "impression"))
+    return {"id": name, "reference": findings, "generated": generated,
+            "impression": impression,
+            **{key: case[key] for key in ALONG if key in case}}
+
+
+def write_rexrank(table: pd.DataFrame, path: str | Path) -> None:
+    """Predictions into ReXrank's JSON: ``id`` or ``study_id`` (each once),
+    ``generated``, ``reference``; ``impression`` and `ALONG` if there."""
+    ids = table["id" if "id" in table else "study_id"]
+    if ids.duplicated().any():
+        raise ValueError("a case stands twice: the ids are the JSON's keys")
+    cases = {}
+    for name, row in zip(ids, table.to_dict("records"), strict=True):
+        findings, impression = map(
+            _text, (row["reference"], row.get("impression")))
+        cases[str(name)] = {
+            "report": f"Findings: {findings} Impression: {impression}",
+            "section_findings": findings,
+            "section_impression": impression,
+            **{key: row[key] for key in ALONG if key in row},
+            "model_prediction": row["generated"],
+        }
+    write_json(Path(path), cases)
+
+
+def _refuse(path: Path, wrong: Any, what: str, why: str) -> None:
+    if wrong:
+        raise CourseError(f"{path.name} {what}.", why, FORM)
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    """A list for a message: short, and without control characters."""
+    shown = [repr(plain(name)[:40]) for name in names]
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
+
+
+def _text(value: Any) -> str:
+    """A section; null and NaN are no text."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _split(ids: pd.Series) -> str:
+    """Which of R2Gen's lists the studies are."""
+    lists = reports.r2gen_split().set_index("study_id")["split"]
+    names = set(ids.map(lists).fillna("not known"))
+    if names == {"not known"} or len(names) > 1:
+        return "mixed" if len(names) > 1 else "not known"
+    name = names.pop()
+    return f"r2gen {name}" if len(ids) == (lists == name).sum() else (
+        f"part of {name}")
+
+
+# --- the file is scored -----------------------------------------------------
+
+
 def score_file(
     path: str | Path,
     against: str | Path | None = None,
@@ -213,15 +359,8 @@ def score_file(
 ) -> dict[str, Any]:
     """Everything that can be said of a file of generated reports.
 
-    Parameters
-    ----------
-    path, references
-        See `predictions.read_predictions`.
-    against : path, optional
-        A second such file, of the same studies, for a paired test. The
-        references are those of the first.
-    say : callable
-        Told what is being done: it takes a minute.
+    `against` is a second such file, of the same studies, for a paired test;
+    `say` is told what is being done, which takes a minute.
 
     Returns
     -------
@@ -239,18 +378,16 @@ def score_file(
         rival = plain(Path(against).name)[:36]
         rival = f"{rival} (2)" if rival == name else rival
         systems[rival] = [_aligned(Path(against), given)]
+    files = list(systems)
     systems |= _baselines(given, notes, seed)
     truth = list(table["reference"])
     results: dict[tuple[str, str], Any] = {}
     for protocol in PROTOCOLS:
         for system, runs in systems.items():
             say(f"{protocol}: {system}")
-            results[system, protocol] = (
-                score_reports(truth, runs[0], protocol) if len(runs) == 1
-                else score_repeats(truth, runs, protocol)
-            )  # fmt: skip
+            results[system, protocol] = score_repeats(truth, runs, protocol)
     say("clinical scores")
-    status = load_studies().set_index("study_id")["status"]
+    status = reports.load_studies().set_index("study_id")["status"]
     status = status.reindex(table["study_id"])
     kinds = None if status.isna().any() else list(status)
     for system, runs in systems.items():
@@ -265,66 +402,54 @@ def score_file(
             {key: r for key, r in results.items() if key[1] == protocol},
             split=split, images="not known", n_samples=n_samples, seed=seed,
             rows=np.flatnonzero(np.isin(
-                places.get(protocol, np.arange(len(table))), part)),
-        )
+                places.get(protocol, np.arange(len(table))), part)))
         for protocol in (*PROTOCOLS, LABELS) for split, part in parts.items()
-    ]  # fmt: skip
+    ]
     records = {p: results[name, p]["record"] for p in PROTOCOLS}
     if results[name, "r2gen"]["METEOR"] is None:
         notes.append(f"r2gen has no METEOR: {records['r2gen']['java']}.")
     return {
-        "schema": 1,
-        "file": name,
-        "files": [name] if against is None else [name, rival],
-        "sha256": sha256(Path(path)),
-        "n": len(table),
-        "split": given.split,
-        "images": "not known",
-        "references": given.references,
-        "n_samples": n_samples,
-        "seed": seed,
+        "schema": 1, "file": name, "files": files,
+        "sha256": sha256(Path(path)), "n": len(table), "split": given.split,
+        "images": "not known", "references": given.references,
+        "n_samples": n_samples, "seed": seed,
         "rows": pd.concat(rows, ignore_index=True),
         "paired": None if against is None else _paired(
-            results, name, rival, n_samples, seed),
+            results, files, n_samples, seed),
         "distinct": _distinct(systems, kinds or []),
-        "records": records,
-        "notes": notes,
-    }  # fmt: skip
+        "records": records, "notes": notes,
+    }
 
 
 def _aligned(path: Path, first: Predictions) -> list[str]:
     """The second file's reports, in the order of the first."""
     ids = first.table["study_id"]
-    reports = read_table(path).set_index("study_id")["generated"]
-    missing = ids[~ids.isin(reports.index)]
-    check(path, len(missing), f"lacks {len(missing)} of the {len(ids)} "
-          f"studies of {first.name}", "A paired test needs both on the same "
-          f"studies; missing: {some(missing)}.")  # fmt: skip
-    return list(reports.reindex(ids))
+    theirs = read_table(path).set_index("study_id")["generated"]
+    missing = ids[~ids.isin(theirs.index)]
+    _refuse(path, len(missing), f"lacks {len(missing)} of the {len(ids)} "
+            f"studies of {first.name}", "A paired test needs both on the same "
+            f"studies; missing: {_some(missing)}.")
+    return list(theirs.reindex(ids))
 
 
-def _baselines(
-    given: Predictions, notes: list[str], seed: int
-) -> dict[str, list[list[str]]]:
+def _baselines(given: Predictions, notes: list[str],
+               seed: int) -> dict[str, list[list[str]]]:
     """Reports from R2Gen's training list, if the studies allow it."""
-    studies = load_studies()
+    studies = reports.load_studies()
     train = studies[studies["split_r2gen"] == "train"]
     n, texts = len(given.table), list(train["findings"])
     seen = int(given.table["study_id"].isin(train["study_id"]).sum())
-    if given.split == "not known" or seen:
-        why = (
-            f"{seen} of the studies are in R2Gen's training list"
-            if seen
-            else "the studies are in none of R2Gen's lists"
-        )
-        notes.append(f"No baselines: {why}.")
+    if seen or given.split == "not known":
+        notes.append("No baselines: " + (
+            f"{seen} of the studies are in R2Gen's training list." if seen
+            else "the studies are in none of R2Gen's lists."))
         return {}
     return {
         "most frequent report": [[baselines.most_frequent(texts)] * n],
         MEDOID: [[baselines.medoid(texts)] * n],
         f"random report, {SEEDS} seeds": [
-            baselines.random_reports(texts, n, seed + i) for i in range(SEEDS)
-        ],
+            baselines.random_reports(texts, n, seed + i)
+            for i in range(SEEDS)],
     }
 
 
@@ -334,57 +459,53 @@ def _parts(given: Predictions, notes: list[str]) -> dict[str, np.ndarray]:
     parts = {given.split: np.arange(len(ids))}
     if given.split not in ("r2gen test", "part of test"):
         return parts
-    test = list(r2gen_split().query("split == 'test'")["study_id"])
-    first = ids.isin(test[:FIRST]).to_numpy()
+    edge, split = reports.FIRST_PART, reports.r2gen_split()
+    test = list(split.query("split == 'test'")["study_id"])
+    first = ids.isin(test[:edge]).to_numpy()
     if given.split == "part of test":
         notes.append(
             f"{len(ids)} of R2Gen's {len(test)} test studies, {first.sum()} "
-            f"of them among its first {FIRST}, which are unlike the rest: "
-            "compare with nothing but the rows here."
-        )
+            f"of them among its first {edge}, which are unlike the rest: "
+            "compare with nothing but the rows here.")
     if first.any() and not first.all():
-        parts[f"test 1-{FIRST}"] = np.flatnonzero(first)
-        parts[f"test {FIRST + 1}-{len(test)}"] = np.flatnonzero(~first)
-        notes.append(
-            f"In the two parts, CIDEr keeps the word weights of all "
-            f"{len(ids)} references."
-        )
+        parts[f"test 1-{edge}"] = np.flatnonzero(first)
+        parts[f"test {edge + 1}-{len(test)}"] = np.flatnonzero(~first)
+        notes.append("In the two parts, CIDEr keeps the word weights of all "
+                     f"{len(ids)} references.")
     return parts
 
 
-def _paired(
-    results: Results, first: str, second: str, n_samples: int, seed: int
-) -> pd.DataFrame:
+def _paired(results: Results, files: Sequence[str], n_samples: int,
+            seed: int) -> pd.DataFrame:
     """First file minus second, with intervals: one Holm over all tests."""
-    pair = {k: r for k, r in results.items() if k[0] in (first, second)}
+    first, second = files
+    pair = {k: r for k, r in results.items() if k[0] in files}
     parts = []
     for protocol in (*PROTOCOLS, LABELS):
         table = paired_tests(pair, first, protocol, n_samples, seed)
         a, function, names = statistics_of(pair[first, protocol])
         b = statistics_of(pair[second, protocol])[0]
-        span = paired_interval(a, b, function, 0.95, n_samples, seed)
+        span = stats.paired_interval(a, b, function, 0.95, n_samples, seed)
         at = [names.index(metric) for metric in table["metric"]]
         parts.append(table.assign(protocol=protocol, n=len(a),
                                   low=span["low"][at], high=span["high"][at]))
     table = pd.concat(parts, ignore_index=True)
-    table["p_holm"] = holm(table["p"].to_numpy())
+    table["p_holm"] = stats.holm(table["p"].to_numpy())
     return table[["protocol", "metric", "n", "difference", "low", "high",
-                  "p", "p_holm"]]  # fmt: skip
+                  "p", "p_holm"]]
 
 
-def _distinct(
-    systems: dict[str, list[list[str]]], kinds: Sequence[str]
-) -> pd.DataFrame:
+def _distinct(systems: dict[str, list[list[str]]],
+              kinds: Sequence[str]) -> pd.DataFrame:
     """How many different reports, and how common the commonest is."""
     lines = []
     for system, runs in systems.items():
-        texts = [" ".join(text.split()) for text in runs[0]]
+        texts = pd.Series([" ".join(text.split()) for text in runs[0]])
         for kind in ("all", "abnormal", "normal"):
-            some = Counter(t for t, k in zip(texts, kinds, strict=True)
-                           if kind in ("all", k))  # fmt: skip
-            if n := some.total():
-                most = some.most_common(1)[0][1] / n
-                lines.append((system, kind, n, len(some), most))
+            counts = Counter(texts[[kind in ("all", k) for k in kinds]])
+            if n := counts.total():
+                most = counts.most_common(1)[0][1] / n
+                lines.append((system, kind, n, len(counts), most))
     columns = ["system", "studies", "n", "distinct reports"]
     return pd.DataFrame(lines, columns=[*columns, "share of the commonest"])
 
@@ -392,7 +513,7 @@ def _distinct(
 # --- shown and written ------------------------------------------------------
 
 _SHORT = dict(zip(SCORES, ("mic.F1", "mac.F1", "neg.F1", "halluc.", "omiss.",
-                           "abn.", "norm."), strict=True))  # fmt: skip
+                           "abn.", "norm."), strict=True))
 _LEFT, _CELL = 44, 8  # a line is 44 + 7 * 8 = 100 columns at most
 TITLES = {
     "r2gen": "Protocol r2gen: corpus BLEU, ROUGE-L (beta 1.2), METEOR 1.5, "
@@ -406,57 +527,29 @@ TITLES = {
 
 
 def as_text(scored: dict[str, Any]) -> str:
-    """`score_file` for a terminal, at most 100 columns.
-
-    The parts of R2Gen's test list only for the files and the medoid report,
-    distinct reports only for the files; Markdown and JSON have all systems.
-    """
-    rows, distinct = scored["rows"], scored["distinct"]
-    lines = _wrapped(_headline(scored))
+    """`score_file` for a terminal, at most 100 columns. The parts of R2Gen's
+    test list only for the files and the medoid report; JSON has all."""
+    headline = ("{file}: {n} studies, references: {references}, split: "
+                "{split}, images: {images}.").format(**scored)
+    wrap = textwrap.TextWrapper(_LEFT + 7 * _CELL, subsequent_indent="  ").wrap
+    rows, distinct, paired = (
+        scored[key] for key in ("rows", "distinct", "paired"))
+    shown = rows[rows["split"].eq(scored["split"])
+                 | rows["system"].isin([*scored["files"], MEDOID])]
+    lines = wrap(headline)
     lines += ["Below a system: protocol | split | images | n; 95 % intervals."]
-    whole = rows["split"] == scored["split"]
-    files = rows["system"].isin([*scored["files"], MEDOID])
     for protocol, title in TITLES.items():
-        part = rows[(rows["protocol"] == protocol) & (whole | files)]
-        lines += ["", title, *_block(part)]
-    if scored["paired"] is not None:
-        lines += ["", _pair_title(scored)]
-        lines += [scored["paired"].to_string(
-            index=False, float_format="{:.3f}".format)]  # fmt: skip
+        lines += ["", title, *_block(shown[shown["protocol"] == protocol])]
+    if paired is not None:
+        lines += ["", f"{' minus '.join(scored['files'])}, paired by study",
+                  paired.to_string(index=False, float_format="{:.3f}".format)]
     distinct = distinct[distinct["system"].isin(scored["files"])]
     lines += ["", "Distinct reports", distinct.to_string(
-        index=False, float_format="{:.0%}".format)]  # fmt: skip
+        index=False, float_format="{:.0%}".format)]
     lines += [""] * bool(scored["notes"])
     for note in scored["notes"]:
-        lines += _wrapped(f"Note: {note}")
+        lines += wrap(f"Note: {note}")
     return "\n".join([*lines, "", WARNING])
-
-
-def as_markdown(scored: dict[str, Any]) -> str:
-    """All rows, a table a protocol."""
-    pieces = [f"# Scores of {scored['file']}", _headline(scored)]
-    for protocol, title in TITLES.items():
-        rows = scored["rows"][scored["rows"]["protocol"] == protocol]
-        shown = rows.assign(
-            shown=[
-                f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
-                if pd.notna(r.value) else r.note or "–"
-                for r in rows.itertuples()
-            ]
-        )  # fmt: skip
-        wide = pd.DataFrame(
-            dict(zip(KEYS, key)) | dict(zip(part["metric"], part["shown"]))
-            for key, part in shown.groupby(KEYS, sort=False)
-        )
-        pieces += ["## " + title.replace("\n", " ")]
-        pieces += [markdown(wide[[*KEYS, *_columns(rows)]])]
-    if scored["paired"] is not None:
-        pieces += [f"## {_pair_title(scored)}"]
-        pieces += [markdown(scored["paired"], 4)]
-    pieces += ["## Distinct reports", markdown(scored["distinct"])]
-    pieces += [f"- {note}" for note in scored["notes"]]
-    record = json.dumps(scored["records"], default=str)
-    return "\n\n".join([*pieces, f"Record: `{record}`", WARNING]) + "\n"
 
 
 def check_output(path: str | None, *inputs: str | None) -> None:
@@ -467,45 +560,21 @@ def check_output(path: str | None, *inputs: str | None) -> None:
         raise CourseError(
             f"Results cannot be written to {out.name}.",
             "It is a folder, one of the files to score, or in no folder.",
-            "Name another file.",
-        )
+            "Name another file.")
 
 
-def write(scored: dict[str, Any], json_to: str | None, page: str | None):
-    """Write JSON (NaN is null) and Markdown where they are wanted."""
-    if json_to:
-        content = {
-            key: value.astype(object).where(value.notna(), None).to_dict(
-                "records") if isinstance(value, pd.DataFrame) else value
-            for key, value in scored.items()
-        }  # fmt: skip
-        write_json(Path(json_to), content)
-    if page:
-        text = as_markdown(scored)
-        write_whole(Path(page), lambda part: part.write_text(text, "utf-8"))
-
-
-def _headline(scored: dict[str, Any]) -> str:
-    return (
-        f"{scored['file']}: {scored['n']} studies, references: "
-        f"{scored['references']}, split: {scored['split']}, images: "
-        f"{scored['images']}."
-    )
-
-
-def _pair_title(scored: dict[str, Any]) -> str:
-    return f"{' minus '.join(scored['files'])}, paired by study"
-
-
-def _columns(rows: pd.DataFrame) -> list[str]:
-    """The metrics of some rows, in the order of the tables."""
-    names = (*METRICS, "CIDEr", *SCORES)
-    return [m for m in names if m in set(rows["metric"])]
+def write(scored: dict[str, Any], path: str | Path) -> None:
+    """All rows of all systems as JSON; NaN is null."""
+    write_json(Path(path), {
+        key: value.astype(object).where(value.notna(), None).to_dict(
+            "records") if isinstance(value, pd.DataFrame) else value
+        for key, value in scored.items()})
 
 
 def _block(rows: pd.DataFrame) -> list[str]:
     """Two lines a system: values; what they rest on, and intervals."""
-    metrics = _columns(rows)
+    names = (*METRICS, "CIDEr", *SCORES)
+    metrics = [m for m in names if m in set(rows["metric"])]
     lines = [_line("", [_SHORT.get(metric, metric) for metric in metrics])]
     keys = ["split", "system", "protocol", "images", "n"]
     for key, part in rows.groupby(keys, sort=False):
@@ -513,12 +582,12 @@ def _block(rows: pd.DataFrame) -> list[str]:
         by = part.set_index("metric").reindex(metrics)
         values = ["-" if pd.isna(v) else f"{v:.3f}" for v in by["value"]]
         left = f"  {protocol} | {split} | {images} | n {n}"
-        lines.append(_line(system, values))
-        lines.append(_line(left, list(map(_span, by["low"], by["high"]))))
+        lines += [_line(system, values),
+                  _line(left, map(_span, by["low"], by["high"]))]
     return lines
 
 
-def _line(left: str, cells: Sequence[str]) -> str:
+def _line(left: str, cells: Iterable[str]) -> str:
     return f"{left:<{_LEFT}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
 
 
@@ -529,7 +598,3 @@ def _span(low: float, high: float) -> str:
     if high >= 0.995:
         return f"{low:.1f}-{high:.1f}"
     return f"{low:.2f}-{high:.2f}".replace("0.", ".")
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _LEFT + 7 * _CELL, subsequent_indent="  ")

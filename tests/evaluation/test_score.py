@@ -19,7 +19,7 @@ from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.reports import load_studies, r2gen_split
 from llamaxr_utils.evaluation import baselines, clinical, metrics, score
-from llamaxr_utils.evaluation.predictions import (
+from llamaxr_utils.evaluation.score import (
     read_predictions,
     read_table,
     write_rexrank,
@@ -527,23 +527,12 @@ def test_an_interval_in_seven_characters(low, high, shown):
     assert score._span(low, high) == shown and len(shown) <= 7
 
 
-def test_markdown_has_all_systems_on_all_parts(whole):
-    page = score.as_markdown(whole)
-    assert page.count("| most frequent report | r2gen |") == 3
-    assert page.count("| random report, 5 seeds | labels |") == 3
-    assert "needs Java" in page and "NaN" not in page and "nan" not in page
-    widths = {line.count(" | ") for line in page.splitlines()
-              if line.startswith("| mine.csv | r2gen")}
-    assert widths == {5 + 7 - 1}
-
-
-def test_the_command_writes_json_and_markdown(few, tmp_path, capsys):
-    out, page = tmp_path / "out.json", tmp_path / "out.md"
+def test_the_command_prints_and_writes_json(few, tmp_path, capsys):
+    out = tmp_path / "out.json"
     long = tmp_path / f"{'long' * 20}.csv"
     long.write_bytes(few.read_bytes())
     done = commands.main(
-        ["score", str(long), "--samples", "20"]
-        + ["--json", str(out), "--markdown", str(page)]
+        ["score", str(long), "--samples", "20", "--json", str(out)]
     )
     shown = capsys.readouterr()
     assert done == 0 and "12 studies" in shown.out
@@ -559,17 +548,16 @@ def test_the_command_writes_json_and_markdown(few, tmp_path, capsys):
         "r2gen", "llamaxr", "labels"
     }  # fmt: skip
     assert found["records"]["r2gen"]["cleaning"] == "r2gen"
-    assert page.read_text("utf-8").startswith("# Scores of longlong")
 
 
-@pytest.mark.parametrize("option", ["--json", "--markdown"])
-@pytest.mark.parametrize("where", ["few.csv", ".", "nowhere/out.md"])
+@pytest.mark.parametrize("where", ["few.csv", ".", "nowhere/out.json"])
 def test_a_bad_place_is_refused_before_the_work(
-    few, tmp_path, monkeypatch, capsys, option, where
+    few, tmp_path, monkeypatch, capsys, where
 ):
     monkeypatch.setattr(score, "score_file", None)  # would not be callable
     before = few.read_bytes()
-    done = commands.main(["score", str(few), option, str(tmp_path / where)])
+    place = str(tmp_path / where)
+    done = commands.main(["score", str(few), "--json", place])
     assert done == 1 and few.read_bytes() == before
     assert "cannot be written" in capsys.readouterr().err
 
