@@ -364,7 +364,7 @@ def trainer_class() -> Any:
 
     class Trainer(trl.SFTTrainer):
         lengths: Mapping[bytes, int]  #: set by `train`
-        checked = False
+        first_batch: tuple[float, float] | None = None  #: loss, reference
         real = places = 0
 
         def training_step(self, model, inputs, num_items_in_batch=None):
@@ -372,11 +372,10 @@ def trainer_class() -> Any:
             if mask is not None:
                 self.real = self.real + mask.sum()  # no wait for a GPU
                 self.places += mask.numel()
-            if self.checked:
+            if self.first_batch:
                 return super().training_step(
                     model, inputs, num_items_in_batch
                 )
-            self.checked = True
             batch = dict(self._prepare_inputs(inputs))
             try:
                 with self.compute_loss_context_manager():
@@ -403,7 +402,8 @@ def trainer_class() -> Any:
                 if part.shape[:2] == batch["input_ids"].shape
                 for row, first, last in batch_rows(batch)
             ]
-            refuse_wrong_loss(float(loss), total / share, learned or [False])
+            self.first_batch = float(loss) * share / n, total / n
+            refuse_wrong_loss(*self.first_batch, learned or [False])
             return loss
 
         def _get_train_sampler(self, *given):
@@ -574,7 +574,10 @@ def train(
     with disk_errors(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     log = _log(trainer.state.log_history)
+    returned, expected = trainer.first_batch or (None, None)
     facts = {
+        "first_batch_loss": returned,
+        "first_batch_loss_by_plain_torch": expected,
         "optimizer": _optimizer(trainer.optimizer),
         "steps": trainer.state.global_step,
         "best_checkpoint": Path(

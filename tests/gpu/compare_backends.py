@@ -1,15 +1,17 @@
-"""unsloth against plain peft, on random weights in Llama 3.1 8B's shape.
-
-Not run on a GPU yet: none was at hand. The same command with ``--shape tiny
---device cpu`` runs the same code in seconds and says nothing about speed.
+"""The GPU's path, measured: profile `a100`, and three ways to train.
 
     python tests/gpu/compare_backends.py
 
-Needs a GPU of 24 GB or more and 17 GB of disk under ``TMPDIR``, no network.
-Each backend trains in a process of its own, through the functions of notebook
-04, on texts of exactly ``--length`` tokens that repeat eight letters: random
-weights write no language, but their loss can fall. Writes
-``figures/data/backends-gpu.csv`` and ``figures/backends-gpu.svg``.
+Random weights in Llama 3.1 8B's shape are stored once in 4 bit, as the hub's
+checkpoint is. Notebooks 04 and 05 of profile a100 run on 200 studies. Then
+unsloth, peft and a bare loop of torch train on the same eight prompts of the
+paper's format with that profile's settings, and unsloth with profile paper's:
+tokens a second, peak memory, the loss of the first batch. Random weights
+write no language, but their loss can fall.
+
+Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR``, no network, and about
+eight minutes; ``--shape tiny --device cpu`` runs the same code in two and says
+nothing about speed. What it gave is in ``figures/data/gpu.csv``.
 """
 
 from __future__ import annotations
@@ -17,113 +19,137 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from llamaxr_utils.course import machine, plots
+from llamaxr_utils.course import artifacts, machine, profiles
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.files import write_whole
 from llamaxr_utils.course.run import project_folder
+from llamaxr_utils.datasets import reports
 from llamaxr_utils.llm import finetune, models
-
-sys.path.append(str(project_folder() / "figures"))
-from draw import keep
 
 #: `LlamaConfig`: Llama 3.1 8B (its config.json) and one for a CPU.
 SHAPES = {
     "llama-3.1-8b": dict(
         hidden_size=4096, num_hidden_layers=32, num_attention_heads=32,
         num_key_value_heads=8, intermediate_size=14336, vocab_size=128_256,
-        max_position_embeddings=131_072,
+        max_position_embeddings=131_072, rope_theta=500_000.0,
     ),
     "tiny": dict(
         hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, intermediate_size=256, vocab_size=512,
+        num_key_value_heads=1, intermediate_size=256, vocab_size=3000,
         max_position_embeddings=2048,
     ),
 }
-CLAIM = "the claim: 2 times as fast, 60 % less memory"
+#: Way -> backend, and the profile whose rate and precision it has.
+WAYS = {
+    "unsloth": ("unsloth", "a100"),
+    "unsloth, profile paper": ("unsloth", "paper"),
+    "peft": ("peft", "a100"),
+    "bare loop": ("peft", "a100"),
+}
 WARM_UP = 3  # steps that compile and allocate: not timed
-ALT = (
-    "Three pairs of bars, peft and unsloth: tokens a second, peak memory in "
-    "GB, and the loss at the first and at the last step."
-)
+SMALL = {
+    "01_explore_data": {"N_STUDIES": 200, "IMAGE_SIZE": 64},
+    "02_extract_features": {"BACKBONE": "densenet-small@random",
+                            "N_HEATMAPS": 2},
+    "03_build_prompts": {},
+    "04_finetune_qlora": {},
+    "05_generate_reports": {"N_TEST": 48, "MAX_NEW_TOKENS": 64,
+                            "N_BASE": 8},
+}
 
 
-# --- the base and the texts -------------------------------------------------
+def knob(name: str, profile: str) -> Any:
+    return profiles.knob_value("04_finetune_qlora", name, profile)
+
+
+# --- what is trained, and on what --------------------------------------------
 
 
 def write_base(folder: Path, shape: str, device: str) -> None:
-    """A Llama with random weights, a shard a block: never whole in memory."""
+    """Random weights, stored in 4 bit where the device can."""
     import torch
-    from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    letters = models.train_tokenizer(["a"], vocab_size=259)  # bytes, no merges
-    letters.save_pretrained(folder)
+    digits = [f"0.{i:03d}" for i in range(1000)]
+    findings = list(reports.load_studies()["findings"].dropna())
+    tokenizer = models.train_tokenizer(findings + 3 * digits, 3000)
     config = LlamaConfig(
         **SHAPES[shape], tie_word_embeddings=False, dtype="bfloat16",
-        architectures=["LlamaForCausalLM"], bos_token_id=letters.bos_token_id,
-        eos_token_id=letters.eos_token_id, pad_token_id=letters.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    config.save_pretrained(folder)
-    with torch.device("meta"):
-        weights = LlamaForCausalLM(config).state_dict()
+    whole = folder.with_name("in-16-bit")
     torch.manual_seed(3407)
-    shards: dict[str, dict] = {}
-    for name in weights:  # model.layers.7.mlp.up_proj.weight
-        parts = name.split(".")
-        key = "-".join(parts[1:3]) if "layers" in parts else parts[-2]
-        shards.setdefault(f"model-{key}.safetensors", {})[name] = None
-    for file, names in shards.items():
-        for name in names:
-            empty = torch.empty(
-                weights[name].shape, dtype=torch.bfloat16, device=device
-            )
-            one = len(empty.shape) == 1  # a norm's scale
-            filled = empty.fill_(1) if one else empty.normal_(std=0.02)
-            names[name] = filled.cpu()
-        save_file(names, folder / file, metadata={"format": "pt"})
-        names.update(dict.fromkeys(names))  # frees them
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    place = {name: file for file, names in shards.items() for name in names}
-    total = sum(2 * weight.numel() for weight in weights.values())
-    index = {"metadata": {"total_size": total}, "weight_map": place}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device):
+        model = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    models.save_model(model, tokenizer, whole)
+    del model
+    packed, _ = finetune.load_in_4bit(str(whole), "peft")
+    models.save_model(packed, tokenizer, folder)
+    shutil.rmtree(whole)
 
 
-def texts(n: int, length: int) -> pd.DataFrame:
-    """`n` pairs of exactly `length` tokens, begin and end included."""
-    rng = random.Random(3407)
-    rows = []
-    for _ in range(n):
-        word = "".join(rng.choices("abcdefghijklmnop", k=8))
-        text = (word * length)[: length - 2]
-        rows.append(("train", text[: length // 2], text[length // 2 :]))
-    return pd.DataFrame(rows, columns=["split", "prompt", "completion"])
+def eight_pairs(runs: Path) -> pd.DataFrame:
+    """Of about the same length, from the artifact ``prompts``."""
+    pairs = artifacts.load(runs / "a100-phantom", "prompts")
+    order = pairs["completion"].str.len().argsort()
+    middle = pairs.iloc[order].iloc[len(pairs) // 2 - 4 :].head(8)
+    return middle.assign(split="train").reset_index(drop=True)
 
 
-# --- one backend, in a process of its own -----------------------------------
+# --- one way to train, in a process of its own -------------------------------
 
 
-def train_one(options: argparse.Namespace) -> dict:
-    """Load, wrap, train; what it cost."""
-    if options.backend == "unsloth":
-        finetune.import_unsloth()  # before trl, transformers and peft
+def bare(model, tokenizer, pairs, precision, rate, steps):
+    """Forward, cross-entropy, backward, step; (losses, seconds)."""
+    import bitsandbytes
+    import torch
+
+    tokenizer.padding_side = "right"
+    texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
+    batch = tokenizer(list(texts), return_tensors="pt", padding=True)
+    batch = batch.to(model.device)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    for row, prompt in zip(labels, tokenizer(list(pairs["prompt"])).input_ids):
+        row[: len(prompt)] = -100
+    trained = [w for w in model.parameters() if w.requires_grad]
+    optimizer = bitsandbytes.optim.AdamW8bit(trained, lr=rate)
+    half = getattr(torch, machine.compute_dtype(precision)[1])
+    losses, seconds = [], []
+    model.train()
+    for _ in range(steps):
+        began = time.perf_counter()
+        with torch.autocast(model.device.type, half, precision != "fp32"):
+            logits = model(**batch, use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())  # waits for the GPU
+        seconds.append(time.perf_counter() - began)
+    return losses, seconds
+
+
+def with_trainer(model, tokenizer, pairs, precision, rate, steps):
+    """`finetune.train`, as notebook 04 calls it; (losses, seconds)."""
     import torch
 
     cuda = torch.cuda.is_available()
-    model, tokenizer = finetune.load_in_4bit(options.base, options.backend)
-    model = finetune.add_lora(model, backend=options.backend)
-    trainable, _ = finetune.count_parameters(model)
     moments, progress = [], finetune._progress
 
     def timed():
@@ -138,162 +164,150 @@ def train_one(options: argparse.Namespace) -> dict:
         return callback
 
     finetune._progress = timed  # `train` has no door for a clock
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    precision = machine.pick_precision("auto") if cuda else "fp32"
     settings = dict(
-        max_steps=options.steps, per_device_train_batch_size=options.batch,
-        max_length=options.length, learning_rate=options.rate,
-        warmup_steps=0, lr_scheduler_type="constant", optim="adamw_8bit",
+        max_steps=steps, per_device_train_batch_size=len(pairs),
+        max_length=1024, learning_rate=rate, warmup_steps=0,
+        lr_scheduler_type="constant", optim="adamw_8bit",
+        gradient_accumulation_steps=1,  # unsloth's default is not 1
         logging_steps=1, save_strategy="no", gradient_checkpointing=cuda,
         seed=3407, bf16=precision == "bf16", fp16=precision == "fp16",
+        weight_decay=0.01,
     )
-    pairs = texts(options.batch * options.steps, options.length)
     with tempfile.TemporaryDirectory() as folder:
         result = finetune.train(
-            model, tokenizer, pairs, Path(folder) / "checkpoints", settings,
-            loss_on="all",
-        )
-    spent = [b - a for a, b in zip(moments[::2], moments[1::2])][WARM_UP:]
-    step = statistics.median(spent)
-    peak = machine.peak_memory_gb()
+            model, tokenizer, pairs, Path(folder) / "checkpoints", settings)
+    first = result.facts["first_batch_loss"]
+    seconds = [b - a for a, b in zip(moments[::2], moments[1::2])]
+    return [first, *result.log["loss"].iloc[1:]], seconds
+
+
+def train_one(way: str, base: str, pairs: pd.DataFrame, steps: int) -> dict:
+    """Load, wrap, train; what it cost."""
+    backend, profile = WAYS[way]
+    if backend == "unsloth":
+        finetune.import_unsloth()  # before trl, transformers and peft
+    import torch
+
+    cuda = torch.cuda.is_available()
+    precision = knob("PRECISION", profile) if cuda else "fp32"
+    rate = knob("LEARNING_RATE", profile)
+    model, tokenizer = finetune.load_in_4bit(base, backend, precision)
+    model = finetune.add_lora(model, backend=backend)
+    trainable, _ = finetune.count_parameters(model)
+    tokens = sum(map(len, tokenizer(
+        list(pairs["prompt"] + pairs["completion"]))["input_ids"]))
     if cuda:
-        peak = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    loss = result.log["loss"]
-    found = {
-        "backend": options.backend,
-        "shape": options.shape,
-        "tokens_per_second": round(options.batch * options.length / step, 1),
+        torch.cuda.reset_peak_memory_stats()
+    train = bare if way == "bare loop" else with_trainer
+    losses, seconds = train(model, tokenizer, pairs, precision, rate, steps)
+    step = statistics.median(seconds[WARM_UP:])
+    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
+    return {
+        "way": way,
+        "tokens_per_second": round(tokens / step, 1),
         "step_seconds": round(step, 4),
-        "peak_memory_gb": peak,
-        "first_loss": round(loss.iloc[0], 4),
-        "last_loss": round(loss.iloc[-1], 4),
-        "steps": options.steps,
-        "batch": options.batch,
-        "length": options.length,
+        "peak_memory_gb": round(peak, 2) if peak else None,
+        "first_loss": round(losses[0], 4),
+        "last_loss": round(losses[-1], 4),
+        "steps": steps,
+        "tokens_a_step": tokens,
         "trainable": trainable,
-        "optimizer": result.facts["optimizer"],
+        "base": finetune.stored_as(model),
         "precision": precision,
         "device": torch.cuda.get_device_name() if cuda else "CPU",
     }
-    versions = machine.versions() | {"unsloth": "not used"}
-    if options.backend == "unsloth":
-        versions["unsloth"] = sys.modules["unsloth"].__version__
-    words = ", ".join(f"{name} {v}" for name, v in versions.items())
-    return {**found, "versions": words}
 
 
-# --- both, side by side -----------------------------------------------------
+# --- the whole ---------------------------------------------------------------
 
 
-def ratios(table: pd.DataFrame) -> str:
-    """unsloth against peft in words, beside the claim."""
-    rows = table.set_index("backend")
-    plain, quick = rows.loc["peft"], rows.loc["unsloth"]
-    speed = quick["tokens_per_second"] / plain["tokens_per_second"]
-    saved = 100 * (1 - quick["peak_memory_gb"] / plain["peak_memory_gb"])
-    return (
-        f"unsloth against peft: {speed:.2f} times as fast, {saved:.0f} % "
-        f"less memory ({CLAIM})."
-    )
+def run_notebook(name: str, place: Path, device: str) -> float:
+    """Through papermill, profile a100 on phantoms; seconds."""
+    import papermill
+
+    source = project_folder() / "notebooks" / f"{name}.ipynb"
+    target = place / "runs" / "a100-phantom" / "notebooks" / f"{name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    change = dict(SMALL[name])
+    if name.startswith("04") and device == "cpu":
+        change |= {"BACKEND": "peft", "PRECISION": "fp32"}
+    began = time.perf_counter()
+    papermill.execute_notebook(
+        source, target, {"PROFILE": "a100", "IMAGES": "phantom", **change},
+        kernel_name="python3", progress_bar=False, cwd=source.parent)
+    return round(time.perf_counter() - began, 1)
 
 
-def draw(table: pd.DataFrame):
-    """Tokens a second, peak memory and loss of both backends."""
-    import matplotlib.pyplot as plt
-
-    plots.set_style()
-    figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.6))
-    names = table["backend"]
-    for axis, column, label in (
-        (axes[0], "tokens_per_second", "tokens a second"),
-        (axes[1], "peak_memory_gb", "peak memory (GB)"),
-    ):
-        bars = axis.bar(names, table[column], 0.55, color=["0.8", "0.35"],
-                        ec="black", lw=0.6)
-        axis.bar_label(bars, fmt="{:,.1f}", size=8)
-        axis.set_ylabel(label)
-    for row, style in zip(table.itertuples(), ("o-", "s--")):
-        axes[2].plot(["first", "last"], [row.first_loss, row.last_loss],
-                     style, label=row.backend)
-    axes[2].set(xlabel="step", ylabel="loss")
-    axes[2].legend()
-    first = table.iloc[0]
-    figure.suptitle(
-        f"{first['shape']}, random weights, 4 bit, {first['batch']} x "
-        f"{first['length']} tokens, {first['device']}", x=0.01, ha="left")
-    return figure
-
-
-def compare(options: argparse.Namespace) -> None:
-    """Run both backends; print, and write where it is wanted."""
+def compare(options: argparse.Namespace, place: Path) -> None:
+    """Everything, in order; what is measured is printed as it comes."""
     device = options.device or machine.pick_device()[0]
     if options.shape != "tiny" and device != "cuda":
         raise CourseError(
             "There is no GPU for Llama 3.1 8B.",
-            f"This machine offers {machine.pick_device()[0]}; the comparison "
-            "needs a CUDA GPU with 24 GB.",
-            "Run the same command on one, or try the code here with "
-            "--shape tiny --device cpu.",
+            f"This machine offers {device}; this needs CUDA and 40 GB.",
+            "Try the code here with --shape tiny --device cpu.",
         )
+    os.environ |= {"LLAMAXR_RUNS": str(place / "runs"),
+                   "LLAMAXR_DATA": str(place / "data"),
+                   "LLAMAXR_MODELS": str(place / "models")}
+    base = place / "models" / Path(models.base("llama-3.1-8b").source).name
+    began = time.perf_counter()
+    write_base(base, options.shape, device)
+    print(f"base: {time.perf_counter() - began:.0f} s", flush=True)
+    if not (place / "runs" / "a100-phantom" / "prompts.parquet").exists():
+        for name in list(SMALL)[:3]:
+            print(name, run_notebook(name, place, device), "s", flush=True)
+    for name in list(SMALL)[3:]:
+        print(name, run_notebook(name, place, device), "s", flush=True)
+    folder = place / "runs" / "a100-phantom"
+    print((folder / "tables" / "training.csv").read_text())
+    print(artifacts.load(folder, "training_log").to_string())
+    print(artifacts.load(folder, "generations")["seconds"].describe(),
+          flush=True)
     rows = []
-    environment = dict(os.environ)
-    if device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    with tempfile.TemporaryDirectory() as place:
-        base, found = Path(place) / "base", Path(place) / "found.json"
-        print("Writing the base ...", flush=True)
-        write_base(base, options.shape, device)
-        for backend in ("peft", "unsloth"):
-            command = [sys.executable, __file__, "--shape", options.shape]
-            for name in ("steps", "batch", "length", "rate"):
-                command += [f"--{name}", str(getattr(options, name))]
-            command += ["--backend", backend, "--base", str(base)]
-            # unsloth writes its compiled cache where it stands.
-            subprocess.run([*command, "--out", str(found)], check=True,
-                           cwd=place, env=environment)
-            rows.append(json.loads(found.read_text()))
+    for way in WAYS:
+        command = [sys.executable, __file__, "--way", way, "--base", str(base)]
+        command += ["--place", str(place), "--steps", str(options.steps)]
+        try:  # unsloth writes its compiled cache where it stands
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
+                                  cwd=place, check=True, timeout=200)
+        except subprocess.SubprocessError as error:
+            print(error.stdout, f"{way} stopped: {error}", flush=True)
+            continue
+        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    print(table.drop(columns="versions").T.to_string(header=False))
-    print(ratios(table))
-    if device != "cuda" or options.shape == "tiny":
-        print("The code runs; speed and memory here say nothing about it.")
-    out = options.out and Path(options.out)
-    plot = out and out.with_suffix("")
-    if out is None and device == "cuda" and options.shape != "tiny":
-        out = project_folder() / "figures" / "data" / "backends-gpu.csv"
-        plot = project_folder() / "figures" / "backends-gpu"
-    if out:
-        write_whole(out, lambda part: table.to_csv(part, index=False))
-        keep(draw(table), plot, ALT, f"data/{out.name}")
-        print(f"{out} is written, and the plot {plot}.svg.")
+    if options.out:
+        write_whole(Path(options.out), lambda p: table.to_csv(p, index=False))
+    print(table.T.to_string(header=False), flush=True)
+    spread = table["first_loss"].max() / table["first_loss"].min() - 1
+    if len(table) < len(WAYS) or not spread < finetune.TOLERANCE:
+        raise CourseError("The ways do not agree.", f"{table['first_loss']}",
+                          "Look at the output above.")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
     parser.add_argument("--device", choices=("cuda", "cpu"))
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=2e-4,
-                        help="learning rate")
-    parser.add_argument("--out", metavar="CSV", help="on a GPU: "
-                        "figures/data/backends-gpu.csv; else nothing")
-    parser.add_argument("--backend", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--place", help="a folder for base and runs; what "
+                        "is there of 01 to 03 is used, and all is kept")
+    parser.add_argument("--out", metavar="CSV")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--base", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.way:  # the process of one
+        pairs = eight_pairs(Path(options.place) / "runs")
+        result = train_one(options.way, options.base, pairs, options.steps)
+        print(json.dumps(result))
+        return 0
     try:
-        if options.backend:  # this is the process of one backend
-            Path(options.out).write_text(json.dumps(train_one(options)))
-        else:
-            compare(options)
+        with tempfile.TemporaryDirectory() as place:
+            compare(options, Path(options.place or place).absolute())
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:
-        print(f"One backend stopped ({error.returncode}).", file=sys.stderr)
-        return 1
     return 0
 
 
