@@ -52,13 +52,8 @@ def medoid(train_texts: Sequence[str], protocol: str = "r2gen") -> str:
     """The training report most like all the others, by mean ROUGE-L.
 
     Exact: every report as candidate against every report as reference, the
-    F1 (beta 1) of the longest common subsequence of words. Ties: the first.
-
-    Parameters
-    ----------
-    train_texts : sequence of str
-    protocol : {"r2gen", "llamaxr"}
-        Whose words: R2Gen's cleaned ones, or rouge_score's stems.
+    F1 (beta 1) of the longest common subsequence of words (R2Gen's cleaned
+    ones; under "llamaxr" rouge_score's stems). Ties: the first.
     """
     from rapidfuzz.distance import LCSseq
     from rapidfuzz.process import cdist
@@ -68,14 +63,11 @@ def medoid(train_texts: Sequence[str], protocol: str = "r2gen") -> str:
         "r2gen": lambda text: clean_r2gen(text).split(),
         "llamaxr": DefaultTokenizer(use_stemmer=True).tokenize,
     }
-    tokenise = tokenisers[protocol]
-    texts = _reports(train_texts)
+    tokenise, texts = tokenisers[protocol], _reports(train_texts)
     ids: dict[str, int] = {}
     # One character a word: then the fast string routine counts words.
-    words = [
-        "".join(chr(ids.setdefault(w, len(ids))) for w in tokenise(t))
-        for t in texts
-    ]
+    words = ["".join(chr(ids.setdefault(w, len(ids))) for w in tokenise(t))
+             for t in texts]
     weights = Counter(words)
     unique = list(weights)
     common = cdist(unique, unique, scorer=LCSseq.similarity, dtype=np.int32)
@@ -85,9 +77,8 @@ def medoid(train_texts: Sequence[str], protocol: str = "r2gen") -> str:
     return texts[words.index(unique[int(mean.argmax())])]
 
 
-def random_reports(
-    train_texts: Sequence[str], n: int, seed: int = 0
-) -> list[str]:
+def random_reports(train_texts: Sequence[str], n: int,
+                   seed: int = 0) -> list[str]:
     """`n` training reports, drawn with replacement."""
     texts = _reports(train_texts)
     drawn = np.random.default_rng(seed).integers(0, len(texts), n)
@@ -95,30 +86,16 @@ def random_reports(
 
 
 def nearest_neighbour(
-    train_vectors: np.ndarray,
-    train_texts: Sequence[str],
-    test_vectors: np.ndarray,
-    metric: str = "euclidean",
+    train_vectors: np.ndarray, train_texts: Sequence[str],
+    test_vectors: np.ndarray, metric: str = "euclidean",
 ) -> list[str]:
     """For each test study the report of the most similar training study.
 
     Given the 36 scores it is a baseline; given the true MeSH labels it is a
-    *ceiling*, for it has then read the answer.
-
-    Parameters
-    ----------
-    train_vectors, test_vectors : array, shape (n, k), float
-        No NaN: leave studies with a missing view out, or fill them.
-    train_texts : sequence of str, length n_train
-    metric : str
-        A distance that `scipy.spatial.distance.cdist` knows; "jaccard"
-        suits 0/1 labels.
-
-    Returns
-    -------
-    list of str, length n_test
-        Among equally near studies (labels tie often), their `medoid`: "the
-        first" would hang on the order of the file.
+    *ceiling*, for it has then read the answer. Vectors have shape (n, k) and
+    no NaN; `metric` is one of `scipy.spatial.distance.cdist` ("jaccard"
+    suits 0/1 labels). Among equally near studies (labels tie often) their
+    `medoid`: "the first" would hang on the order of the file.
     """
     from scipy.spatial.distance import cdist
 

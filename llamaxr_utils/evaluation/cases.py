@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ..course.errors import CourseError
@@ -37,28 +37,19 @@ OUTCOMES = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}
 #: the paper's Tables 5 and 6; red is added there.
 MARKS = OUTCOMES | {"only": "✓"}
 TINTS = {"only": "#dff0e2", "added": "#fbe2de", "contradicts": "#efe2f4"}
-#: What an added finding is called, with and without a score that speaks for
-#: it.
+#: An added finding, with and without a score that speaks for it.
 SUPPORTED = "added, supported by the scores"
 UNSUPPORTED = "added without support"
 METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
-#: Side of an embedded image in pixels: 590 studies in a few megabytes.
-SIZE = 128
+SIZE = 128  #: side of an embedded image: 590 studies in a few megabytes
 #: Every text that reaches a page goes through autoescape.
-PAGES = Environment(autoescape=True)
-PAGES.policies["json.dumps_kwargs"] = {
-    "separators": (",", ":"), "allow_nan": False
-}  # fmt: skip
-
-
-def page(template: str, **content: Any) -> str:
-    """A template of ``data/``, filled in."""
-    text = (DATA / template).read_text("utf-8")
-    return PAGES.from_string(text).render(content)
+PAGES = Environment(autoescape=True, loader=FileSystemLoader(DATA))
+PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
+                                       "allow_nan": False}
 
 
 def second_system(
-    study_ids: Collection[str], folders: Iterable[Path]
+    study_ids: Collection[str], folders: Iterable[Path],
 ) -> tuple[str, list[str]] | None:
     """Another system's name and its reports for these studies, from a CSV in
     one of the folders: published predictions first, then any other file that
@@ -101,8 +92,8 @@ def remark(word: str, finding: str, named: Collection[str] | None) -> str:
     """
     if word != "added":
         return word
-    support = set(NAMED_BY.get(finding, ())) & set(named or ())
-    return SUPPORTED if support else UNSUPPORTED
+    speaking = set(NAMED_BY.get(finding, ())) & set(named or ())
+    return SUPPORTED if speaking else UNSUPPORTED
 
 
 def findings_table(
@@ -120,9 +111,8 @@ def findings_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def outcomes(
-    reference: str, texts: Mapping[str, str]
-) -> dict[str, dict[str, str]]:
+def outcomes(reference: str,
+             texts: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """System -> finding -> outcome; "only" is a correct statement that no
     other of several systems makes. Findings on which there is nothing to
     say are left out."""
@@ -131,7 +121,7 @@ def outcomes(
     result: dict[str, dict[str, str]] = {name: {} for name in texts}
     for finding in FINDINGS[1:]:
         words = {n: outcome(truth.get(finding), written[n].get(finding))
-                 for n in texts}  # fmt: skip
+                 for n in texts}
         right = [name for name in texts if words[name] == "agree"]
         for name in (n for n in texts if words[n]):
             alone = right == [name] and len(texts) > 1
@@ -143,39 +133,32 @@ def decisive(text: str) -> list[tuple[str, list[str]]]:
     """The sentences of a report as written, each with the findings whose
     state in the report it decides."""
     whole = label_report(text) | {"No Finding": ""}
-    return [
-        (part, [f for f, s in label_report(part).items() if s == whole.get(f)])
-        for part in sentences(text)
-    ]
+    return [(part, [finding for finding, state in label_report(part).items()
+                    if state == whole.get(finding)])
+            for part in sentences(text)]
 
 
-def marked(
-    text: str, words: Mapping[str, str]
-) -> list[tuple[str, str, list[str]]]:
-    """(sentence, outcome, findings) for each sentence of a report.
-
-    `words` is finding -> outcome. The strongest among a sentence's findings
-    stands for it (contradicts, added, missed, only, else ""); the findings
-    are those with that outcome.
-    """
+def marked(text: str,
+           words: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
+    """(sentence, outcome, findings) for each sentence of a report, from
+    finding -> outcome: the strongest among a sentence's findings stands for
+    it, with the findings that have it."""
     parts = []
     for sentence, mentions in decisive(text):
-        own = [words.get(finding, "") for finding in mentions]
+        by_word: dict[str, list[str]] = {}
+        for finding in mentions:
+            by_word.setdefault(words.get(finding, ""), []).append(finding)
         strongest = ("contradicts", "added", "missed", "only")
-        word = next((w for w in strongest if w in own), "")
-        these = [f for f, w in zip(mentions, own) if w == word and word]
-        parts.append((sentence, word, these))
+        word = next((w for w in strongest if w in by_word), "")
+        parts.append((sentence, word, by_word[word] if word else []))
     return parts
 
 
 # --- the paper's Tables 5 and 6 ---------------------------------------------
 
 
-def table_5(
-    reference: str,
-    texts: Mapping[str, str],
-    named: Collection[str] | None = None,
-) -> dict[str, str]:
+def table_5(reference: str, texts: Mapping[str, str],
+            named: Collection[str] | None = None) -> dict[str, str]:
     """A row of the paper's Tables 5 and 6 for one study and two systems.
 
     The texts in plain characters, then names of findings: ``both found``
@@ -184,31 +167,23 @@ def table_5(
     """
     words = outcomes(reference, texts)
 
-    def having(name: str, word: str) -> list[str]:
-        return [f for f, w in words[name].items() if w == word]
+    def having(name: str, word: str) -> str:
+        return ", ".join(
+            f"{f} ({remark(w, f, named)[5:].strip(', ')})" if w == "added"
+            else f for f, w in words[name].items() if w == word)
 
     row = {"reference": plain(reference)}
     row |= {name: plain(text) for name, text in texts.items()}
-    row["both found"] = ", ".join(having(next(iter(texts)), "agree"))
-    for name in texts:
-        row[f"only {name} found"] = ", ".join(having(name, "only"))
-    for name in texts:
-        row[f"{name} added"] = ", ".join(
-            f"{f} ({remark('added', f, named)[5:].strip(', ')})"
-            for f in having(name, "added")
-        )
-        for word in ("contradicts", "missed"):
-            row[f"{name} {word}"] = ", ".join(having(name, word))
-    return row
+    row["both found"] = having(next(iter(texts)), "agree")
+    row |= {f"only {name} found": having(name, "only") for name in texts}
+    return row | {f"{name} {word}": having(name, word) for name in texts
+                  for word in ("added", "contradicts", "missed")}
 
 
+Row = tuple[str, str, Mapping[str, str], Collection[str] | None]
 
-def texts_table(
-    rows: Sequence[
-        tuple[str, str, Mapping[str, str], Collection[str] | None]
-    ],
-    caption: str,
-) -> str:
+
+def texts_table(rows: Sequence[Row], caption: str) -> str:
     """Reference and systems side by side, coloured and marked, as HTML.
 
     A row is study, reference, system -> report (the same systems in each),
@@ -220,13 +195,13 @@ def texts_table(
         for name, text in reports.items():
             notes = [
                 f"{MARKS[w]} {finding}{remark(w, finding, named)[len(w):]}"
-                for finding, w in words[name].items() if w != "agree"
-            ]  # fmt: skip
+                for finding, w in words[name].items() if w != "agree"]
             texts.append((marked(text, words[name]), notes))
         shown.append((plain(study), plain(reference), texts))
     systems = [plain(name) for name in rows[0][2]] if rows else []
-    return page("texts.html", rows=shown, systems=systems, marks=MARKS,
-                tints=TINTS, caption=plain(caption))  # fmt: skip
+    return PAGES.get_template("texts.html").render(
+        rows=shown, systems=systems, marks=MARKS, tints=TINTS,
+        caption=plain(caption))
 
 
 # --- the page of all cases --------------------------------------------------
@@ -256,29 +231,21 @@ def _number(value: float) -> float | None:
     return None if pd.isna(value) else round(float(value), 3)
 
 
-def study_data(
-    row: Mapping[str, Any],
-    systems: Mapping[str, str],
-    scores: Scores,
-    points: Mapping[str, float],
-) -> dict[str, Any]:
-    """What the page shows of one study, ready for JSON; no images.
-
-    `row` has ``study_id``, ``status``, ``mesh``, ``reference`` and perhaps
-    metrics. The first of `systems` (name -> report) is the run: its outcomes
-    are counted, filtered and remarked on.
-    """
+def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
+               scores: Scores, points: Mapping[str, float]) -> dict[str, Any]:
+    """What the page shows of one study, ready for JSON; no images. The first
+    of `systems` (name -> report) is the run: its outcomes are counted."""
     reference, run = str(row["reference"]), next(iter(systems))
     named = names_above(scores, points)
     words = outcomes(reference, systems)
     unheard = {finding: word for finding, word in words[run].items()
-               if word in ("missed", "contradicts")}  # fmt: skip
+               if word in ("missed", "contradicts")}
     texts = [marked(reference, unheard)]
     texts += [marked(systems[name], words[name]) for name in systems]
     states = [label_report(text) for text in (reference, *systems.values())]
     table = findings_table(reference, systems[run], named)
     mesh = [plain(heading) for heading in row["mesh"]]
-    words_of = [row["study_id"], *mesh, reference, *systems.values()]
+    searched = [row["study_id"], *mesh, reference, *systems.values()]
     return {
         "id": plain(row["study_id"]),
         "status": plain(row["status"]),
@@ -286,98 +253,67 @@ def study_data(
         "metrics": {m: _number(row[m]) for m in METRICS if m in row},
         "texts": texts,
         "findings": [
-            [f, [state.get(f, "") for state in states], word, note]
-            for f, word, note in zip(
-                table["finding"], table["outcome"], table["remark"]
-            )
-        ],
+            [r.finding, [s.get(r.finding, "") for s in states], r.outcome,
+             r.remark] for r in table.itertuples()],
         "counts": {o: int(table["outcome"].eq(o).sum()) for o in OUTCOMES},
-        "scores": {
-            view: [_number(values[c]) for c in CONDITIONS]
-            for view, values in scores.items()
-            if values and not math.isnan(values[CONDITIONS[0]])
-        },
+        "scores": {view: [_number(values[c]) for c in CONDITIONS]
+                   for view, values in scores.items()
+                   if values and not math.isnan(values[CONDITIONS[0]])},
         "named": [CONDITIONS.index(c) for c in named or ()],
-        "words": plain(" ".join(words_of)).lower(),
-        "img": {},
-        "heat": {},
-        "heatof": {},
+        "words": plain(" ".join(searched)).lower(),
+        "img": {}, "heat": {}, "heatof": {},
     }
 
 
-def render(
-    studies: Sequence[dict[str, Any]],
-    systems: Sequence[str],
-    title: str,
-    stamp: str,
-    points: Mapping[str, float],
-) -> str:
+def render(studies: Sequence[dict[str, Any]], systems: Sequence[str],
+           title: str, stamp: str, points: Mapping[str, float]) -> str:
     """The page as text: ``data/cases.html`` with the studies of `study_data`
     and the script ``data/cases.js``, the only one that may run."""
     seen = {row[0] for study in studies for row in study["findings"]}
     script = (DATA / "cases.js").read_text("utf-8")
     digest = hashlib.sha256(script.encode()).digest()
-    marks = {word: mark for word, mark in MARKS.items()
-             if word != "only" or len(systems) > 1}  # fmt: skip
-    return page(
-        "cases.html",
-        title=plain(title), stamp=plain(stamp), warning=WARNING,
-        hash=base64.b64encode(digest).decode(), script=Markup(script),
-        data={
-            "studies": studies,
-            "systems": [plain(name) for name in systems],
-            "conditions": CONDITIONS,
-            "points": [float(points[c]) for c in CONDITIONS],
-            "findings": [name for name in FINDINGS if name in seen],
-            "marks": marks,
-        },
-    )  # fmt: skip
+    data = {
+        "studies": studies,
+        "systems": [plain(name) for name in systems],
+        "conditions": CONDITIONS,
+        "points": [float(points[c]) for c in CONDITIONS],
+        "findings": [name for name in FINDINGS if name in seen],
+        "marks": {word: mark for word, mark in MARKS.items()
+                  if word != "only" or len(systems) > 1},
+    }
+    return PAGES.get_template("cases.html").render(
+        title=plain(title), stamp=plain(stamp), warning=WARNING, data=data,
+        hash=base64.b64encode(digest).decode(), script=Markup(script))
 
 
 def write_page(
-    path: Path,
-    table: pd.DataFrame,
-    systems: Mapping[str, Sequence[str]],
-    *,
-    title: str,
-    stamp: str,
-    scores: Mapping[str, Scores],
-    points: Mapping[str, float],
-    views: pd.DataFrame,
-    heatmaps: Path,
+    path: Path, table: pd.DataFrame, systems: Mapping[str, Sequence[str]], *,
+    title: str, stamp: str, scores: Mapping[str, Scores],
+    points: Mapping[str, float], views: pd.DataFrame, heatmaps: Path,
 ) -> str:
-    """Write the case page of a run, one HTML file that needs no network.
+    """Write the case page of a run, one HTML file that needs no network, and
+    say in a line what is in it.
 
     Parameters
     ----------
-    path : path
     table : DataFrame
         ``study_id``, ``status``, ``mesh``, ``reference``; metrics by name.
     systems : mapping
         System -> reports in the order of `table`; the run first.
-    title, stamp : str
-        Heading and provenance.
     scores, points : mapping
         `prompts.by_study`; condition -> operating point.
     views : DataFrame
         Schema ``views``: the images.
     heatmaps : path
         A folder of ``STUDY_VIEW.png``; what is not there is not shown.
-
-    Returns
-    -------
-    str
-        One line: studies, images, heatmaps, megabytes.
     """
     from PIL import Image
 
     columns = zip(*systems.values(), strict=True)
     by_id = {
-        row["study_id"]: study_data(
-            row, dict(zip(systems, texts)), scores[row["study_id"]], points
-        )
-        for row, texts in zip(table.to_dict("records"), columns, strict=True)
-    }
+        row["study_id"]: study_data(row, dict(zip(systems, texts)),
+                                    scores[row["study_id"]], points)
+        for row, texts in zip(table.to_dict("records"), columns, strict=True)}
     for row in views.itertuples():
         is_shown = row.study_id in by_id and row.view in VIEWS
         if is_shown and (image := data_uri(locate(row.path))):
@@ -393,7 +329,5 @@ def write_page(
     text = render(studies, list(systems), title, stamp, points)
     write_whole(path, lambda part: part.write_text(text, "utf-8"))
     images, heats = (sum(len(s[k]) for s in studies) for k in ("img", "heat"))
-    return (
-        f"{len(studies)} studies, {images} images, {heats} heatmaps, "
-        f"{len(text) / 1e6:.1f} MB"
-    )
+    return (f"{len(studies)} studies, {images} images, {heats} heatmaps, "
+            f"{len(text) / 1e6:.1f} MB")

@@ -12,7 +12,6 @@ import json
 import re
 import textwrap
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,12 +177,13 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 
 
 class Predictions(NamedTuple):
-    """A file of predictions, read and checked."""
+    """A file of predictions, read and checked: `references` says where they
+    come from; `table` has study_id, generated, reference."""
 
     name: str
-    table: pd.DataFrame  #: study_id, generated, reference; one row a study
+    table: pd.DataFrame
     split: str
-    references: str  #: where they come from
+    references: str
     notes: list[str]
 
 
@@ -234,13 +234,12 @@ def read_predictions(path: str | Path,
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The rows of a predictions file as texts, one a study.
+    """The rows of a predictions file as texts, one a study, and ``study_id``
+    (``CXR3030``, or an id of another form as it is).
 
-    Either a CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``)
-    and ``generated``; an empty report is a report. Or ReXrank's ``.json``:
-    case id -> ``model_prediction``, ``section_findings``,
-    ``section_impression`` and more (https://github.com/rajpurkarlab/ReXrank).
-    ``study_id`` is added: ``CXR3030``, or an id of another form as it is.
+    A CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``) and
+    ``generated``, or ReXrank's ``.json``: case id -> ``model_prediction``,
+    ``section_findings`` ... (https://github.com/rajpurkarlab/ReXrank).
     """
     path = Path(path)
     try:
@@ -306,15 +305,12 @@ def write_rexrank(table: pd.DataFrame, path: str | Path) -> None:
         raise ValueError("a case stands twice: the ids are the JSON's keys")
     cases = {}
     for name, row in zip(ids, table.to_dict("records"), strict=True):
-        findings, impression = map(
-            _text, (row["reference"], row.get("impression")))
+        a, b = _text(row["reference"]), _text(row.get("impression"))
         cases[str(name)] = {
-            "report": f"Findings: {findings} Impression: {impression}",
-            "section_findings": findings,
-            "section_impression": impression,
+            "report": f"Findings: {a} Impression: {b}",
+            "section_findings": a, "section_impression": b,
             **{key: row[key] for key in ALONG if key in row},
-            "model_prediction": row["generated"],
-        }
+            "model_prediction": row["generated"]}
     write_json(Path(path), cases)
 
 
@@ -338,38 +334,28 @@ def _text(value: Any) -> str:
 def _split(ids: pd.Series) -> str:
     """Which of R2Gen's lists the studies are."""
     lists = reports.r2gen_split().set_index("study_id")["split"]
-    names = set(ids.map(lists).fillna("not known"))
-    if names == {"not known"} or len(names) > 1:
-        return "mixed" if len(names) > 1 else "not known"
-    name = names.pop()
-    return f"r2gen {name}" if len(ids) == (lists == name).sum() else (
-        f"part of {name}")
+    name, *others = set(ids.map(lists).fillna("not known"))
+    if others or name == "not known":
+        return "mixed" if others else name
+    return f"{'r2gen' if len(ids) == sum(lists == name) else 'part of'} {name}"
 
 
 # --- the file is scored -----------------------------------------------------
 
 
 def score_file(
-    path: str | Path,
-    against: str | Path | None = None,
-    references: str | None = None,
-    n_samples: int = 1000,
-    seed: int = SEED,
+    path: str | Path, against: str | Path | None = None,
+    references: str | None = None, n_samples: int = 1000, seed: int = SEED,
     say: Callable[[str], Any] = lambda text: None,
 ) -> dict[str, Any]:
-    """Everything that can be said of a file of generated reports.
+    """Everything that can be said of a file of generated reports; `against`
+    is a second one, of the same studies; `say` is told what is being done.
 
-    `against` is a second such file, of the same studies, for a paired test;
-    `say` is told what is being done, which takes a minute.
-
-    Returns
-    -------
-    dict
-        ``rows``: DataFrame of `summarise`, clinical scores under "labels";
-        for R2Gen's test list also its first 170 and other 420 studies.
-        ``paired``: DataFrame or None, Holm over all its tests. ``distinct``:
-        different reports, share of the commonest. ``records``, ``notes``,
-        and what the file is.
+    The dictionary has ``rows``: DataFrame of `summarise`, clinical scores
+    under "labels", for R2Gen's test list also its first 170 and other 420
+    studies; ``paired``: DataFrame or None, Holm over all its tests;
+    ``distinct``: different reports, share of the commonest; ``records``,
+    ``notes``, and what the file is.
     """
     given = read_predictions(path, references)
     name, table, notes = plain(given.name)[:36], given.table, [*given.notes]
@@ -410,12 +396,11 @@ def score_file(
         notes.append(f"r2gen has no METEOR: {records['r2gen']['java']}.")
     return {
         "schema": 1, "file": name, "files": files,
-        "sha256": sha256(Path(path)), "n": len(table), "split": given.split,
-        "images": "not known", "references": given.references,
-        "n_samples": n_samples, "seed": seed,
+        "sha256": sha256(Path(path)), "n": len(table),
+        "split": given.split, "images": "not known",
+        "references": given.references, "n_samples": n_samples, "seed": seed,
         "rows": pd.concat(rows, ignore_index=True),
-        "paired": None if against is None else _paired(
-            results, files, n_samples, seed),
+        "paired": _paired(results, files, n_samples, seed),
         "distinct": _distinct(systems, kinds or []),
         "records": records, "notes": notes,
     }
@@ -444,13 +429,11 @@ def _baselines(given: Predictions, notes: list[str],
             f"{seen} of the studies are in R2Gen's training list." if seen
             else "the studies are in none of R2Gen's lists."))
         return {}
-    return {
-        "most frequent report": [[baselines.most_frequent(texts)] * n],
-        MEDOID: [[baselines.medoid(texts)] * n],
-        f"random report, {SEEDS} seeds": [
-            baselines.random_reports(texts, n, seed + i)
-            for i in range(SEEDS)],
-    }
+    draws = [baselines.random_reports(texts, n, seed + i)
+             for i in range(SEEDS)]
+    return {"most frequent report": [[baselines.most_frequent(texts)] * n],
+            MEDOID: [[baselines.medoid(texts)] * n],
+            f"random report, {SEEDS} seeds": draws}
 
 
 def _parts(given: Predictions, notes: list[str]) -> dict[str, np.ndarray]:
@@ -475,9 +458,11 @@ def _parts(given: Predictions, notes: list[str]) -> dict[str, np.ndarray]:
     return parts
 
 
-def _paired(results: Results, files: Sequence[str], n_samples: int,
-            seed: int) -> pd.DataFrame:
+def _paired(results: Results, files: list[str], n_samples: int,
+            seed: int) -> pd.DataFrame | None:
     """First file minus second, with intervals: one Holm over all tests."""
+    if len(files) == 1:
+        return None
     first, second = files
     pair = {k: r for k, r in results.items() if k[0] in files}
     parts = []
@@ -500,12 +485,12 @@ def _distinct(systems: dict[str, list[list[str]]],
     """How many different reports, and how common the commonest is."""
     lines = []
     for system, runs in systems.items():
-        texts = pd.Series([" ".join(text.split()) for text in runs[0]])
+        texts = pd.Series(runs[0]).str.split().str.join(" ")
         for kind in ("all", "abnormal", "normal"):
-            counts = Counter(texts[[kind in ("all", k) for k in kinds]])
-            if n := counts.total():
-                most = counts.most_common(1)[0][1] / n
-                lines.append((system, kind, n, len(counts), most))
+            part = texts[[kind in ("all", k) for k in kinds]]
+            if n := len(part):
+                most = part.value_counts().max() / n
+                lines.append((system, kind, n, part.nunique(), most))
     columns = ["system", "studies", "n", "distinct reports"]
     return pd.DataFrame(lines, columns=[*columns, "share of the commonest"])
 

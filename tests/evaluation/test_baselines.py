@@ -19,15 +19,6 @@ TEXTS = [
 ]
 
 
-def made_up_reports(n, seed=0):
-    rng = np.random.default_rng(seed)
-    words = np.array([f"word{i}" for i in range(500)])
-    return [
-        " ".join(words[rng.zipf(1.6, rng.integers(10, 60)) % 500])
-        for _ in range(n)
-    ]
-
-
 def test_most_frequent_and_random_reports():
     assert baselines.most_frequent(TEXTS) == TEXTS[3]
     assert baselines.most_frequent(["b", "a", "", "", ""]) == "b"
@@ -40,18 +31,17 @@ def test_most_frequent_and_random_reports():
             baseline(["", " ", None])
 
 
-@pytest.mark.parametrize("texts", [TEXTS, made_up_reports(25)])
-def test_medoid_is_the_one_that_the_library_finds(texts):
+def test_medoid_is_the_one_that_the_library_finds():
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{i}" for i in range(500)])
+    random = [" ".join(words[rng.zipf(1.6, rng.integers(10, 60)) % 500])
+              for _ in range(25)]
     rouge = RougeScorer(["rougeL"], use_stemmer=True)
-    means = [
-        np.mean([rouge.score(r, c)["rougeL"].fmeasure for r in texts])
-        for c in texts
-    ]
-    best = texts[int(np.argmax(means))]
-    assert baselines.medoid(texts, "llamaxr") == best
-
-
-def test_medoid_counts_repeated_reports():
+    for texts in (TEXTS, random):
+        means = [np.mean([rouge.score(r, c)["rougeL"].fmeasure
+                          for r in texts]) for c in texts]
+        best = texts[int(np.argmax(means))]
+        assert baselines.medoid(texts, "llamaxr") == best
     assert baselines.medoid(TEXTS) == TEXTS[0]
     assert baselines.medoid(TEXTS + [TEXTS[5]] * 20) == TEXTS[5]
 

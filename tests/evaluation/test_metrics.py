@@ -13,7 +13,7 @@ import pytest
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.evaluation import meteor, metrics
-from llamaxr_utils.evaluation.metrics import clean_r2gen, score_reports
+from llamaxr_utils.evaluation.metrics import score_reports
 
 PEER = os.environ.get("LLAMAXR_PEER_CSV")
 needs_java = pytest.mark.skipif(
@@ -27,29 +27,19 @@ NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "METEOR"]
 # common subsequence of stems (llamaxr) and of words (r2gen), METEOR's
 # matched words and chunks.
 PAIRS = [
-    (
-        *("the heart is normal in size", "the heart is enlarged"),
-        *((4, 6), (3, 2, 1, 0), (4, 3, 2, 1), 3, 3, 3, 1),
-    ),
-    (
-        *("both lungs are clear", "both lungs are clear"),
-        *((4, 4), (4, 3, 2, 1), (4, 3, 2, 1), 4, 4, 4, 1),
-    ),
-    (  # one stem: effusion(s)
-        *(
-            "small pleural effusions are seen",
-            "small pleural effusion is seen",
-        ),
-        *((5, 5), (3, 1, 0, 0), (5, 4, 3, 2), 4, 3, 4, 2),
-    ),
-    (  # clipping: the repeated word counts once
-        *("heart size normal", "heart heart heart"),
-        *((3, 3), (1, 0, 0, 0), (3, 2, 1, 1), 1, 1, 1, 1),
-    ),
-    (  # the same words in another order
-        *("no effusion or pneumothorax", "no pneumothorax or effusion"),
-        *((4, 4), (4, 0, 0, 0), (4, 3, 2, 1), 2, 2, 4, 4),
-    ),
+    ("the heart is normal in size", "the heart is enlarged",
+     (4, 6), (3, 2, 1, 0), (4, 3, 2, 1), 3, 3, 3, 1),
+    ("both lungs are clear", "both lungs are clear",
+     (4, 4), (4, 3, 2, 1), (4, 3, 2, 1), 4, 4, 4, 1),
+    # one stem: effusion(s)
+    ("small pleural effusions are seen", "small pleural effusion is seen",
+     (5, 5), (3, 1, 0, 0), (5, 4, 3, 2), 4, 3, 4, 2),
+    # clipping: the repeated word counts once
+    ("heart size normal", "heart heart heart",
+     (3, 3), (1, 0, 0, 0), (3, 2, 1, 1), 1, 1, 1, 1),
+    # the same words in another order
+    ("no effusion or pneumothorax", "no pneumothorax or effusion",
+     (4, 4), (4, 0, 0, 0), (4, 3, 2, 1), 2, 2, 4, 4),
 ]
 REFERENCES = [pair[0] for pair in PAIRS]
 CANDIDATES = [pair[1] for pair in PAIRS]
@@ -101,9 +91,7 @@ def test_r2gen_equals_hand_computed_values(no_java):
     grams = np.sum([pair[4] for pair in PAIRS], axis=0) - [0, 0, 0, 1]
     bleu = [brevity(*lengths) * v for v in root(matches / grams)]
     rouge = [f_score(pair[6], *pair[2], 1.2) for pair in PAIRS]
-    scores = score_reports(
-        *(REFERENCES, CANDIDATES, "r2gen"), cleaning="none", vocabulary=()
-    )
+    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", (), "none")
     values = [scores[name] for name in NAMES[:5]]
     np.testing.assert_allclose(values, [*bleu, np.mean(rouge)], atol=1e-6)
     # Corpus BLEU again, from the sums of what each pair adds.
@@ -121,11 +109,10 @@ def test_ranking_flips_between_protocols(no_java):
     references = ["Heart size is normal. Lungs are clear. No effusion."] * 3
     spaced = ["heart size is normal . lungs are clear . no effusion ."] * 3
     wrong = ["Heart size is normal. Lungs are clear. Wires are present."] * 3
-    paper = [score_reports(references, g) for g in (spaced, wrong)]
-    r2gen = [score_reports(references, g, "r2gen") for g in (spaced, wrong)]
-    for name in ("BLEU-4", "METEOR"):
-        assert paper[0][name] < paper[1][name]
-    assert r2gen[0]["BLEU-4"] > r2gen[1]["BLEU-4"]
+    bleu = {p: [score_reports(references, texts, p)["BLEU-4"]
+                for texts in (spaced, wrong)] for p in PROTOCOLS}
+    assert bleu["llamaxr"][0] < bleu["llamaxr"][1]
+    assert bleu["r2gen"][0] > bleu["r2gen"][1]
 
 
 @pytest.mark.skipif(not PEER, reason="LLAMAXR_PEER_CSV is not set")
@@ -159,10 +146,7 @@ def test_published_table_is_the_papers():
 # --- odd inputs -------------------------------------------------------------
 
 ODD = {
-    "empty": "",
-    "blank": " \t ",
-    "dots": "...",
-    "none": None,
+    "empty": "", "blank": " \t ", "dots": "...", "none": None,
     "nan": float("nan"),
     "plain": "the lungs are clear",
     "line breaks": "the lungs\r\nare\u2028clear\n",
@@ -172,7 +156,7 @@ ODD = {
     "non-ascii": "the lungs are clear – größe 正常",
     "long": "the lungs are clear " * 2500,
 }
-EMPTY = ["empty", "blank", "dots", "none", "nan"]
+EMPTY = list(ODD)[:5]
 
 
 def check_odd(scores, table, names):
@@ -265,30 +249,21 @@ def test_vocabulary_counts_cleaned_words():
     texts = ["Heart normal.", "heart, normal", "HEART enlarged"]
     assert metrics.r2gen_vocabulary(texts) == {"heart", "."}
     bundled = metrics.r2gen_vocabulary()
-    assert len(bundled) == 759
+    assert len(bundled) == 759 and "<unk>" not in bundled
     assert {".", "xxxx", "pneumothorax"} <= bundled
-    assert "<unk>" not in bundled
 
 
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
+def test_r2gen_cleaning_and_the_authors_that_loses_the_negation():
+    for text, cleaned in (
         ("Clear lungs. No effusion.", "clear lungs . no effusion ."),
         ("1. Mild edema. 2. Old scar.", "mild edema . old scar ."),
-        (
-            "Well-expanded; (left/right) T-11..",
-            "well-expanded leftright t-11 .",
-        ),
+        ("Well-expanded; (left/right) T-11..",
+         "well-expanded leftright t-11 ."),
         ('The "normal" heart\'s size', "the normal hearts size ."),
         ("size of 2.5 cm seen", "size of 25 cm seen ."),
         ("", "."),
-    ],
-)
-def test_r2gen_cleaning(text, cleaned):
-    assert clean_r2gen(text) == cleaned
-
-
-def test_author_cleaning_loses_the_negation():
+    ):
+        assert metrics.clean_r2gen(text) == cleaned
     cleaned = metrics.clean_author("No focal XXXX or pneumothorax. T-11 ok.")
     assert cleaned == "focal pneumothora."
 
