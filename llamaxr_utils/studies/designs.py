@@ -1,25 +1,63 @@
 """Designs: what may differ between two ways of handing over the scores.
 
 A design says what the base reads, what the adapter is trained on and how
-reports are decoded; the rest stays as in the course. How one is trained and
-measured is the business of `design_runs`.
+reports are decoded. `run_design` trains and measures one; the rest of this
+module makes the rows of numbers that notebook 10 compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import yaml
 
+from ..course import artifacts, files, machine
 from ..course.errors import CourseError
-from ..datasets.conditions import CONDITIONS
-from ..evaluation.clinical import named_scores
-from ..llm import prompts, soft_tokens
-from .comparison import Data
+from ..datasets import mesh
+from ..datasets.conditions import CONDITIONS, VIEWS
+from ..datasets.reports import DATA
+from ..evaluation import baselines, metrics, stats
+from ..evaluation.clinical import named_scores, true_scores
+from ..evaluation.findings import label_report
+from ..llm import finetune, generate, models, prompts
+from .grounding import GAP, swap_test
+
+NEW_TOKENS = 120
+DECODING: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "beam": {"num_beams": 4, "length_penalty": 1.0},
+    "beam-long": {"num_beams": 4, "length_penalty": 2.0},
+    "guided-1.5": generate.guided(1.5),
+    "guided-2": generate.guided(2),
+    "guided-3": generate.guided(3),
+    "guided-2-tidy": {**generate.guided(2), "no_repeat_ngram_size": 5},
+    "guided-beam": generate.guided(2, beams=4),
+    "guided-beam-2.5": generate.guided(2.5, beams=4),
+}
+#: Settings that no design changes: of every training, then of the adapter's.
+_TRAINER = {"optim": "adamw_torch_fused", "gradient_checkpointing": False,
+            "train_sampling_strategy": "group_by_length",
+            "max_length": 2048, "logging_steps": 100}  # fmt: skip
+_ADAPTER = _TRAINER | {
+    "per_device_train_batch_size": 16, "per_device_eval_batch_size": 32,
+    "lr_scheduler_type": "linear", "warmup_steps": 30, "weight_decay": 0.01,
+    "eval_strategy": "steps", "eval_steps": 0.25, "save_strategy": "steps",
+    "save_steps": 0.25,
+}  # fmt: skip
+#: Numbers of a row that are averaged over seeds.
+AVERAGED = (
+    "f1", "gap", "bleu4", "rouge_l", "cider", "bleu4_over_nn",
+    "cider_over_nn", "distinct", "normal_called", "abnormal_called", "tokens",
+    "base_seconds", "train_seconds", "decode_seconds",
+)  # fmt: skip
 
 
 class Design(NamedTuple):
@@ -46,19 +84,71 @@ class Design(NamedTuple):
     n_train: int = 0  #: training studies, a quarter for validation; 0: all
     abnormal: int = 1  #: times that an abnormal study is in training
     decoding: str = "greedy"  #: a key of `DECODING`
-    soft: int = 0  #: soft tokens of the image (`soft_tokens`)
 
 
 @lru_cache(maxsize=1)
 def designs() -> dict[str, Design]:
     """All designs of ``designs.yaml`` by name; each starts from another."""
-    path = Path(__file__).parents[1] / "data" / "designs.yaml"
-    found = {"": Design("", "")}
-    for name, row in yaml.safe_load(path.read_text("utf-8")).items():
-        start = found[row.pop("as", "")]
-        found[name] = start._replace(name=name, **row)
-    del found[""]
-    return found
+    table = {"": Design("", "")}
+    text = (DATA / "designs.yaml").read_text("utf-8")
+    for name, row in yaml.safe_load(text).items():
+        start = table[row.pop("as", "")]
+        table[name] = start._replace(name=name, **row)
+    del table[""]
+    return table
+
+
+class Data(NamedTuple):
+    """A finished run, as `load_data` reads it."""
+
+    folder: Path  #: the run
+    images: str
+    base_name: str
+    studies: pd.DataFrame  #: those of a split; a few may have no scores
+    scores: Mapping[str, prompts.Scores]
+    test: pd.DataFrame  #: the test studies, with both views
+    neighbours: list[str]  #: their nearest neighbours' reports
+    scratch: Path  #: bases, adapters, unfinished work
+    base: Path | None  #: one base for all designs; None: each its own
+    n_train: int  #: training studies an adapter sees (and a quarter as
+    #: many for its validation); 0: all
+
+
+def load_data(
+    folder: Path, scratch: Path, base: Path | None = None, n_test: int = 0,
+    n_train: int = 0, seed: int = 3407,
+) -> Data:  # fmt: skip
+    """Studies, scores and nearest neighbours of a run (notebooks 01-03);
+    `n_test` and `n_train` are sizes of samples, 0 takes all."""
+    table = artifacts.load(folder, "image_scores")
+    scores = prompts.by_study(table)
+    studies = artifacts.load(folder, "studies").query("split != 'none'")
+    whole = table.dropna(subset=list(CONDITIONS)).groupby("study_id").size()
+    n_views = studies["study_id"].map(whole).fillna(0)
+    test = studies[studies["split"].eq("test") & n_views.eq(len(VIEWS))]
+    if n_test:
+        test = test.sample(min(n_test, len(test)), random_state=seed)
+    train = studies[studies["split"].eq("train") & n_views.gt(0)]
+    known, asked = (
+        np.array([prompts.both_views(scores[s]) for s in part["study_id"]])
+        for part in (train, test)
+    )
+    near = baselines.nearest_neighbour(known, list(train["findings"]), asked)
+    images, base_name = (
+        (artifacts.manifest(folder, name) or {"parameters": {}})[
+            "parameters"].get(knob, "")
+        for name, knob in (("image_scores", "images"), ("tokenizer", "BASE"))
+    )  # fmt: skip
+    return Data(folder, images, base_name, studies, scores, test, near,
+                scratch, base, n_train)  # fmt: skip
+
+
+def points_of(data: Data, beta: float) -> dict[str, float]:
+    """Operating points against the training studies' MeSH labels."""
+    known = data.studies.query("split == 'train' and status != 'not indexed'")
+    truth = dict(zip(known["study_id"], known["mesh"].map(mesh.labels)))
+    table = prompts.operating_points(data.scores, truth, beta)
+    return dict(zip(table["condition"], table["operating_point"]))
 
 
 # --- what is read -----------------------------------------------------------
@@ -68,44 +158,366 @@ def prompts_of(
     data: Data, design: Design, points: Mapping[str, float], source: str = ""
 ) -> dict[str, str]:
     """Study -> prompt, from ``source`` (as `Design.train_on`)."""
-    source, made = source or design.train_on, {}
+    source = source or design.train_on
     if source != "scores":  # 0 or 1, also for what the network never names
         points = dict.fromkeys(CONDITIONS, 0.5)
+    built = {}
     for row in data.studies.itertuples():
-        given = data.scores.get(row.study_id, {})
+        scores = data.scores.get(row.study_id, {})
         if source != "scores":
-            given = named_scores(source, row.mesh, row.findings)
-        elif not given:
+            scores = named_scores(source, row.mesh, row.findings)
+        elif not scores:
             continue  # no image
         try:
-            text = prompts.build_prompt(given, design.score_format, points)
+            built[row.study_id] = prompts.build_prompt(
+                scores, design.score_format, points
+            )
         except CourseError:
             if design.score_format not in prompts.NUMBERS:
                 raise
-            continue  # a view is missing, and numbers can't say so
-        words = soft_tokens.words_of(row.study_id, design.soft)
-        made[row.study_id] = words + text
-    return made
+            # else a view is missing, and numbers can't say so
+    return built
 
 
 def training_pairs(
-    data: Data, design: Design, asked: Mapping[str, str], seed: int
+    data: Data, design: Design, given: Mapping[str, str], seed: int
 ) -> pd.DataFrame:
     """``split`` (train, val), ``prompt``, ``completion``: duplicates capped,
-    abnormal studies repeated."""
-    known = [study for study in asked if study in data.scores]
+    abnormal studies repeated. `given`: study -> prompt."""
+    known = [study for study in given if study in data.scores]
     table = data.studies[data.studies["study_id"].isin(known)]
-    train_ = table.query("split == 'train'").sample(frac=1, random_state=seed)
+    train = table.query("split == 'train'").sample(frac=1, random_state=seed)
     limit = design.n_train or data.n_train
-    train_ = train_.head(limit or len(train_))
+    train = train.head(limit or len(train))
     if design.copies:
-        key = train_["findings"].str.lower().str.strip()
-        train_ = train_[train_.groupby(key).cumcount() < design.copies]
-    sick = train_.query("status == 'abnormal'")
-    parts = [train_, *[sick] * (design.abnormal - 1)]
+        key = train["findings"].str.lower().str.strip()
+        train = train[train.groupby(key).cumcount() < design.copies]
+    abnormal = train.query("status == 'abnormal'")
     val = table.query("split == 'val'").head(limit // 4 or len(table))
-    rows = pd.concat([*parts, val])
+    rows = pd.concat([train, *[abnormal] * (design.abnormal - 1), val])
     return pd.DataFrame({
-        "split": rows["split"], "prompt": rows["study_id"].map(asked),
+        "split": rows["split"], "prompt": rows["study_id"].map(given),
         "completion": rows["findings"],
     }).reset_index(drop=True)  # fmt: skip
+
+
+# --- one design in, one row of numbers out ----------------------------------
+
+
+def run_design(
+    design: Design, data: Data, seed: int, n_samples: int = 1000
+) -> dict[str, Any]:
+    """Pre-train, train, generate, measure (`n_samples` bootstraps).
+
+    Killed and called again, it goes on from its last checkpoint; designs
+    that read the same share a base, those that differ in decoding alone an
+    adapter (the seconds of both are those of the first time).
+
+    Returns
+    -------
+    dict
+        One row: `measure`, and ``design``, ``images``, ``backbone``,
+        ``seed``, ``prompt_tokens``, ``tokens`` (prompt and report, mean of
+        the test studies), ``val_loss``, ``trainable`` parameters,
+        ``step_seconds``, ``memory_gb`` (peak of the process while training;
+        of the GPU, where there is one), ``base_seconds``,
+        ``train_seconds``, ``decode_seconds``.
+    """
+    points = points_of(data, design.beta)
+    base, base_seconds = base_of(data, design, points, seed)
+    given = prompts_of(data, design, points)
+    pairs = training_pairs(data, design, given, seed)
+    model, tokenizer, facts = adapter_of(base, data, design, pairs, seed)
+    began = time.perf_counter()
+    asked = prompts_of(data, design, points, "scores")
+    texts = [asked[study] for study in data.test["study_id"]]
+    reports = generate.generate_reports(
+        model, tokenizer, texts, batch_size=64, max_new_tokens=NEW_TOKENS,
+        **DECODING[design.decoding],
+    )  # fmt: skip
+    decode_seconds = time.perf_counter() - began
+    lengths = prompts.count_tokens(tokenizer, texts)
+    return {
+        **_head(design.name, data, seed),
+        **measure(data, list(reports["generated"]), n_samples),
+        "prompt_tokens": lengths.mean(),
+        "tokens": (lengths + reports["n_tokens"]).mean(),
+        **facts,
+        "base_seconds": base_seconds,
+        "decode_seconds": decode_seconds,
+    }
+
+
+def _key(*facts: Any) -> str:
+    return hashlib.sha256(repr([*facts]).encode()).hexdigest()[:16]
+
+
+def base_of(
+    data: Data, design: Design, points: Mapping[str, float], seed: int
+) -> tuple[str, float]:
+    """Folder (or hub id) of the base, and the seconds that it took."""
+    if data.base:
+        return str(data.base), float("nan")
+    if not models.made_here(data.base_name):
+        return models.locate(data.base_name), 0.0
+    kinds = design.pretrain.replace(" ", "").split(",")
+    own = {
+        kind: prompts_of(data, design, points, source)
+        for kind, source in (("prompts", "scores"), ("stated", "stated"))
+        if kind in kinds
+    }
+    corpus = models.pretraining_pairs(
+        data.studies.query("split == 'train'"), kinds, own=own
+    )
+    tokens = artifacts.load(data.folder, "tokenizer")
+    key = _key(data.base_name, design.pretrain_epochs, seed,
+               files.sha256(tokens), corpus.to_csv())  # fmt: skip
+    folder = data.scratch / "bases" / key
+    note = folder / "seconds.txt"
+    if not note.is_file():
+        tokenizer = models.load_tokenizer(str(tokens))
+        model = models.new_llama(data.base_name, tokenizer, seed)
+        settings = _TRAINER | dict(
+            num_train_epochs=design.pretrain_epochs, learning_rate=1e-3,
+            per_device_train_batch_size=8, lr_scheduler_type="cosine",
+            warmup_steps=20, save_strategy="steps", save_steps=200,
+            bf16=machine.pick_precision("auto") == "bf16", seed=seed,
+        )  # fmt: skip
+        result = finetune.train(model, tokenizer, corpus.assign(split="train"),
+                                data.scratch / "work" / key, settings)
+
+        def write(part: Path) -> None:
+            models.save_model(model, tokenizer, part)
+            minutes = result.facts["minutes"]
+            (part / note.name).write_text(f"{60 * minutes:.1f}")
+
+        files.write_whole(folder, write)
+    return str(folder), float(note.read_text())
+
+
+def adapt(source: str, design: Design, seed: int) -> tuple[Any, Any]:
+    """The base with something to train on it; model and tokenizer."""
+    if design.method not in ("qlora", "lora", "prefix", "full"):
+        raise CourseError(
+            f"The method {design.method!r} is not known.",
+            "There are qlora, lora, prefix and full.",
+            "Set `method` of the design to one of them.",
+        )
+    if design.method == "qlora":
+        model, tokenizer = finetune.load_in_4bit(source)
+    else:
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
+        model = model.to(machine.pick_device()[0])
+        tokenizer = models.load_tokenizer(source)
+    machine.seed_everything(seed)
+    if design.method in ("qlora", "lora"):
+        model = finetune.add_lora(model, design.rank, seed=seed)
+    elif design.method == "prefix":
+        from peft import PrefixTuningConfig, get_peft_model
+
+        config = PrefixTuningConfig(task_type="CAUSAL_LM",
+                                    num_virtual_tokens=20)  # fmt: skip
+        model = get_peft_model(model, config)
+    return model, tokenizer
+
+
+def adapter_of(
+    base: str, data: Data, design: Design, pairs: pd.DataFrame, seed: int
+) -> tuple[Any, Any, dict[str, float]]:
+    """Model with its trained part, tokenizer, and what training took."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    same = design._replace(name="", about="", decoding="")
+    key = _key(files.sha256(Path(base)), same, seed, pairs.to_csv())
+    folder = data.scratch / "adapters" / key
+    weights, note = folder / "trained.safetensors", folder / "facts.json"
+    model, tokenizer = adapt(base, design, seed)
+    if note.is_file():
+        with torch.no_grad():
+            for name, value in load_file(weights).items():
+                model.get_parameter(name).copy_(value)
+        return model, tokenizer, json.loads(note.read_text("utf-8"))
+    began = time.perf_counter()
+    machine.forget_peak()
+    settings = _ADAPTER | {
+        "num_train_epochs": design.epochs, "seed": seed,
+        "learning_rate": design.learning_rate,
+    }  # fmt: skip
+    result = finetune.train(model, tokenizer, pairs,
+                            data.scratch / "work" / key, settings, patience=2)
+    seconds, steps = 60 * result.facts["minutes"], result.facts["steps"]
+    facts = {"val_loss": result.facts["best_val_loss"],
+             "trainable": finetune.count_parameters(model)[0],
+             "step_seconds": seconds / max(steps, 1),
+             "memory_gb": machine.peak_memory_gb(of_all=False),
+             "train_seconds": time.perf_counter() - began}
+
+    def write(part: Path) -> None:
+        part.mkdir()
+        save_file({name: value.detach().contiguous()
+                   for name, value in model.named_parameters()
+                   if value.requires_grad}, part / weights.name)
+        (part / note.name).write_text(json.dumps(facts))
+
+    files.write_whole(folder, write)
+    return model, tokenizer, facts
+
+
+def _head(name: str, data: Data, seed: int) -> dict[str, Any]:
+    """The first columns of a row: what it is of."""
+    backbone = artifacts.load(data.folder, "image_scores")["backbone"].iloc[0]
+    return {"design": name, "images": data.images, "backbone": backbone,
+            "seed": seed}
+
+
+def measure(
+    data: Data, texts: Sequence[str], n_samples: int = 1000
+) -> dict[str, float]:
+    """Numbers about the reports of ``data.test`` (`n_samples` bootstraps by
+    study).
+
+    Returns
+    -------
+    dict
+        ``n``; ``f1``, ``f1_shuffled``, ``gap`` with ``gap_low`` and
+        ``gap_high`` (findings of the 18 conditions; a study's report against
+        another's, `grounding.swap_test`); ``bleu4``, ``rouge_l``, ``cider``
+        (r2gen); ``bleu4_over_nn``, ``cider_over_nn``, each with ``_low`` and
+        ``_high``: minus the nearest neighbour on the same scores, paired by
+        study; ``distinct`` reports, and those of abnormal studies;
+        ``normal_called``, ``abnormal_called``: share of the normal studies,
+        and of the abnormal ones with one of the 18 conditions, whose report
+        is abnormal.
+    """
+    truth, texts = list(data.test["findings"]), list(texts)
+    swapped = [texts[i] for i in generate.swap(len(truth), 3407)]
+    tests = {row["measure"]: row for row in
+             swap_test(truth, texts, swapped, n_samples=n_samples)}
+    status = data.test["status"].to_numpy()
+    has = [any(mesh.labels(m).values()) for m in data.test["mesh"]]
+    called = pd.Series(
+        [label_report(t).get("No Finding") == "absent" for t in texts]
+    )
+    ours = metrics.score_reports(truth, texts, "r2gen")
+    nearest = _nearest(tuple(truth), tuple(data.neighbours))
+    row: dict[str, float] = {
+        "n": len(truth),
+        "f1": tests["findings F1, own"]["value"],
+        "f1_shuffled": tests["findings F1, shuffled"]["value"],
+        "gap": tests[GAP]["value"],
+        "gap_low": tests[GAP]["low"],
+        "gap_high": tests[GAP]["high"],
+        "bleu4": ours["BLEU-4"],
+        "rouge_l": ours["ROUGE-L"],
+        "cider": ours["CIDEr"],
+    }
+    counts, function, names = stats.metric_statistics(ours)
+    over = stats.paired_interval(counts, stats.metric_statistics(nearest)[0],
+                                 function, n_samples=n_samples)
+    for key, name in (("bleu4", "BLEU-4"), ("cider", "CIDEr")):
+        ends = {"": "value", "_low": "low", "_high": "high"}
+        row |= {f"{key}_over_nn{end}": float(over[which][names.index(name)])
+                for end, which in ends.items()}
+    return row | {
+        "distinct": len(set(texts)),
+        "distinct_abnormal": pd.Series(texts)[status == "abnormal"].nunique(),
+        "normal_called": called[status == "normal"].mean(),
+        "abnormal_called": called[(status == "abnormal") & has].mean(),
+    }
+
+
+@lru_cache(maxsize=2)
+def _nearest(truth: tuple[str, ...], texts: tuple[str, ...]) -> dict:
+    return metrics.score_reports(truth, texts, "r2gen")
+
+
+def baseline_rows(data: Data, n_samples: int = 1000) -> pd.DataFrame:
+    """The same numbers for writers that learn no language: the nearest
+    neighbour, and the template on the same scores and on true labels."""
+
+    def template(scores: list, points: Mapping[str, float]) -> list[str]:
+        named = [prompts.names_above(one, points) or [] for one in scores]
+        return [baselines.template_report(names) for names in named]
+
+    scores = [data.scores[study] for study in data.test["study_id"]]
+    truth = [true_scores(mesh.labels(m)) for m in data.test["mesh"]]
+    texts = {
+        "nearest neighbour": data.neighbours,
+        "template, F1 points": template(scores, points_of(data, 1.0)),
+        "template, F2 points": template(scores, points_of(data, 2.0)),
+        "template, true labels": template(
+            truth, dict.fromkeys(CONDITIONS, 0.5)),
+    }  # fmt: skip
+    return pd.DataFrame(
+        [_head(name, data, 0) | measure(data, reports, n_samples)
+         for name, reports in texts.items()]
+    )  # fmt: skip
+
+
+# --- a log of rows ----------------------------------------------------------
+
+
+def over_seeds(log: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, with Student's 95 % interval for the gap.
+
+    Parameters
+    ----------
+    log : DataFrame
+        Of `run_design`: one a design, kind of images and seed.
+
+    Returns
+    -------
+    DataFrame
+        ``design``, ``images``, ``seeds``, the means of `AVERAGED`,
+        ``gap_from`` and ``gap_to`` over seeds (NaN of one seed),
+        ``gap_low``: the lowest end of the seeds' own intervals by study,
+        ``bleu4_over_nn_high``, ``cider_over_nn_high``: means. Best gap
+        first.
+    """
+    from scipy.stats import t
+
+    keys, means = ["design", "images"], list(AVERAGED)
+    extra = ["gap_low", "bleu4_over_nn_high", "cider_over_nn_high"]
+    groups = log.reindex(columns=[*keys, *means, *extra]).groupby(
+        keys, sort=False
+    )
+    table = groups[means].mean()
+    n, spread = groups.size(), groups["gap"].std(ddof=1)
+    half = t.ppf(0.975, np.maximum(n - 1, 1)) * spread / np.sqrt(n)
+    table.insert(0, "seeds", n)
+    table["gap_from"] = table["gap"] - half
+    table["gap_to"] = table["gap"] + half
+    table["gap_low"] = groups["gap_low"].min()
+    table[extra[1:]] = groups[extra[1:]].mean()
+    return table.reset_index().sort_values(
+        "gap", ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def judge(table: pd.DataFrame) -> pd.DataFrame:
+    """The goals, one column each, for rows of `over_seeds`; limits are the
+    project's own, no standard.
+
+    Returns
+    -------
+    DataFrame
+        ``design``, ``images`` and, as bool: ``gap`` at least .10 with every
+        interval above 0; ``abnormal``: at least 60 % called so; ``normal``:
+        at most 20 %; ``bleu4``, ``cider`` not below the nearest neighbour
+        (its paired interval reaches 0); ``reached``: how many. Most first,
+        then the larger gap.
+    """
+    goals = pd.DataFrame({
+        "gap": table["gap"].ge(0.10) & table["gap_low"].gt(0),
+        "abnormal": table["abnormal_called"].ge(0.60),
+        "normal": table["normal_called"].le(0.20),
+        "bleu4": table["bleu4_over_nn_high"].ge(0),
+        "cider": table["cider_over_nn_high"].ge(0),
+    })  # fmt: skip
+    goals["reached"] = goals.sum(axis=1)
+    goals = pd.concat([table[["design", "images"]], goals], axis=1)
+    order = np.lexsort((-table["gap"].fillna(-1), -goals["reached"]))
+    return goals.iloc[order].reset_index(drop=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from llamaxr_utils.course import files, profiles, run
-from llamaxr_utils.studies import comparison, design_runs, designs
+from llamaxr_utils.studies import designs
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "designs.csv"
 KEY = ["design", "images", "seed"]
@@ -67,21 +67,21 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"no design {', '.join(unknown)}; there are "
                      f"{BASELINES}, {', '.join(known)}")  # fmt: skip
     name = profiles.run_name(given.profile, given.images)
-    data = comparison.load_data(
+    data = designs.load_data(
         run.runs_folder() / name, run.runs_folder() / "designs"
     )
     images = data.images
     if BASELINES in names and not done(
         given.target, "nearest neighbour", images, 0
     ):
-        append(given.target, comparison.baseline_rows(data))
+        append(given.target, designs.baseline_rows(data))
     for seed in map(int, given.seeds.split(",")):
         for design in (known[n] for n in names if n != BASELINES):
             if done(given.target, design.name, images, seed):
                 print(f"{design.name}, {images}, seed {seed}: there already")
                 continue
             began = time.perf_counter()
-            row = design_runs.run_design(design, data, seed)
+            row = designs.run_design(design, data, seed)
             append(given.target, pd.DataFrame([row]))
             print(f"{design.name}, {images}, seed {seed}: gap "
                   f"{row['gap']:.3f}, BLEU-4 {row['bleu4']:.3f}, "

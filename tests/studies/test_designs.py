@@ -14,8 +14,8 @@ from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import clinical, metrics
-from llamaxr_utils.llm import prompts, soft_tokens
-from llamaxr_utils.studies import comparison, design_runs, designs
+from llamaxr_utils.llm import finetune, prompts
+from llamaxr_utils.studies import designs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import log_designs
@@ -67,7 +67,7 @@ def data(tmp_path_factory):
     ):
         artifacts.save(folder, name, value, writer=writer,
                        parameters={"images": "phantom", **knobs})
-    return comparison.load_data(folder, folder.parent / "scratch")
+    return designs.load_data(folder, folder.parent / "scratch")
 
 
 def design(**changed):
@@ -79,13 +79,13 @@ def design(**changed):
 
 def test_every_design_can_be_read_and_says_what_it_is():
     table = designs.designs()
-    assert {"course", "stated", "paper", "mbr", "soft"} <= set(table)
+    assert {"course", "stated", "paper"} <= set(table)
     kinds = {"bare", "headings", "names", "prompts", "stated"}
     for name, one in table.items():
         assert one.name == name
         assert len(one.about) > 5
         assert one.score_format in prompts.NUMBERS + prompts.WORDS
-        assert one.decoding in design_runs.DECODING
+        assert one.decoding in designs.DECODING
         assert one.train_on in ("scores", "labels", "stated")
         assert set(one.pretrain.replace(" ", "").split(",")) <= kinds
     assert len({d._replace(name="", about="") for d in table.values()}) == len(
@@ -165,21 +165,21 @@ def test_duplicates_are_capped_and_abnormal_studies_repeated(data):
 
 def test_numbers_of_a_perfect_and_of_a_constant_writer(data):
     truth = list(data.test["findings"])
-    row = comparison.measure(data, truth, n_samples=50)
+    row = designs.measure(data, truth, n_samples=50)
     assert row["f1"] == row["abnormal_called"] == 1
     assert row["normal_called"] == 0
     assert row["gap"] == pytest.approx(row["f1"] - row["f1_shuffled"])
     assert row["gap_low"] > 0
     assert row["bleu4"] == pytest.approx(1, abs=1e-6)
     assert row["bleu4_over_nn_low"] <= row["bleu4_over_nn"]
-    row = comparison.measure(data, [HEART] * len(truth), n_samples=50)
+    row = designs.measure(data, [HEART] * len(truth), n_samples=50)
     assert row["gap"] == 0
     assert row["distinct"] == 1
     assert row["normal_called"] == row["abnormal_called"] == 1
 
 
 def test_baselines_have_the_same_columns(data):
-    table = comparison.baseline_rows(data, n_samples=20)
+    table = designs.baseline_rows(data, n_samples=20)
     table = table.set_index("design")
     assert table.loc["nearest neighbour", "bleu4_over_nn"] == 0
     assert table.loc["template, true labels", "f1"] == 1
@@ -188,8 +188,8 @@ def test_baselines_have_the_same_columns(data):
 
 @pytest.mark.parametrize("method", ["qlora", "prefix", "full"])
 def test_a_row_from_training_to_numbers(data, method, monkeypatch):
-    monkeypatch.setattr(design_runs, "NEW_TOKENS", 4)
-    row = design_runs.run_design(
+    monkeypatch.setattr(designs, "NEW_TOKENS", 4)
+    row = designs.run_design(
         design(name=method, method=method, pretrain_epochs=1), data, 1
     )
     assert (row["design"], row["images"], row["seed"]) == (
@@ -201,35 +201,17 @@ def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     bases = list((data.scratch / "bases").iterdir())
     assert len(bases) == 1  # made once, for all methods
     assert not list((data.scratch / "work").glob("*"))
-    monkeypatch.setattr(design_runs, "_fit", None)  # nothing is trained twice
-    again = design_runs.run_design(
+    monkeypatch.setattr(finetune, "train", None)  # nothing is trained twice
+    again = designs.run_design(
         design(name="other", method=method, pretrain_epochs=1), data, 1
     )
     changed = {k for k in row if row[k] != again[k]}
     assert changed <= {"design", "decode_seconds"}
 
 
-def test_soft_tokens_are_a_design(data, monkeypatch):
-    made = pd.DataFrame(
-        np.random.default_rng(1).normal(size=(N, 5)),
-        index=data.studies["study_id"],
-    )
-    monkeypatch.setattr(design_runs, "embeddings_of", lambda _: made)
-    monkeypatch.setattr(design_runs, "NEW_TOKENS", 4)
-    soft = design(name="soft", soft=2, train_on="scores", pretrain_epochs=1)
-    first = designs.prompts_of(data, soft, dict.fromkeys(CONDITIONS, 1.0))
-    study = data.studies["study_id"].iloc[0]
-    assert first[study].startswith(soft_tokens.words_of(study, 2))
-    row = design_runs.run_design(soft, data, 1)
-    assert row["n"] == 8
-    monkeypatch.setattr(design_runs, "_fit", None)
-    again = design_runs.run_design(soft._replace(name="same"), data, 1)
-    assert again["bleu4"] == row["bleu4"]
-
-
 def test_an_unknown_method_is_refused(data, tmp_path):
     with pytest.raises(CourseError, match="'dora' is not known"):
-        design_runs.adapt("", data, design(method="dora"), 1)
+        designs.adapt("", design(method="dora"), 1)
 
 
 # --- the log ----------------------------------------------------------------
@@ -237,7 +219,7 @@ def test_an_unknown_method_is_refused(data, tmp_path):
 
 def rows(**columns):
     table = pd.DataFrame(columns)
-    for name in (*comparison.AVERAGED, "gap_low", "bleu4_over_nn_high",
+    for name in (*designs.AVERAGED, "gap_low", "bleu4_over_nn_high",
                  "cider_over_nn_high"):
         if name not in table:
             table[name] = 0.5
@@ -247,7 +229,7 @@ def rows(**columns):
 def test_the_interval_over_seeds_is_students():
     log = rows(design=["a", "a", "a", "b"], seed=[1, 2, 3, 1],
                gap=[0.1, 0.2, 0.3, 0.15])
-    table = comparison.over_seeds(log).set_index("design")
+    table = designs.over_seeds(log).set_index("design")
     assert table.loc["a", "gap"] == pytest.approx(0.2)
     # t(.975, 2) = 4.3027; sd 0.1
     half = 4.3027 * 0.1 / np.sqrt(3)
@@ -259,13 +241,10 @@ def test_the_interval_over_seeds_is_students():
 def test_goals_come_before_the_gap():
     log = rows(design=["loud", "good", "flat"], seed=1, gap=[0.4, 0.2, 0.01],
                normal_called=[0.9, 0.1, 0.1], abnormal_called=0.7)
-    goals = comparison.judge(comparison.over_seeds(log))
+    goals = designs.judge(designs.over_seeds(log))
     assert list(goals["design"]) == ["good", "loud", "flat"]
     assert list(goals["reached"]) == [5, 4, 4]
     assert not goals.set_index("design").loc["flat", "gap"]
-    said = comparison.recommend(goals, {"good": "this and that"})
-    assert said.endswith("good, 5 of 5 goals (this and that).")
-    assert "nothing to recommend" in comparison.recommend(goals[:0], {})
 
 
 def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
@@ -278,8 +257,8 @@ def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
         return {"design": one.name, "images": "phantom", "seed": seed,
                 "gap": 0.1, "bleu4": 0.1}
 
-    monkeypatch.setattr(design_runs, "run_design", fake)
-    monkeypatch.setattr(comparison, "load_data", lambda *_: data)
+    monkeypatch.setattr(designs, "run_design", fake)
+    monkeypatch.setattr(designs, "load_data", lambda *_: data)
     target = tmp_path / "designs.csv"
     asked = ["--designs", "stated,weighted", "--seeds", "1,2",
              "--target", str(target)]
