@@ -39,8 +39,8 @@ class Line(NamedTuple):
 
 def judge(wanted: Plan, facts: Facts) -> list[Line]:
     """One `Line` a fact, in the order in which a run would meet them."""
-    rules = (python, packages, traps, memory, disk, folders, java) + (
-        base_model, xrays, weights
+    rules = (python, packages, traps, memory, precision, disk, folders) + (
+        java, base_model, xrays, weights
     )  # fmt: skip
     return [line for rule in rules for line in rule(wanted, facts)]
 
@@ -143,6 +143,17 @@ def memory(wanted: Plan, facts: Facts) -> Iterator[Line]:
         yield Line("OK", said)
         return
     yield Line("FAIL", f"{said}.", "", f"Do: {smaller(wanted, free)}")
+
+
+def precision(wanted: Plan, facts: Facts) -> Iterator[Line]:
+    """Only where it fails: on the right device there is nothing to say."""
+    if wanted.needs_gpu and facts.device != "cuda":
+        return  # said by `memory`
+    problem = machine.cannot_start(
+        wanted.precision, facts.device, facts.best_dtype
+    )
+    if problem:
+        yield Line("FAIL", *problem[:2], f"Do: {problem[2]}")
 
 
 def disk(wanted: Plan, facts: Facts) -> Iterator[Line]:

@@ -110,6 +110,26 @@ def pick_device() -> tuple[str, str, str]:
     return "cpu", "float32", "no accelerator found; float32 is exact"
 
 
+def cannot_start(
+    precision: str, device: str, best: str
+) -> tuple[str, str, str] | None:
+    """Why a training's precision has no chance on a device whose best dtype
+    is `best` (`pick_device`): what, why, do; None where it has."""
+    if device == "cpu" and precision == "fp16":
+        return (
+            "PRECISION = fp16 needs a GPU.",
+            "On a CPU half precision is bf16, or nothing.",
+            'Set CHANGE = {"PRECISION": "fp32"}.',
+        )
+    if device == "cuda" and precision == "bf16" and best != "bfloat16":
+        return (
+            "PRECISION = bf16 cannot start on this GPU.",
+            "It has no bfloat16 (a T4 and a V100 have none).",
+            'Set CHANGE = {"PRECISION": "fp16"}.',
+        )
+    return None
+
+
 def compute_dtype(precision: str) -> tuple[str, str]:
     """Device, and the dtype that a frozen base computes in there.
 
@@ -126,20 +146,10 @@ def compute_dtype(precision: str) -> tuple[str, str]:
         fp16 on a CPU, bf16 on a GPU that has none (T4, V100).
     """
     device, best, _ = pick_device()
-    if device == "cpu" and precision == "fp16":
-        raise CourseError(
-            "PRECISION = fp16 needs a GPU.",
-            "On a CPU half precision is bf16, or nothing.",
-            'Set CHANGE = {"PRECISION": "fp32"}.',
-        )
+    if problem := cannot_start(precision, device, best):
+        raise CourseError(*problem)
     if device != "cuda":
         return device, "float32"
-    if precision == "bf16" and best != "bfloat16":
-        raise CourseError(
-            "PRECISION = bf16 cannot start on this GPU.",
-            "It has no bfloat16 (a T4 and a V100 have none).",
-            'Set CHANGE = {"PRECISION": "fp16"}.',
-        )
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     return device, dtypes.get(precision, best)
 

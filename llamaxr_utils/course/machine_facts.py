@@ -36,6 +36,7 @@ class Facts:
     needed: tuple[str, ...]  #: names in pyproject.toml
     gpu: tuple[str, float] | None  #: name, free GB
     device: str  #: cuda, mps or cpu
+    best_dtype: str  #: the device's, by `machine.pick_device`
     disk_gb: float  #: the smallest free space of the folders below
     closed: tuple[str, ...]  #: of runs/, data/: those that take no file
     java: str | None
@@ -50,11 +51,11 @@ def look(wanted: Plan) -> Facts:
     pinned, needed = _names()
     runs, data = run.runs_folder(), run.data_folder()
     places = [_there(runs), _there(data), _there(Path.home())]
-    device, gpu = "cpu", None
+    device, best, gpu = "cpu", "float32", None
     try:
         import torch
 
-        device = machine.pick_device()[0]
+        device, best, _ = machine.pick_device()
         if device == "cuda":
             free, _ = torch.cuda.mem_get_info()
             gpu = (torch.cuda.get_device_name(), free / 1e9)
@@ -71,6 +72,7 @@ def look(wanted: Plan) -> Facts:
         needed=needed,
         gpu=gpu,
         device=device,
+        best_dtype=best,
         disk_gb=min(shutil.disk_usage(p).free for p in places) / 1e9,
         closed=tuple(
             name

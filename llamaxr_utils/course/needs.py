@@ -113,6 +113,7 @@ class Plan:
     batch: int
     accumulation: int
     length: int
+    precision: str
 
     @property
     def needs_gpu(self) -> bool:
@@ -138,6 +139,7 @@ def plan(profile: str, images: str | None = None) -> Plan:
         knob(tuning, "BATCH_SIZE"),
         knob(tuning, "ACCUMULATION"),
         knob(tuning, "MAX_LENGTH"),
+        knob(tuning, "PRECISION"),
     )
 
 

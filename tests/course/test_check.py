@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llamaxr_utils import __main__
-from llamaxr_utils.course import check, machine_facts, needs
+from llamaxr_utils.course import check, machine, machine_facts, needs
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.machine_facts import Facts
 
@@ -22,6 +22,7 @@ GOOD = Facts(
     needed=("torch", "numpy", "trl"),
     gpu=A100,
     device="cuda",
+    best_dtype="bfloat16",
     disk_gb=100.0,
     closed=(),
     java="17.0.15",
@@ -92,6 +93,34 @@ def test_what_the_run_stands_is_a_note(changes, says):
     assert lines("FAIL", **changes) == []
     (line,) = lines("NOTE", **changes)
     assert says in line
+
+
+#: A T4 has no bfloat16, an A100 has both; a CPU steps in no fp16.
+@pytest.mark.parametrize(
+    ("precision", "device", "best", "dtype"),
+    [
+        ("fp16", "cuda", "float16", "float16"),
+        ("bf16", "cuda", "float16", None),
+        ("fp16", "cuda", "bfloat16", "float16"),
+        ("bf16", "cuda", "bfloat16", "bfloat16"),
+        ("fp32", "cuda", "bfloat16", "float32"),
+        ("fp16", "cpu", "float32", None),
+        ("bf16", "cpu", "float32", "float32"),
+    ],
+)
+def test_check_and_load_agree_on_what_can_start(
+    monkeypatch, precision, device, best, dtype
+):
+    wanted = replace(CPU, precision=precision)
+    failed = lines("FAIL", wanted, device=device, best_dtype=best)
+    monkeypatch.setattr(machine, "pick_device", lambda: (device, best, ""))
+    if dtype is None:
+        assert "PRECISION" in failed[0] and "CHANGE" in failed[0]
+        with pytest.raises(CourseError, match="PRECISION"):
+            machine.compute_dtype(precision)
+    else:
+        assert failed == []
+        assert machine.compute_dtype(precision) == (device, dtype)
 
 
 def test_profile_cpu_asks_for_no_gpu_hub_or_xray():
