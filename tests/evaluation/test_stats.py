@@ -11,27 +11,23 @@ import scipy.stats
 from llamaxr_utils.evaluation import metrics, stats
 
 RNG = np.random.default_rng(0)
-REFERENCES = [
-    "the heart is normal in size and the lungs are clear .",
-    "there is a small left pleural effusion .",
-    "stable cardiomegaly without edema or effusion .",
-    "no acute cardiopulmonary abnormality .",
-    "mild degenerative changes of the thoracic spine .",
-    "calcified granuloma in the right upper lobe .",
-    "low lung volumes with atelectasis at both bases .",
-    "the aorta is tortuous , the lungs are clear .",
-]
-CONSTANT = ["the heart is normal in size and the lungs are clear ."] * 8
-SYSTEM = [
-    "the heart is normal and the lungs are clear .",
-    "there is a small right pleural effusion .",
-    "cardiomegaly without effusion .",
-    "no acute abnormality .",
-    "degenerative changes of the spine .",
-    "granuloma in the right upper lobe .",
-    "low lung volumes with atelectasis .",
-    "the aorta is tortuous .",
-]
+REFERENCES = """the heart is normal in size and the lungs are clear .
+there is a small left pleural effusion .
+stable cardiomegaly without edema or effusion .
+no acute cardiopulmonary abnormality .
+mild degenerative changes of the thoracic spine .
+calcified granuloma in the right upper lobe .
+low lung volumes with atelectasis at both bases .
+the aorta is tortuous , the lungs are clear .""".splitlines()
+CONSTANT = REFERENCES[:1] * 8
+SYSTEM = """the heart is normal and the lungs are clear .
+there is a small right pleural effusion .
+cardiomegaly without effusion .
+no acute abnormality .
+degenerative changes of the spine .
+granuloma in the right upper lobe .
+low lung volumes with atelectasis .
+the aorta is tortuous .""".splitlines()
 
 
 # --- bootstrap --------------------------------------------------------------
@@ -47,16 +43,6 @@ def test_interval_of_a_mean_is_that_of_scipy():
     width = theirs.high - theirs.low
     assert abs(ours["low"] - theirs.low) < 0.06 * width
     assert abs(ours["high"] - theirs.high) < 0.06 * width
-
-
-def test_the_interval_covers_the_truth_19_times_in_20():
-    hits = 0
-    for seed in range(400):
-        values = np.random.default_rng(seed).gamma(2.0, size=80)
-        result = stats.bootstrap_interval(values, n_samples=400, seed=seed)
-        hits += result["low"] <= 2.0 <= result["high"]
-    # 95 % nominal; four standard errors and the percentile's known shortfall
-    assert 0.90 < hits / 400 < 0.985
 
 
 def test_columns_a_constant_a_single_study_and_what_cannot_be_used():
