@@ -1,13 +1,14 @@
 """The grounding card: does the report follow the scores?
 
-`grounding_report` takes any writer (`probes`), `grounding_from_csv` the
-reports of any system under own and shuffled scores. The card does not say
-whether the scores are right, nor whether a report reads well.
+A *writer* is any function from the scores of some studies to their reports:
+this run's model, a template, a system of your own. The tests move what it is
+given. They do not say whether the scores are right, nor whether a report
+reads well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,26 +16,22 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import VIEWS
+from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
+from ..datasets.reports import load_studies
 from ..evaluation.clinical import (
     clinical_scores,
     finding_counts,
     micro_f1,
+    present,
     scores_from_statistics,
 )
 from ..evaluation.findings import label_report
 from ..evaluation.stats import bootstrap_interval, paired_interval
-from ..llm.generate import swap
-from ..llm.prompts import Scores
-from .probes import (
-    Writer,
-    dose_response,
-    monotonicity,
-    one_view,
-    other_status,
-    read_swapped,
-)
+from ..llm.generate import generate_reports, swap
+from ..llm.prompts import Scores, build_prompt
 
+Writer = Callable[[Sequence[Scores]], list[str]]
+Row = dict[str, Any]
 #: Columns of a card's rows; NaN: not measured.
 COLUMNS = ("test", "measure", "value", "low", "high", "n")
 ANY, OTHER = "any other study's scores", "scores of another status"
@@ -46,14 +43,12 @@ AGAINST_BOTH = ("reports changed against both", "findings F1")
 LEAST_RISE, MOST_TOP = 0.5, 0.5
 STEEP = f"conditions that rise by {LEAST_RISE} or more"
 
-Row = dict[str, Any]
-
 
 class Card(NamedTuple):
-    """What was found out about one writer."""
+    """What was measured of one writer."""
 
     rows: pd.DataFrame  #: `COLUMNS`, one row a measure
-    dose: pd.DataFrame | None  #: of `probes.dose_response`
+    dose: pd.DataFrame | None  #: of `dose_response`
     own: list[str]  #: the reports under their own scores
 
     def get(self, test: str, measure: str, column: str = "value") -> float:
@@ -62,18 +57,139 @@ class Card(NamedTuple):
         return float(rows[column].iloc[0]) if len(rows) else float("nan")
 
 
+# --- writers, and what they are given ---------------------------------------
+
+
+def model_writer(
+    model: Any, tokenizer: Any, score_format: str,
+    operating_points: Mapping[str, float],
+    known: Mapping[str, str] | None = None,
+    progress: Callable[[], Any] | None = None, **settings: Any,
+) -> Writer:  # fmt: skip
+    """A language model as a writer: each prompt is decoded once.
+
+    `known` maps prompts to reports that this model has written before,
+    `progress` makes a callback for each decoding (`plots.progress`), and
+    `settings` are those of `generate.generate_reports`.
+    """
+    memory = dict(known or {})
+
+    def write(scores: Sequence[Scores]) -> list[str]:
+        asked = [build_prompt(one, score_format, operating_points)
+                 for one in scores]
+        new = [p for p in dict.fromkeys(asked) if p not in memory]
+        if new:
+            show = progress() if progress else None
+            reports = generate_reports(model, tokenizer, new, progress=show,
+                                       **settings)
+            memory.update(zip(new, reports["generated"], strict=True))
+        return [memory[prompt] for prompt in asked]
+
+    return write
+
+
+def with_scores(
+    scores: Scores, changes: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """A study's scores with some conditions set, in every view it has."""
+    return {view: {**values, **changes} for view, values in scores.items()}
+
+
+def other_status(status: Sequence[str], seed: int) -> np.ndarray:
+    """For every study a donor, int (n,): a normal one for an abnormal one,
+    and back.
+
+    Donors are used equally often, as far as the numbers allow. A study that
+    is neither gets one of either kind and is nobody's donor.
+    """
+    kinds = np.array(list(status))
+    abnormal, normal = kinds == "abnormal", kinds == "normal"
+    if not (abnormal.any() and normal.any()):
+        raise ValueError(f"{abnormal.sum()} abnormal, {normal.sum()} normal")
+    known = abnormal | normal
+    rng = np.random.default_rng(seed)
+    donors = np.empty(len(kinds), dtype=int)
+    pools = (abnormal, normal), (normal, abnormal), (~known, known)
+    for rows, pool in pools:
+        drawn = rng.permutation(np.flatnonzero(pool))
+        donors[rows] = np.resize(drawn, rows.sum())
+    return donors
+
+
+def one_view(
+    write: Writer, scores: Sequence[Scores], view: str
+) -> list[str] | None:
+    """Reports with the other view missing; None where the score format has
+    no way to say so (the paper's)."""
+    try:
+        return write([{view: s[view]} if view in s else {} for s in scores])
+    except CourseError:
+        return None
+
+
+def dose_response(
+    write: Writer, scores: Sequence[Scores], doses: Sequence[float],
+    conditions: Sequence[str] = CONDITIONS,
+) -> pd.DataFrame:  # fmt: skip
+    """Set one condition's score in both views to each of the doses, the rest
+    as it is, and read the report.
+
+    Returns
+    -------
+    DataFrame
+        ``condition``, ``finding`` (the labeller's name), ``dose``, ``study``
+        (position in `scores`), ``mentioned`` (bool: stated as present).
+    """
+    table = pd.DataFrame(
+        [(condition, FINDING_OF[condition], float(dose), study)
+         for condition in conditions for dose in doses
+         for study in range(len(scores))],
+        columns=["condition", "finding", "dose", "study"],
+    )  # fmt: skip
+    # One call for all, so that a model can fill its batches.
+    reports = write([with_scores(scores[row.study], {row.condition: row.dose})
+                     for row in table.itertuples()])
+    table["mentioned"] = [finding in present(text) for finding, text
+                          in zip(table["finding"], reports, strict=True)]
+    return table
+
+
+def monotonicity(dose: pd.DataFrame) -> pd.DataFrame:
+    """How each condition's mention rate goes with its score, of
+    `dose_response`.
+
+    Returns
+    -------
+    DataFrame
+        ``condition``, ``finding``; ``low``, ``high``, ``rise``: mention rate
+        at the lowest and at the highest dose, and their difference; ``rho``:
+        Spearman's, of dose and rate, NaN for a flat curve; ``falling``:
+        share of the steps at which the rate falls. Steepest first.
+    """
+    keys, rows = ["condition", "finding"], []
+    for names, part in dose.groupby(keys, sort=False):
+        rate = part.groupby("dose")["mentioned"].mean()
+        rho = np.nan
+        if rate.nunique() > 1:
+            rho = np.corrcoef(rate.rank(), np.arange(len(rate)))[0, 1]
+        low, high = rate.iloc[0], rate.iloc[-1]
+        falling = float((np.diff(rate) < 0).mean())
+        rows.append((*names, low, high, high - low, rho, falling))
+    columns = [*keys, "low", "high", "rise", "rho", "falling"]
+    return pd.DataFrame(rows, columns=columns).sort_values(
+        "rise", ascending=False, kind="stable", ignore_index=True
+    )
+
+
+# --- the card ---------------------------------------------------------------
+
+
 def grounding_report(
-    write: Writer,
-    scores: Sequence[Scores],
-    references: Sequence[str],
-    status: Sequence[str],
-    *,
-    labels: Sequence[Mapping[str, int]] | None = None,
-    n_dose: int = 20,
-    n_doses: int = 11,
-    n_samples: int = 1000,
-    seed: int = 3407,
-) -> Card:
+    write: Writer, scores: Sequence[Scores], references: Sequence[str],
+    status: Sequence[str], *,
+    labels: Sequence[Mapping[str, int]] | None = None, n_dose: int = 20,
+    n_doses: int = 11, n_samples: int = 1000, seed: int = 3407,
+) -> Card:  # fmt: skip
     """All tests on one writer.
 
     Parameters
@@ -89,24 +205,10 @@ def grounding_report(
         scores from 0 to 1.
     n_samples, seed : int
         Of the bootstrap; of bootstrap, shuffles and sample.
-
-    Returns
-    -------
-    Card
-
-    Raises
-    ------
-    CourseError
-        If the lengths differ, or there are fewer than two studies.
     """
     n = len(scores)
     if not n == len(references) == len(status) or n < 2:
-        raise CourseError(
-            f"{n} scores came with {len(references)} references and "
-            f"{len(status)} states.",
-            "They are paired by position, two studies or more.",
-            "Take all three from the same table.",
-        )
+        raise ValueError("scores, references and status are paired")
     own = write(scores)
     donors = {ANY: swap(n, seed)}
     if {"normal", "abnormal"} <= set(status):
@@ -118,12 +220,12 @@ def grounding_report(
     rows += _by_status(own, status, labels)
     for view in VIEWS:
         alone = one_view(write, scores, view)
-        found: Row = dict.fromkeys(AGAINST_BOTH, np.nan)
+        measures: Row = dict.fromkeys(AGAINST_BOTH, np.nan)
         if alone is not None:  # else the format cannot say so
             counts = finding_counts(references, alone).sum(axis=0)
             changed = np.mean([a != b for a, b in zip(own, alone)])
-            found = dict(zip(AGAINST_BOTH, (changed, micro_f1(counts))))
-        rows += _rows(f"{view} view alone", found, n)
+            measures = dict(zip(AGAINST_BOTH, (changed, micro_f1(counts))))
+        rows += _rows(f"{view} view alone", measures, n)
     dose = None
     if n_dose:
         drawn = np.random.default_rng(seed).permutation(n)[:n_dose]
@@ -134,39 +236,22 @@ def grounding_report(
 
 
 def swap_test(
-    references: Sequence[str],
-    own: Sequence[str],
-    shuffled: Sequence[str],
-    test: str = ANY,
-    n_samples: int = 1000,
-    seed: int = 3407,
-) -> list[Row]:
+    references: Sequence[str], own: Sequence[str], shuffled: Sequence[str],
+    test: str = ANY, n_samples: int = 1000, seed: int = 3407,
+) -> list[Row]:  # fmt: skip
     """Reports under own scores against reports under another study's.
 
-    Parameters
-    ----------
-    references, own, shuffled : sequences of str, length n
-        By study, in the same order.
-    test : str
-        Stands in the first column.
-    n_samples, seed : int
-        Of the paired bootstrap over studies (`stats.paired_interval`).
-
-    Returns
-    -------
-    list of Row
-        Share of reports changed; F1 of the 18 conditions' findings under
-        both, and its loss; its loss over all 24 findings as notebook 06
-        counts them (uncertain ones too).
+    Rows with `test` in front: share of reports changed; F1 of the 18
+    conditions' findings under both, and its loss; its loss over all 24
+    findings as notebook 06 counts them (uncertain ones too). Intervals are
+    of the paired bootstrap over studies.
     """
     draws: dict[str, Any] = {"n_samples": n_samples, "seed": seed}
     changed = [float(a != b) for a, b in zip(own, shuffled, strict=True)]
     a, b = (finding_counts(references, texts) for texts in (own, shuffled))
-    c, d = (
-        clinical_scores(references, texts)["statistics"]
-        for texts in (own, shuffled)
-    )
-    found = {
+    c, d = (clinical_scores(references, texts)["statistics"]
+            for texts in (own, shuffled))
+    return _rows(test, {
         CHANGED: bootstrap_interval(changed, **draws),
         "findings F1, own": micro_f1(a.sum(axis=0)),
         "findings F1, shuffled": micro_f1(b.sum(axis=0)),
@@ -174,35 +259,56 @@ def swap_test(
         "all findings F1, own minus shuffled": paired_interval(
             c, d, lambda sums: scores_from_statistics(sums)[..., 0], **draws
         ),
-    }
-    return _rows(test, found, len(own))
+    }, len(own))  # fmt: skip
 
 
-def grounding_from_csv(
-    path: str | Path, n_samples: int = 1000, seed: int = 3407
-) -> Card:
-    """What a card can say without the model, from a file of reports.
+def _rows(test: str, measures: Mapping[str, Any], n: int) -> list[Row]:
+    """Measure -> a number, or a result of `stats` with its interval."""
+    each = {k: v if isinstance(v, dict) else {"value": v}
+            for k, v in measures.items()}
+    return [{"test": test, "measure": name, "n": n}
+            | {k: float(one.get(k, np.nan)) for k in COLUMNS[2:5]}
+            for name, one in each.items()]
 
-    Parameters
-    ----------
-    path : path
-        Each study's report under own and under shuffled scores, in the form
-        that `probes.read_swapped` describes; it says what is wrong with it.
-    n_samples, seed : int
-        Of the bootstrap.
 
-    Returns
-    -------
-    Card
-        Without dose response and views.
-    """
-    table = read_swapped(path)
-    truth, own, shuffled = (
-        list(table[column]) for column in ("reference", "own", "shuffled")
-    )
-    rows = swap_test(truth, own, shuffled, ANY, n_samples, seed)
-    rows += _by_status(own, list(table["status"]), None)
-    return Card(pd.DataFrame(rows, columns=COLUMNS), None, own)
+def _by_status(
+    own: Sequence[str], status: Sequence[str],
+    labels: Sequence[Mapping[str, int]] | None,
+) -> list[Row]:  # fmt: skip
+    """The commonest report of a kind of study; who is called abnormal."""
+    table = pd.DataFrame({"text": list(own), "status": list(status)})
+    table["called"] = [label_report(text).get("No Finding") == "absent"
+                       for text in own]
+    groups = {f"{kind} studies": table["status"].eq(kind)
+              for kind in ("normal", "abnormal")}
+    rows = []
+    for name, chosen in groups.items():
+        part = table.loc[chosen, "text"].value_counts()
+        top = part.max() / part.sum() if len(part) else np.nan
+        measures = {f"its share of {name}": top,
+                    f"different reports, {name}": len(part)}
+        rows += _rows(COMMONEST, measures, int(chosen.sum()))
+    if labels is not None:
+        has = np.array([any(one.values()) for one in labels])
+        abnormal = groups["abnormal studies"]
+        groups["abnormal studies with a condition"] = abnormal & has
+    for name, chosen in groups.items():
+        share = table.loc[chosen, "called"].mean()
+        rows += _rows("called abnormal", {name: share}, int(chosen.sum()))
+    return rows
+
+
+def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
+    curves = monotonicity(dose)
+    rate = dose.pivot_table("mentioned", "study", "dose", aggfunc="mean")
+    rises = (rate.iloc[:, -1] - rate.iloc[:, 0]).to_numpy(float)
+    return _rows(DOSE, {
+        RISE: bootstrap_interval(rises, n_samples=n_samples, seed=seed),
+        # Rates are shares of counts: rounding must not cost a condition.
+        STEEP: (curves["rise"] >= LEAST_RISE - 1e-9).sum(),
+        "mean Spearman's rho (flat: 0)": curves["rho"].fillna(0).mean(),
+        "steps at which a rate falls": curves["falling"].mean(),
+    }, len(rate))  # fmt: skip
 
 
 # --- reading a card ---------------------------------------------------------
@@ -211,18 +317,16 @@ def grounding_from_csv(
 def verdict(card: Card) -> list[str]:
     """The card in sentences; each follows from its numbers.
 
-    Returns
-    -------
-    list of str
-        First whether the reports follow the scores: they do if findings F1
-        is lost with the interval above 0, mentions rise by `LEAST_RISE` on
-        the mean and no report serves more than `MOST_TOP` of the abnormal
-        studies; "in part" if the first alone holds. NaN stops nobody.
+    First whether the reports follow the scores: they do if findings F1 is
+    lost with the interval above 0, mentions rise by `LEAST_RISE` on the mean
+    and no report serves more than `MOST_TOP` of the abnormal studies; "in
+    part" if the first alone holds. What was not measured counts against
+    nobody.
     """
     gap, low = card.get(ANY, GAP), card.get(ANY, GAP, "low")
     rise, top = card.get(DOSE, RISE), card.get(COMMONEST, TOP)
-    firm = not (rise < LEAST_RISE or top > MOST_TOP)
-    how = "follow the scores" + ("." if firm else ", in part.")
+    in_part = rise < LEAST_RISE or top > MOST_TOP
+    how = "follow the scores" + (", in part." if in_part else ".")
     how = how if low > 0 else "do not measurably follow the scores."
     lines = [
         f"The reports {how}",
@@ -242,15 +346,12 @@ def verdict(card: Card) -> list[str]:
     return [line for line, yes in zip(lines, measured) if yes]
 
 
-def beside(cards: Mapping[str, Card]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Several cards in one table: for the file, and as people read it.
-
-    Returns
-    -------
-    long, wide : DataFrame
-        ``system`` and `COLUMNS`; a column a system with "0.153 [0.10,
-        0.21]", or "–" where nothing was measured.
-    """
+def compare_cards(
+    cards: Mapping[str, Card]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Several cards in one table: for the file (``system`` and `COLUMNS`),
+    and as people read it: a column a system with "0.153 [0.10, 0.21]", or
+    "–" where nothing was measured."""
     parts = [card.rows.assign(system=name) for name, card in cards.items()]
     long = pd.concat(parts, ignore_index=True)[["system", *COLUMNS]]
     counts = long["measure"].str.match(f"different|{STEEP}")
@@ -263,62 +364,78 @@ def beside(cards: Mapping[str, Card]) -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     names = ["test", "measure"]
     wide = long.assign(text=texts).set_index([*names, "system"])["text"]
-    order = long[names].drop_duplicates()
     wide = wide.unstack()[list(cards)].fillna("–").reset_index()
-    wide = order.merge(wide, on=names)
+    wide = long[names].drop_duplicates().merge(wide, on=names)
     wide["test"] = wide["test"].mask(wide["test"].duplicated(), "")
     return long, wide
 
 
-# --- rows -------------------------------------------------------------------
+# --- what another system has written ----------------------------------------
 
 
-def _rows(test: str, found: Mapping[str, Any], n: int) -> list[Row]:
-    """Measure -> a number, or a result of `stats` with its interval."""
-    each = {k: v if isinstance(v, dict) else {"value": v}
-            for k, v in found.items()}
-    return [{"test": test, "measure": name, "n": n}
-            | {k: float(one.get(k, np.nan)) for k in COLUMNS[2:5]}
-            for name, one in each.items()]
+def grounding_from_csv(
+    path: str | Path, n_samples: int = 1000, seed: int = 3407
+) -> Card:
+    """What a card can say without the model, from a file of reports (see
+    `read_swapped`): no dose response, no single views."""
+    table = read_swapped(path)
+    rows = swap_test(table["reference"], table["own"], table["shuffled"],
+                     ANY, n_samples, seed)
+    rows += _by_status(table["own"], table["status"], None)
+    return Card(pd.DataFrame(rows, columns=COLUMNS), None, [*table["own"]])
 
 
-def _by_status(
-    own: Sequence[str],
-    status: Sequence[str],
-    labels: Sequence[Mapping[str, int]] | None,
-) -> list[Row]:
-    """The commonest report of a kind of study; who is called abnormal."""
-    table = pd.DataFrame({"text": list(own), "status": list(status)})
-    read = table["text"].map(label_report)
-    table["called"] = [r.get("No Finding") == "absent" for r in read]
-    rows = []
-    groups = {f"{kind} studies": table["status"].eq(kind)
-              for kind in ("normal", "abnormal")}
-    for name, chosen in groups.items():
-        part = table.loc[chosen, "text"].value_counts()
-        top = part.max() / part.sum() if len(part) else np.nan
-        found = {f"its share of {name}": top,
-                 f"different reports, {name}": len(part)}
-        rows += _rows(COMMONEST, found, int(chosen.sum()))
-    if labels is not None:
-        has = np.array([any(one.values()) for one in labels])
-        sick = groups["abnormal studies"]
-        groups["abnormal studies with a condition"] = sick & has
-    for name, chosen in groups.items():
-        share = table.loc[chosen, "called"].mean()
-        rows += _rows("called abnormal", {name: share}, int(chosen.sum()))
-    return rows
+def read_swapped(path: str | Path) -> pd.DataFrame:
+    """Reports of any system under own and under shuffled scores: ``id``,
+    ``reference``, ``status``, ``own``, ``shuffled``.
 
-
-def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
-    curves = monotonicity(dose)
-    rate = dose.pivot_table("mentioned", "study", "dose", aggfunc="mean")
-    rises = (rate.iloc[:, -1] - rate.iloc[:, 0]).to_numpy(float)
-    found = {
-        RISE: bootstrap_interval(rises, n_samples=n_samples, seed=seed),
-        # Rates are shares of counts: rounding must not cost a condition.
-        STEEP: (curves["rise"] >= LEAST_RISE - 1e-9).sum(),
-        "mean Spearman's rho (flat: 0)": curves["rho"].fillna(0).mean(),
-        "steps at which a rate falls": curves["falling"].mean(),
-    }
-    return _rows(DOSE, found, len(rate))
+    The CSV has ``id`` (or ``study_id``), ``generated`` and ``scores_from``
+    ("own" or "shuffled"), two rows a study. ``reference`` may be left out
+    for IU X-ray ids; without ``status`` the reference's own findings decide.
+    Of an artifact ``generations`` the rows of the model "tuned" are taken.
+    """
+    name = Path(path).name
+    try:
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        ).rename(columns={"study_id": "id"})
+    except (OSError, ValueError) as error:
+        raise CourseError(
+            f"{name} could not be read as a CSV.",
+            f"{type(error).__name__}: {str(error).splitlines()[0]}.",
+            "Check the path; save it as UTF-8, commas between columns.",
+        ) from error
+    lacking = {"id", "generated", "scores_from"} - set(table.columns)
+    if lacking:
+        raise CourseError(
+            f"{name} has no column {', '.join(sorted(lacking))}.",
+            f"It has {', '.join(map(str, table.columns))}.",
+            "Begin it with `id,generated,scores_from,reference`.",
+        )
+    if "model" in table and table["model"].eq("tuned").any():
+        table = table[table["model"].eq("tuned")]
+    own, shuffled = (table[table["scores_from"].eq(side)].set_index("id")
+                     for side in ("own", "shuffled"))
+    unique = own.index.is_unique and shuffled.index.is_unique
+    if not (len(own) and unique and set(own.index) == set(shuffled.index)):
+        raise CourseError(
+            f"{name} does not have each study once under own and once "
+            "under shuffled scores.",
+            f"{len(own)} rows are own, {len(shuffled)} are shuffled.",
+            "Decode the same studies twice and fill `scores_from`.",
+        )
+    own = own.assign(own=own["generated"], shuffled=shuffled["generated"])
+    if "reference" not in own:
+        known = load_studies().set_index("study_id")["findings"]
+        own["reference"] = known.reindex(own.index).fillna("")
+    if own["reference"].str.strip().eq("").any():
+        raise CourseError(
+            f"{name}: a study has no reference report.",
+            "Its findings are compared with those of the reference.",
+            "Fill the column `reference`, or use ids like CXR3030.",
+        )
+    if "status" not in own:
+        kind = {"present": "normal", "absent": "abnormal"}
+        own["status"] = [kind.get(label_report(text).get("No Finding", ""), "")
+                         for text in own["reference"]]
+    return own.reset_index()[["id", "reference", "status", "own", "shuffled"]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,9 +21,9 @@ from llamaxr_utils.evaluation import baselines, clinical
 from llamaxr_utils.evaluation.findings import FINDINGS
 from llamaxr_utils.llm import prompts
 from llamaxr_utils.llm.generate import swap
-from llamaxr_utils.studies import grounding, probes
-from llamaxr_utils.studies import slider as sliders
+from llamaxr_utils.studies import grounding
 
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/09_test_grounding.ipynb"
 POINTS = dict.fromkeys(CONDITIONS, 0.5)
 #: One condition a finding, so that no finding is named twice.
 SINGLE = ["Atelectasis", "Cardiomegaly", "Edema", "Effusion", "Emphysema",
@@ -51,7 +54,7 @@ def blind(scores):
 def half_grounded(scores):
     """Knows every second condition and is deaf to the others."""
     rest = dict.fromkeys(set(CONDITIONS) - set(HALF), 0.0)
-    return grounded([probes.with_scores(one, rest) for one in scores])
+    return grounded([grounding.with_scores(one, rest) for one in scores])
 
 
 REFERENCES = grounded(SCORES)
@@ -140,13 +143,6 @@ def test_nothing_reported_is_no_f1():
     assert "do not measurably" in lines[0] and len(lines) == 3
 
 
-def test_the_constant_input_bug_makes_a_good_writer_blind():
-    one = card(probes.constant_input(grounded, SCORES[0]))
-    assert one.get(grounding.ANY, grounding.CHANGED) == 0
-    assert one.get(grounding.DOSE, grounding.RISE) == 0
-    assert set(one.own) == {REFERENCES[0]}
-
-
 def test_the_gap_over_all_findings_is_that_of_notebook_06(cards):
     from llamaxr_utils.evaluation.clinical import clinical_scores
 
@@ -162,7 +158,7 @@ def test_the_gap_over_all_findings_is_that_of_notebook_06(cards):
 
 def test_cards_side_by_side(cards):
     one = card(grounded, n_dose=0, labels=None)
-    long, wide = grounding.beside({**cards, "no doses": one})
+    long, wide = grounding.compare_cards({**cards, "no doses": one})
     assert list(long) == ["system", *grounding.COLUMNS]
     assert list(wide)[2:] == [*cards, "no doses"]
     cells = wide.set_index("measure")
@@ -180,30 +176,20 @@ def test_one_status_alone_has_no_row_of_another():
     assert grounding.OTHER not in set(one.rows["test"])
 
 
-def test_lengths_must_agree():
-    with pytest.raises(CourseError, match="paired by position"):
-        grounding.grounding_report(grounded, SCORES, REFERENCES[1:], STATUS)
-
-
 # --- probes -----------------------------------------------------------------
 
 
 def test_donors_are_of_the_other_status_and_used_evenly():
     status = np.array(["normal"] * 7 + ["abnormal"] * 3 + ["not indexed"] * 2)
-    donors = probes.other_status(status, seed=1)
+    donors = grounding.other_status(status, seed=1)
     assert not (status[donors] == status).any()
     assert "not indexed" not in set(status[donors])
     assert np.bincount(donors[:7], minlength=12)[7:10].tolist() in (
         [3, 2, 2], [2, 3, 2], [2, 2, 3],
     )  # fmt: skip
     assert len(set(donors[7:10])) == 3
-    assert (donors == probes.other_status(status, seed=1)).all()
-    assert (donors != probes.other_status(status, seed=2)).any()
-
-
-def test_donors_need_both_kinds():
-    with pytest.raises(CourseError, match="0 normal"):
-        probes.other_status(["abnormal", "not indexed"], seed=1)
+    assert (donors == grounding.other_status(status, seed=1)).all()
+    assert (donors != grounding.other_status(status, seed=2)).any()
 
 
 def curve(rates, condition="Edema"):
@@ -226,14 +212,15 @@ def curve(rates, condition="Edema"):
     ],
 )
 def test_monotonicity_of_known_curves(rates, rise, rho, falling):
-    row = probes.monotonicity(curve(rates)).iloc[0]
+    row = grounding.monotonicity(curve(rates)).iloc[0]
     got = row[["rise", "rho", "falling"]].astype(float).tolist()
     assert got == pytest.approx([rise, rho, falling], nan_ok=True, abs=1e-6)
 
 
 def test_monotonicity_puts_the_steepest_first():
     both = pd.concat([curve([0, 0.1]), curve([0, 1], "Mass")])
-    assert probes.monotonicity(both)["condition"].tolist() == ["Mass", "Edema"]
+    table = grounding.monotonicity(both)
+    assert table["condition"].tolist() == ["Mass", "Edema"]
 
 
 def test_a_dose_moves_one_condition_in_both_views():
@@ -243,7 +230,7 @@ def test_a_dose_moves_one_condition_in_both_views():
         seen.extend(scores)
         return grounded(scores)
 
-    table = probes.dose_response(spy, SCORES[:2], [0, 1], ["Edema", "Mass"])
+    table = grounding.dose_response(spy, SCORES[:2], [0, 1], ["Edema", "Mass"])
     assert table["mentioned"].tolist() == [False] * 2 + [True] * 2 + [
         False] * 2 + [True] * 2
     for one, row in zip(seen, table.itertuples(), strict=True):
@@ -261,13 +248,13 @@ def decoded(monkeypatch):
         asked.append((list(texts), settings))
         return pd.DataFrame({"generated": [t.split("\n")[1] for t in texts]})
 
-    monkeypatch.setattr(probes, "generate_reports", fake)
+    monkeypatch.setattr(grounding, "generate_reports", fake)
     return asked
 
 
 def test_a_model_decodes_each_prompt_once_and_none_it_knows(decoded):
     normal = prompts.build_prompt(SCORES[-1], "names", POINTS)
-    write = probes.model_writer(None, None, "names", POINTS,
+    write = grounding.model_writer(None, None, "names", POINTS,
                                 {normal: "as before"}, batch_size=3)
     first = write([SCORES[0], SCORES[-1], SCORES[0]])
     assert first == ["findings: atelectasis", "as before"] + first[:1]
@@ -277,9 +264,9 @@ def test_a_model_decodes_each_prompt_once_and_none_it_knows(decoded):
 
 
 def test_numbers_cannot_say_that_a_view_is_missing(decoded):
-    assert probes.one_view(grounded, SCORES, "frontal") == REFERENCES
-    write = probes.model_writer(None, None, "paper", POINTS)
-    assert probes.one_view(write, SCORES, "frontal") is None
+    assert grounding.one_view(grounded, SCORES, "frontal") == REFERENCES
+    write = grounding.model_writer(None, None, "paper", POINTS)
+    assert grounding.one_view(write, SCORES, "frontal") is None
     rows = card(write, n_dose=0).rows
     alone = rows[rows["test"].str.endswith("view alone")]
     assert len(alone) == 4 and alone["value"].isna().all()
@@ -325,14 +312,14 @@ def test_a_status_column_goes_before_the_references_words(tmp_path):
 def test_references_of_known_studies_are_found_by_id(tmp_path, monkeypatch):
     known = pd.DataFrame({"study_id": [f"S{i}" for i in range(20)],
                           "findings": REFERENCES})
-    monkeypatch.setattr(probes, "load_studies", lambda: known)
+    monkeypatch.setattr(grounding, "load_studies", lambda: known)
     path = tmp_path / "x.csv"
     table = generations(grounded).rename(columns={"id": "study_id"})
     table.drop(columns="reference").to_csv(path, index=False)
-    assert list(probes.read_swapped(path)["reference"]) == REFERENCES
-    monkeypatch.setattr(probes, "load_studies", lambda: known.head(3))
+    assert list(grounding.read_swapped(path)["reference"]) == REFERENCES
+    monkeypatch.setattr(grounding, "load_studies", lambda: known.head(3))
     with pytest.raises(CourseError, match="no reference report"):
-        probes.read_swapped(path)
+        grounding.read_swapped(path)
 
 
 @pytest.mark.parametrize(
@@ -378,58 +365,33 @@ def test_findings_are_counted_when_present_only():
     assert clinical.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
 
 
-# --- the slider -------------------------------------------------------------
+# --- the slider of notebook 09 ----------------------------------------------
 
 
-def test_changed_sentences_are_lit_and_escaped():
-    page = sliders.lit("Heart normal. Lungs clear.", "Heart normal. A < B.")
-    assert page == ("Heart normal. <mark>A &lt; B.</mark> "
-                    "<del>Lungs clear.</del>")
-    assert sliders.lit("", "") == "(nothing)"
+def test_the_strip_marks_what_changed_and_escapes_what_was_written():
+    """The notebook's own cells, with a writer that writes HTML."""
+    class Run:
+        stamp = "profile <cpu>"
 
-
-def test_the_strip_sends_each_score_to_its_other_end():
-    page = sliders.strip(grounded, SCORES[1], ["Cardiomegaly", "Edema"], "run")
+    source = {cell["id"]: "".join(cell["source"]) for cell in
+              json.loads(NOTEBOOK.read_text("utf-8"))["cells"]}
+    space: dict = {}
+    exec(source["09-02"], space)  # noqa: S102
+    space |= {
+        "write": lambda scores: [f"<b>x</b> always. {text}"
+                                 for text in grounded(scores)],
+        "own_scores": [SCORES[1]], "status": ["normal"], "nb": Run,
+        "points": pd.DataFrame({"train_prevalence": [0.2, 0.1]},
+                               index=["Cardiomegaly", "Edema"]),
+    }
+    code = source["09-33"] + "\n" + source["09-33b"]
+    exec(code.replace("HTML(", "page = HTML(", 1), space)  # noqa: S102
+    page = space["page"].data
     assert "1.00 → 0" in page and "0.00 → 1" in page
     assert f"<mark>{baselines.SENTENCES['Edema']}</mark>" in page
     assert f"<del>{baselines.SENTENCES['Cardiomegaly']}</del>" in page
-    assert "not for diagnosis" in page and "<script" not in page
-
-
-def test_a_moved_slider_rewrites_the_report():
-    panel = sliders._panel(grounded, SCORES[-1], ["Edema", "Mass"], "")
-    edema, _, page = panel.children
-    assert "<mark>" not in page.value
-    edema.value = 0.9
-    assert f"<mark>{baselines.SENTENCES['Edema']}</mark>" in page.value
-    edema.value = 0
-    assert "<mark>" not in page.value
-
-
-def test_without_a_reader_the_strip_is_shown(capsys, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
-    assert not sliders.somebody_is_there()
-    sliders.show(grounded, SCORES[0], ["Edema"])
-    assert "<table>" in shown[0].data
-    sliders.show(grounded, SCORES[0], ["Edema"], live=True)
-    assert type(shown[1]).__name__ == "VBox"
-    with pytest.raises(CourseError, match="no scores to move"):
-        sliders.show(grounded, {}, ["Edema"])
-
-
-def test_the_dose_figure_has_a_panel_a_condition(cards):
-    import matplotlib.pyplot as plt
-
-    figure = sliders.dose_figure(cards, "Doses")
-    # On the left once a test before has set the course's style.
-    both = [a.get_title() or a.get_title("left") for a in figure.axes]
-    titles = [title.replace("\n", " ") for title in both]
-    assert titles == list(CONDITIONS)
-    flat = {line.get_label(): line.get_ydata() for line in
-            figure.axes[0].lines}
-    assert flat["blind"].max() == 0 and flat["grounded"][-1] == 1
-    plt.close(figure)
+    assert "<b>" not in page and "&lt;b&gt;x" in page and "&lt;cpu&gt;" in page
+    assert "not for diagnosis" in page
 
 
 # --- what training prompts name ---------------------------------------------
