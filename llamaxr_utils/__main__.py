@@ -105,8 +105,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .studies.draftpage import as_text, write_page
-    from .studies.report import write_draft
+    from .studies.report import as_text, write_draft, write_page
 
     paths = {"frontal": options.frontal, "lateral": options.lateral}
     draft = write_draft(paths, options.profile, options.images)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment
 from markupsafe import Markup
 
 from ..course import artifacts, files, plots, profiles, tables
@@ -28,6 +27,7 @@ from ..course.run import (
 )
 from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
+from ..evaluation.cases import PAGES
 from ..vision.backbones import RELEASED
 
 STATUSES = ("rebuilt", "quoted", "yours", "needs a GPU run")
@@ -358,8 +358,7 @@ def page(nb: Run, table: pd.DataFrame) -> str:
     titles = list(registry()["item"])
     rest = [o._asdict() | _shown(o, nb.folder) for o in found
             if o.run == nb.name and o.name not in titles]
-    template = (DATA / "reproduction.html").read_text("utf-8")
-    return Environment(autoescape=True).from_string(template).render(
+    return PAGES.get_template("reproduction.html").render(
         run=nb.name, stamp=nb.stamp, warning=WARNING, titles=titles,
         marks=dict(zip(tables.VERDICTS, ("✓", "≠", "–", "○"))),
         counts=table["verdict"].value_counts().to_dict(), rest=rest,

@@ -18,8 +18,8 @@ from llamaxr_utils.course.run import WARNING
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.evaluation.findings import FINDINGS
 from llamaxr_utils.llm import generate
-from llamaxr_utils.studies import caveats, draftpage, report
-from llamaxr_utils.studies.caveats import about_text
+from llamaxr_utils.studies import report
+from llamaxr_utils.studies.report import about_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,8 +96,8 @@ def test_near_means_that_a_small_shift_changes_the_word():
 
 def test_an_empty_report_is_said_to_be_empty():
     assert kinds(" ", table()) == ["empty"]
-    assert "(empty)" in draftpage.as_text(a_draft(""))
-    assert "(empty)" in draftpage.as_html(a_draft(""))
+    assert "(empty)" in report.as_text(a_draft(""))
+    assert "(empty)" in report.as_html(a_draft(""))
 
 
 def test_a_report_that_was_cut_off_or_holds_a_placeholder():
@@ -106,8 +106,8 @@ def test_a_report_that_was_cut_off_or_holds_a_placeholder():
 
 
 def test_every_condition_is_stated_by_a_finding():
-    assert set(caveats.STATED_BY) == set(CONDITIONS)
-    assert all(set(v) <= set(FINDINGS) for v in caveats.STATED_BY.values())
+    assert set(report.STATED_BY) == set(CONDITIONS)
+    assert all(set(v) <= set(FINDINGS) for v in report.STATED_BY.values())
 
 
 def test_a_condition_without_an_operating_point_is_never_named():
@@ -149,7 +149,7 @@ def a_draft(text="The heart is <b>enlarged</b> & big. A mass <i>x</i>."):
 
 
 def test_the_page_is_escaped_and_loads_nothing():
-    page = draftpage.as_html(a_draft())
+    page = report.as_html(a_draft())
     assert page.index(WARNING) < page.index("<h1>")
     assert "<b>enlarged" not in page and "&lt;b&gt;enlarged" in page
     assert "<img src=x>" not in page and "&lt;x&gt;" in page
@@ -162,11 +162,11 @@ def test_the_page_is_escaped_and_loads_nothing():
 
 
 def test_the_text_fits_80_columns_and_says_the_same():
-    text = draftpage.as_text(a_draft("The heart is enlarged. " * 9 + "Mass."))
+    text = report.as_text(a_draft("The heart is enlarged. " * 9 + "Mass."))
     assert WARNING in text.splitlines()[1]
     assert max(map(len, text.splitlines())) <= 80
     assert "unsupported" in text and "* Cardiomegaly" in text
-    assert "–" in draftpage.as_text(a_draft()._replace(
+    assert "–" in report.as_text(a_draft()._replace(
         scores=table().assign(lateral=np.nan)))
 
 
@@ -293,8 +293,8 @@ def test_a_stale_run_is_refused(place, small_run, monkeypatch, capsys):
 
 
 def test_a_view_that_the_prompt_cannot_leave_out(place, monkeypatch):
-    load = report.load_writer
-    monkeypatch.setattr(report, "load_writer", lambda *a: load(*a)._replace(
+    load = report.load_models
+    monkeypatch.setattr(report, "load_models", lambda *a: load(*a)._replace(
         score_format="paper"))
     with pytest.raises(CourseError, match="No scores for the lateral view"):
         report.write_draft({"frontal": place / "frontal.png"}, "smoke")
