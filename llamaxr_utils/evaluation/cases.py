@@ -51,9 +51,8 @@ PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
 def second_system(
     study_ids: Collection[str], folders: Iterable[Path],
 ) -> tuple[str, list[str]] | None:
-    """Another system's name and its reports for these studies, from a CSV in
-    one of the folders: published predictions first, then any other file that
-    has all the studies."""
+    """Another system and its reports for these studies, from a CSV in one of
+    the folders: published predictions first, then any that has them all."""
     published = {SOURCES["cvt2distilgpt2"].saves: "CvT2DistilGPT2"}
     paths = {path.name: path for f in folders for path in f.glob("*.csv")}
     for name in sorted(paths, key=lambda n: (n not in published, n)):
@@ -226,15 +225,14 @@ def data_uri(path: Path, colour: bool = False) -> str:
     return f"data:image/jpeg;base64,{code}"
 
 
-def _number(value: float) -> float | None:
-    """Three decimals; JSON has no NaN."""
-    return None if pd.isna(value) else round(float(value), 3)
-
-
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
                scores: Scores, points: Mapping[str, float]) -> dict[str, Any]:
     """What the page shows of one study, ready for JSON; no images. The first
     of `systems` (name -> report) is the run: its outcomes are counted."""
+
+    def number(value: float) -> float | None:  # JSON has no NaN
+        return None if pd.isna(value) else round(float(value), 3)
+
     reference, run = str(row["reference"]), next(iter(systems))
     named = names_above(scores, points)
     words = outcomes(reference, systems)
@@ -250,13 +248,13 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
         "id": plain(row["study_id"]),
         "status": plain(row["status"]),
         "mesh": mesh,
-        "metrics": {m: _number(row[m]) for m in METRICS if m in row},
+        "metrics": {m: number(row[m]) for m in METRICS if m in row},
         "texts": texts,
         "findings": [
             [r.finding, [s.get(r.finding, "") for s in states], r.outcome,
              r.remark] for r in table.itertuples()],
         "counts": {o: int(table["outcome"].eq(o).sum()) for o in OUTCOMES},
-        "scores": {view: [_number(values[c]) for c in CONDITIONS]
+        "scores": {view: [number(values[c]) for c in CONDITIONS]
                    for view, values in scores.items()
                    if values and not math.isnan(values[CONDITIONS[0]])},
         "named": [CONDITIONS.index(c) for c in named or ()],

@@ -61,12 +61,11 @@ def clinical_scores(
     references: Sequence[str],
     generated: Sequence[str],
     status: Sequence[str] | None = None,
-    findings: Sequence[str] = FINDINGS[1:],
 ) -> dict[str, Any]:
     """Compare the findings of generated reports with the references'.
 
     "Reported" is present or uncertain (as CheXbert's F1 is counted for report
-    generation), "denied" is absent, said in words. A study without a word
+    generation), "denied" is absent, said in words; a study without a word
     about a finding counts in neither.
 
     Parameters
@@ -83,12 +82,12 @@ def clinical_scores(
         reports), ``negative F1`` (micro, over denials); ``hallucinations``
         and ``omissions`` a report; ``abnormal as abnormal`` and ``normal as
         normal``, the shares of such studies whose report says so (a blank
-        report says neither). ``per_finding``: DataFrame of counts, precision,
-        recall, F1. ``per_report``: DataFrame, one row a pair. ``statistics``:
-        ndarray (n, 6 * n_findings + 5) for `scores_from_statistics`.
+        report says neither). ``per_finding`` and ``per_report``: DataFrames.
+        ``statistics``: (n, 6 * 24 + 5) for `scores_from_statistics`.
     """
-    if len(references) != len(generated) or not set(findings) <= {*FINDINGS}:
-        raise ValueError("texts in pairs, and names of FINDINGS, are needed")
+    if len(references) != len(generated):
+        raise ValueError("texts are compared in pairs")
+    findings = FINDINGS[1:]
     truth = [label_report(text) for text in references]
     written = [label_report(text) for text in generated]
     columns = []
@@ -114,7 +113,7 @@ def clinical_scores(
     scores = scores_from_statistics(statistics.sum(axis=0))
     return {
         **dict(zip(SCORES, scores.tolist(), strict=True)),
-        "per_finding": _per_finding(counts.sum(axis=0), findings),
+        "per_finding": _per_finding(counts.sum(axis=0)),
         "per_report": pd.DataFrame({
             "status": kinds,
             "hallucinations": counts[:, :, 1].sum(axis=1),
@@ -126,7 +125,7 @@ def clinical_scores(
     }
 
 
-def _per_finding(totals: np.ndarray, findings: Sequence[str]) -> pd.DataFrame:
+def _per_finding(totals: np.ndarray) -> pd.DataFrame:
     """Counts of shape (findings, 6) -> the table a reader wants."""
     tp, fp, fn, tn, false_denials, missed_denials = totals.T.astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -140,7 +139,7 @@ def _per_finding(totals: np.ndarray, findings: Sequence[str]) -> pd.DataFrame:
             "denied_in_generated": (tn + false_denials).astype(int),
             "negative_F1": 2 * tn / (2 * tn + false_denials + missed_denials),
         }
-    return pd.DataFrame(table, index=pd.Index(findings, name="finding"))
+    return pd.DataFrame(table, index=pd.Index(FINDINGS[1:], name="finding"))
 
 
 # --- the findings of the 18 conditions --------------------------------------

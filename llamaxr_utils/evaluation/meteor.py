@@ -35,8 +35,8 @@ _ENDINGS = (
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 TIMEOUT = 600  #: seconds after which the Java process is ended
-#: The jar sees no more of a text: its search runs out of memory on a few
-#: thousand repeated words. The longest IU X-ray report has 169.
+#: The jar sees no more words of a text: its search runs out of memory on a
+#: few thousand repeated ones. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
 
 
@@ -51,8 +51,7 @@ def jar_path() -> Path | None:
 
 
 class _Lemma(str):
-    def name(self) -> str:  # as nltk's
-        return str(self)
+    name = str.__str__  # as nltk's
 
 
 class _Synset(tuple):
@@ -155,7 +154,10 @@ def run_meteor(
     try:
         statistics = []
         for pair in zip(references, generated, strict=True):
-            _say(process, "SCORE", *map(_one_line, pair))
+            # Its line protocol carries neither breaks nor separators.
+            _say(process, "SCORE", *(
+                " ".join(text.replace("|||", " ").split()[:MAX_WORDS])
+                for text in pair))
             statistics.append(process.stdout.readline().decode().strip())
             if len(statistics[-1].split()) != 23:
                 raise EOFError(f"METEOR answered {statistics[-1]!r}")
@@ -193,11 +195,6 @@ def _process() -> Any:
 def _say(process: Any, *fields: str) -> None:
     process.stdin.write(f"{' ||| '.join(fields)}\n".encode())
     process.stdin.flush()
-
-
-def _one_line(text: str) -> str:
-    """What the jar's line protocol can carry: no breaks, no separators."""
-    return " ".join(text.replace("|||", " ").split()[:MAX_WORDS])
 
 
 def summable(statistics: np.ndarray) -> np.ndarray:

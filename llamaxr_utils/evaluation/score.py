@@ -30,7 +30,6 @@ from .metrics import plain, says_something, score_reports
 
 #: (system, protocol) -> result of `metrics.score_reports`.
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
-
 PROTOCOLS = ("r2gen", "llamaxr")
 LABELS = "labels"  #: in place of a protocol, for the clinical scores
 #: Systems that look at no image: reports alone, or labels of people.
@@ -247,7 +246,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
             cases = json.loads(path.read_text("utf-8-sig"))
             table = pd.DataFrame([_case(*item) for item in cases.items()])
         else:
-            table = _read_csv(path)
+            with warnings.catch_warnings():
+                # pandas only warns where a bare comma costs it text.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table = pd.read_csv(path, dtype=str, keep_default_na=False,
+                                    encoding="utf-8-sig", index_col=False)
+            table = table.rename(columns=str.strip).fillna("")
     except (OSError, ValueError, AttributeError, TypeError,
             pd.errors.ParserWarning) as error:
         reason = " ".join(plain(str(error)).split()).rstrip(".")
@@ -272,14 +276,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    with warnings.catch_warnings():
-        # pandas only warns where a comma without quotes costs it text.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False,
-                            encoding="utf-8-sig", index_col=False)
-    table.columns = [str(column).strip() for column in table.columns]
-    return table.fillna("")  # a row that ends early
+def _text(value: Any) -> str:
+    """A section; null and NaN are no text."""
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _case(name: str, case: dict[str, Any]) -> dict[str, Any]:
@@ -324,11 +323,6 @@ def _some(names: Iterable[str], most: int = 5) -> str:
     shown = [repr(plain(name)[:40]) for name in names]
     more = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + more
-
-
-def _text(value: Any) -> str:
-    """A section; null and NaN are no text."""
-    return value.strip() if isinstance(value, str) else ""
 
 
 def _split(ids: pd.Series) -> str:
@@ -558,22 +552,22 @@ def write(scored: dict[str, Any], path: str | Path) -> None:
 
 def _block(rows: pd.DataFrame) -> list[str]:
     """Two lines a system: values; what they rest on, and intervals."""
+
+    def line(left: str, cells: Iterable[str]) -> str:
+        return f"{left:<{_LEFT}}" + "".join(f"{c:>{_CELL}}" for c in cells)
+
     names = (*METRICS, "CIDEr", *SCORES)
     metrics = [m for m in names if m in set(rows["metric"])]
-    lines = [_line("", [_SHORT.get(metric, metric) for metric in metrics])]
+    lines = [line("", [_SHORT.get(metric, metric) for metric in metrics])]
     keys = ["split", "system", "protocol", "images", "n"]
     for key, part in rows.groupby(keys, sort=False):
         split, system, protocol, images, n = key
         by = part.set_index("metric").reindex(metrics)
         values = ["-" if pd.isna(v) else f"{v:.3f}" for v in by["value"]]
         left = f"  {protocol} | {split} | {images} | n {n}"
-        lines += [_line(system, values),
-                  _line(left, map(_span, by["low"], by["high"]))]
+        lines += [line(system, values),
+                  line(left, map(_span, by["low"], by["high"]))]
     return lines
-
-
-def _line(left: str, cells: Iterable[str]) -> str:
-    return f"{left:<{_LEFT}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
 
 
 def _span(low: float, high: float) -> str:
