@@ -30,7 +30,6 @@ from ..datasets.reports import DATA, load_image_ids, load_studies
 from ..evaluation.cases import PAGES
 from ..vision.backbones import RELEASED
 
-STATUSES = ("rebuilt", "quoted", "yours", "needs a GPU run")
 TRAINABLE = 41_943_040  #: parameters, by the paper's section 3.5
 #: Llama 3.1 8B (its config.json, arXiv 2407.21783): blocks, width, and the
 #: seven linear layers of a block as (inputs, outputs).
@@ -70,17 +69,17 @@ def registry(path: Path | None = None) -> pd.DataFrame:
         cells = [c.strip().strip("`") for c in line.strip("|").split("|")]
         match = re.match(r"(Figure|Table) (\d+) \((.+)\)$", cells[0])
         if match and len(cells) == 6:
-            item = f"{match[1].lower()}-{match[2]}"
-            rows.append((item, f"{match[1]} {match[2]}: {match[3]}",
-                         *cells[1:]))
+            kind, number, title = match.groups()
+            rows.append((f"{kind.lower()}-{number}",
+                         f"{kind} {number}: {title}", *cells[1:]))
     if not rows:
         raise CourseError(
             "The registry of paper items was not found.",
             f"It is a table in {path.parent.name}/{path.name}.",
             "Run the notebook inside a clone of the course.",
         )
-    columns = ["item", "title", "notebook", "tag", "file", "committed"]
-    table = pd.DataFrame(rows, columns=[*columns, "status"])
+    table = pd.DataFrame(rows, columns=["item", "title", "notebook", "tag",
+                                        "file", "committed", "status"])
     return table.replace({"committed": {"–": ""}})
 
 
@@ -99,11 +98,9 @@ class Output(NamedTuple):
 
 def images_of(name: str) -> str:
     """"phantom" or "real" for the name of a run folder, "" for others."""
-    for profile in profiles.read()["profiles"]:
-        for images in profiles.IMAGE_SOURCES:
-            if profiles.run_name(profile, images) == name:
-                return images
-    return ""
+    return {profiles.run_name(profile, images): images
+            for profile in profiles.read()["profiles"]
+            for images in profiles.IMAGE_SOURCES}.get(name, "")
 
 
 def _command(name: str, first: str = "", last: str = "") -> str:
@@ -117,20 +114,20 @@ def runs_on_disk() -> pd.DataFrame:
     """A row a run folder, then one for each profile that has none: ``run``,
     ``images``, ``finished`` and ``missing`` (numbers of notebooks 01 to 10),
     ``do`` (the command for what is missing)."""
-    home = runs_folder()
+    home, rows = runs_folder(), []
     there = sorted(p.name for p in home.glob("*") if images_of(p.name))
-    rows = []
     for name in dict.fromkeys([*there, *profiles.read()["profiles"]]):
-        known = {n[:2] for n in NOTEBOOKS if read_record(home / name, n)}
-        missing = [n[:2] for n in NOTEBOOKS[:-1] if n[:2] not in known]
+        finished = [n[:2] for n in NOTEBOOKS[:-1]
+                    if read_record(home / name, n)]
+        missing = [n[:2] for n in NOTEBOOKS[:-1] if n[:2] not in finished]
         # In between, the runner skips what is up to date.
-        ends = (missing[0], missing[-1]) if known and missing else ()
-        do = _command(name, *ends) if missing else ""
-        known -= {NOTEBOOKS[-1][:2]}
-        rows.append((name, images_of(name), " ".join(sorted(known)),
-                     " ".join(missing), do))
-    columns = ["run", "images", "finished", "missing", "do"]
-    return pd.DataFrame(rows, columns=columns)
+        ends = (missing[0], missing[-1]) if finished and missing else ()
+        rows.append((name, images_of(name), " ".join(finished),
+                     " ".join(missing),
+                     _command(name, *ends) if missing else ""))
+    return pd.DataFrame(
+        rows, columns=["run", "images", "finished", "missing", "do"]
+    )
 
 
 def outputs(name: str) -> Iterator[Output]:
@@ -151,18 +148,17 @@ def outputs(name: str) -> Iterator[Output]:
 
 def _counted() -> Iterator[tuple]:
     """What can be counted or multiplied, whatever was run."""
-    quoted = tables.published_results().set_index("system")
-    claim, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
-    counts: list[tuple[str, str, int, int, str]] = [
+    for item, what, paper, value, where in (
         ("figure-1", "trainable parameters", TRAINABLE, lora_parameters(16),
          "Llama 3.1 8B, rank 16 on seven layers a block"),
         ("table-2", "reports", 3955, len(load_studies()), "the reports"),
         ("table-2", "images", 7470, len(load_image_ids()), "the reports"),
-    ]
-    for item, what, paper, value, where in counts:
+    ):
         word = "reproduced" if paper == value else "differs"
         yield (item, what, paper, value, value - paper, word,
                "counted, exact", where)
+    quoted = tables.published_results().set_index("system")
+    claim, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
     for metric, printed in (("ROUGE-L", 4.34), ("METEOR", 54.13)):
         gain = 100 * (claim[metric] / rest[metric].max() - 1)
         why = "right as a division, but of two protocols, llamaxr and r2gen"
@@ -211,12 +207,12 @@ def _measured(name: str, split: str | None) -> Iterator[tuple]:
     public = set(tables.published_results()["system"]) & set(rows["system"])
     pairs = [("this run", "LLaMA-XR"), *((s, s) for s in sorted(public))]
     for system, paper in pairs:
-        beside = tables.compare_with_paper(
+        compared = tables.compare_with_paper(
             rows, system, paper, paper_split=split,
             command=_command(name, last="06"),
         )
-        for row in beside.itertuples(index=False, name=None):
-            metric, _, _, printed, value, gap, word, why = row
+        for row in compared.itertuples(index=False, name=None):
+            metric, *_, printed, value, gap, word, why = row
             yield ("table-3", f"{paper}: {metric}", printed, value, gap,
                    word, why, source)
     training = runs_folder() / name / "tables" / "training.csv"
@@ -292,15 +288,13 @@ def compare(paper_split: str = "unknown") -> pd.DataFrame:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """`compare` as text: counts without decimals, "–" where nothing is."""
     shown = table.astype({c: object for c in COLUMNS[2:5]})
-    for i, row in table.iterrows():
-        paper = row["paper"]
-        digits = 3 if paper < 1 else 0 if paper % 1 == 0 else 2
-        for column in COLUMNS[2:5]:
-            sign = "+" if column == "difference" else ""
-            value = row[column]
-            shown.loc[i, column] = (  # type: ignore[index]
-                "–" if pd.isna(value) else f"{value:{sign},.{digits}f}"
-            )
+    for column in COLUMNS[2:5]:
+        sign = "+" if column == "difference" else ""
+        shown[column] = pd.Series([
+            "–" if pd.isna(value) else
+            f"{value:{sign},.{3 if paper < 1 else 2 * (paper % 1 != 0)}f}"
+            for paper, value in zip(table["paper"], table[column])
+        ], dtype=object)  # fmt: skip
     return shown
 
 
