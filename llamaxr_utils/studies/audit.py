@@ -167,18 +167,6 @@ def repeated_rows(table: pd.DataFrame, copies: int) -> Measured:
                     difference(leaky, clean))
 
 
-def rows_trained(table: pd.DataFrame, steps: int, epochs: int) -> Measured:
-    """e1: which rows the logged number of steps belongs to."""
-    fits = table.loc[table["steps"] == steps, "trained on"].tolist()
-    verdict = (
-        f"{epochs} epochs in batches of {BATCH} give {table['steps'][0]} "
-        f"steps on all {table['rows'][0]:,} rows and {table['steps'][1]} on "
-        f"the training part; the log shows {steps}. {AS_SAVED}"
-    )
-    answer = f"the log fits {fits[0] if fits else 'neither'}"
-    return Measured("e1", answer, verdict, table)
-
-
 def shuffled_outputs(
     references: Sequence[str],
     systems: Mapping[str, Sequence[str]],
@@ -323,31 +311,6 @@ def learning_rates(
         answer += "less" if small > large else "as much"
     shown = table.map(lambda x: f"{x:.1e}" if isinstance(x, float) else x)
     return Measured("j", answer, verdict, shown)
-
-
-def examples(table: pd.DataFrame) -> Measured:
-    """k: in which of R2Gen's lists the paper's examples stand."""
-    sure = table[(table["as"] == "result") & (table["study"] != "–")]
-    columns = sure[["study", "printed in", "R2Gen's lists"]]
-    traced = [f"{a} ({b}; {c.split()[0]})"
-              for a, b, c in columns.itertuples(index=False)]
-    verdict = f"Results traced to one study: {', '.join(traced) or 'none'}."
-    odd = (sure["R2Gen's lists"] != "test 1").any()
-    answer = ("a result of the paper is not in R2Gen's test list" if odd
-              else "no traced result is outside R2Gen's test list")
-    return Measured("k", answer, verdict, table)
-
-
-def never_measured(table: pd.DataFrame) -> Measured:
-    """l: claims without a number in the paper, and this run's."""
-    n = table["this run"].notna().sum()
-    none = (table["its own number"] == "none").sum()
-    verdict = (
-        f"{none} of {len(table)} claims have no number of the paper's own. "
-        f"The {n} of this run are of another model on another machine and "
-        f"have nothing beside them; comparisons are notebook 10's."
-    )
-    return Measured("l", f"{n} of {len(table)} measured", verdict, table)
 
 
 def ledger(measured: Mapping[str, Measured]) -> pd.DataFrame:

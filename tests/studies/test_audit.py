@@ -135,15 +135,10 @@ def test_d_copies_leak(leaked, word):
     assert section.effect["METEOR"] == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize(
-    ("steps", "answer"),
-    [(870, "the log fits all rows"), (610, "the log fits the training 70%"),
-     (60, "the log fits neither")],
-)
-def test_e1_the_steps_tell_the_rows(steps, answer):
-    table = run_cells(["08-16"], measured={})["table"]
-    section = audit.rows_trained(table, steps, 10)
-    assert section.answer == answer
+def test_e1_the_steps_tell_the_rows():
+    section = run_cells(["08-16"], measured={})["measured"]["e1"]
+    assert section.answer == "the log fits all rows"
+    assert "870 steps on all 2,780 rows and 610 on the" in section.verdict
     assert audit.AS_SAVED in section.verdict
 
 
@@ -238,7 +233,7 @@ def test_j_the_rates_are_computed_and_a_log_decides():
 def test_k_the_papers_examples_are_found_by_their_words(studies):
     fragments = audit.data("paper_fragments")["fragment"]
     assert fragments.str.split().str.len().max() <= 12
-    section = run_cells(["08-32"], studies=studies, measured={})
+    section = run_cells(["08-32", "08-32b"], studies=studies, measured={})
     section = section["measured"]["k"]
     study = section.table.set_index("printed in")["study"]
     places = ["Figure 4", "Table 6, first", "Table 6, second"]
@@ -246,8 +241,8 @@ def test_k_the_papers_examples_are_found_by_their_words(studies):
     answer = "a result of the paper is not in R2Gen's test list"
     assert section.answer == answer
     inside = section.table.assign(**{"R2Gen's lists": "test 1"})
-    answer = audit.examples(inside).answer
-    assert answer.startswith("no traced result is outside")
+    section = run_cells(["08-32b"], table=inside, measured={})["measured"]["k"]
+    assert section.answer.startswith("no traced result is outside")
 
 
 def test_l_counts_what_this_run_measured(tmp_path):
