@@ -62,28 +62,25 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _fetch_openi(options: argparse.Namespace) -> int:
-    from .datasets import openi
+    from .datasets import downloads
 
-    if not (options.studies or options.all or options.origin):
+    if not ((options.studies or 0) > 0 or options.all or options.origin):
         raise CourseError(
             "It is not said how many images to fetch.",
             "All 7,470 are 1.4 GB; the images of 100 studies about 50 MB.",
             "Add --studies N or --all.",
         )
     studies = None if options.all else options.studies
-    missing = openi.fetch(studies, options.mirror, options.origin)
-    if options.all and openi.fetch_reports(options.mirror) is None:
-        print("The reports were not there; torchxrayvision holds the same.")
-    print(openi.summary(openi.wanted_images(studies), missing))
-    print(f"They lie in {openi.home()}; choose them with IMAGES=real.")
+    missing = downloads.fetch_xrays(studies, options.mirror, options.origin)
+    print(downloads.summary(downloads.wanted_images(studies), missing))
+    print(f"They lie in {downloads.home()}; choose them with IMAGES=real.")
     return 1 if missing else 0
 
 
 def _fetch(options: argparse.Namespace) -> int:
     if options.name == "openi":
         return _fetch_openi(options)
-    from .course.run import cache_folder
-    from .datasets.downloads import SOURCES, fetch
+    from .datasets import downloads
 
     origin = options.origin or options.mirror
     if options.name == "smollm2-135m":
@@ -91,16 +88,13 @@ def _fetch(options: argparse.Namespace) -> int:
 
         print(f"{smollm2.fetch(origin)}\nUse it: make course PROFILE=laptop")
         return 0
-    if options.name not in SOURCES:
-        from .datasets import released
-
-        path = released.fetch(options.name, origin)
-        released.state_dict(options.name)  # read once, kept safe
-        print(f'{path}\nUse it: BACKBONE = "{options.name}" in notebook 02.')
+    path = downloads.fetch(options.name, origin)
+    if options.name in downloads.SOURCES:
+        print(f"{path}  ({downloads.SOURCES[options.name].licence})")
+        print(f"Score it: python -m llamaxr_utils score {path}")
         return 0
-    path = fetch(options.name, cache_folder(), origin)
-    print(f"{path}  ({SOURCES[options.name].licence})")
-    print(f"Score it: python -m llamaxr_utils score {path}")
+    downloads.state_dict(options.name)  # read once, kept safe
+    print(f'{path}\nUse it: BACKBONE = "{options.name}" in notebook 02.')
     return 0
 
 

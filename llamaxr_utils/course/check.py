@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..datasets import openi
+from ..datasets import downloads
 from ..llm import models
 from . import machine
 from .machine_facts import Facts, look
@@ -164,7 +164,7 @@ def disk(wanted: Plan, facts: Facts) -> Iterator[Line]:
     if shape:
         needed += 3 * 6 * shape.lora(wanted.rank) / 1e9
     if wanted.images == "real" and facts.xrays != "found":
-        needed += 2 * openi.ARCHIVE_BYTES / 1e9  # packed and unpacked
+        needed += 2 * downloads.ARCHIVE_BYTES / 1e9  # packed and unpacked
     said = f"disk: {facts.disk_gb:.1f} GB free, about {needed:.1f} GB needed"
     if facts.disk_gb >= needed:
         yield Line("OK", said)

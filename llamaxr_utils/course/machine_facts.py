@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..datasets import layouts, openi, released
+from ..datasets import downloads, images
 from ..evaluation.meteor import java_version
 from ..llm import models
 from . import machine, run
@@ -154,13 +154,13 @@ def _cached(source: str) -> bool:
 def _xrays() -> str:
     """Looks at names only; an archive is not unpacked."""
     archive = ""
-    for top in {run.data_folder(), openi.home()}:
+    for top in {run.data_folder(), downloads.home()}:
         for file in top.rglob("*"):
-            image = file.suffix.lower() in layouts.IMAGE_SUFFIXES
+            image = file.suffix.lower() in images.IMAGE_SUFFIXES
             drawn = "phantoms" in file.parts
-            if image and not drawn and layouts.openi_id(file.stem):
+            if image and not drawn and images.openi_id(file.stem):
                 return "found"
-            archive = "archive" if layouts.is_archive(file.name) else archive
+            archive = "archive" if downloads.is_archive(file.name) else archive
     return archive
 
 
@@ -169,7 +169,7 @@ def _weights(backbone: str) -> bool:
     if "@" in backbone:  # trained here
         return True
     try:
-        names = [released.file_name(backbone), f"{backbone}.safetensors"]
+        names = [downloads.file_name(backbone), f"{backbone}.safetensors"]
     except ImportError:
         names = [f"{backbone}.safetensors"]
     homes = (run.data_folder(), run.cache_folder())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..course.machine import pick_precision
-from ..datasets import released
+from ..datasets import downloads
 from .backbones import (
     architecture,
     device_of,
@@ -146,7 +146,7 @@ def train_if_needed(
     A random one (``@random``) still gets operating points.
     """
     name = model.full_name
-    if name in released.table():
+    if name in downloads.table():
         print(f"{name} is used as released.")
         return []
     if name.endswith("@random"):
@@ -154,7 +154,7 @@ def train_if_needed(
         model.op_threshs = None  # the points are set on probabilities
         set_operating_points(model, predict(model, grey), labels)
         return []
-    if name.partition("@")[0] in released.IMAGENET:
+    if name.partition("@")[0] in downloads.IMAGENET:
         print("ImageNet's weights are kept; the last layer is trained.")
         return train_head(model, grey, labels)
     return train(model, grey, labels, **settings)

@@ -19,12 +19,12 @@ import numpy as np
 
 from ..course.errors import CourseError
 from ..course.machine import pick_device
-from ..datasets import released
+from ..datasets import downloads
 from ..datasets.conditions import NATIVE_ORDER, best_f_beta, plain_name
-from ..datasets.pixels import check_range, to_model_range
+from ..datasets.images import check_range, to_model_range
 
 #: The paper's network.
-RELEASED = released.PAPER
+RELEASED = downloads.PAPER
 
 
 class Architecture(NamedTuple):
@@ -95,7 +95,7 @@ def architecture(name: str) -> Architecture:
         For a name without one.
     """
     word = name.partition("@")[0]
-    if "@" not in name and name in released.table():
+    if "@" not in name and name in downloads.table():
         word = name.rpartition("-")[0].removesuffix("-res224")
     if word not in ARCHITECTURES:
         raise CourseError(
@@ -138,12 +138,12 @@ def make(name: str, seed: int = 3407) -> Any:
     """The network that a notebook starts from: a published one with its
     weights, or one of ours with random weights. One on an ImageNet trunk
     (``resnet50-imagenet@iu-train``) has the trunk's weights."""
-    if name in released.table():
+    if name in downloads.table():
         return load_released(name)
     model, trunk = build(name, seed), name.partition("@")[0]
-    if trunk in released.IMAGENET and not name.endswith("@random"):
+    if trunk in downloads.IMAGENET and not name.endswith("@random"):
         head = architecture(name).head
-        state = released.state_dict(trunk)  # of 1,000 classes: not the head
+        state = downloads.state_dict(trunk)  # of 1,000 classes: not the head
         kept = {k: v for k, v in state.items() if not k.startswith(head)}
         model.load_state_dict(kept, strict=False)
     return model
@@ -157,7 +157,7 @@ def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
     name : str
         A name of torchxrayvision's list.
     file : path, optional
-        The published file; else `released.state_dict` looks for it.
+        The published file; else `downloads.state_dict` looks for it.
 
     Raises
     ------
@@ -166,9 +166,9 @@ def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
     """
     import torch
 
-    state, model = released.state_dict(name, file), build(name)
+    state, model = downloads.state_dict(name, file), build(name)
     model.load_state_dict(state)
-    names, points = released.facts(name)
+    names, points = downloads.facts(name)
     model.pathologies = [plain_name(n) for n in names]
     model.op_threshs = torch.tensor(points).to(device_of(model))
     return model
@@ -181,7 +181,7 @@ def to_batch(grey: np.ndarray) -> Any:
     Raises
     ------
     CourseError
-        If the values cannot be in [-1024, 1024] (`pixels.check_range`).
+        If the values cannot be in [-1024, 1024] (`images.check_range`).
     """
     import torch
 

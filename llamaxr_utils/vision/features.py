@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..course.files import write_whole
-from ..datasets import released
+from ..datasets import downloads
 from ..datasets.conditions import CONDITIONS, VIEWS, by_name
 from ..datasets.images import missing_views, read_grey, read_views
 from . import backbones
@@ -220,7 +220,7 @@ def score_images(
         )
     if weights is not None and Path(weights).is_dir():
         model = backbones.load(Path(weights))
-    elif backbone in released.table():
+    elif backbone in downloads.table():
         file = Path(weights) if weights else None
         model = backbones.load_released(backbone, file)
     elif weights is None and backbone.endswith("@random"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..datasets import released
+from ..datasets import downloads
 from ..datasets.conditions import CONDITIONS, VIEWS
 from ..datasets.images import locate, read_grey
 from . import backbones
@@ -31,10 +31,10 @@ def printed_scores() -> np.ndarray:
 def missing(model: Any, views: pd.DataFrame) -> str:
     """What the check lacks, as a sentence; "" when it can be made."""
     lacks = []
-    if model.full_name != released.PAPER:
+    if model.full_name != downloads.PAPER:
         lacks.append(
-            f"the weights of {released.PAPER} "
-            f"(python -m llamaxr_utils fetch {released.PAPER})"
+            f"the weights of {downloads.PAPER} "
+            f"(python -m llamaxr_utils fetch {downloads.PAPER})"
         )
     own = views[views["study_id"].eq(STUDY)]
     if set(own.loc[own["image_source"].ne("phantom"), "view"]) != set(VIEWS):

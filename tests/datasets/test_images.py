@@ -1,18 +1,24 @@
-"""Which picture shows which view, and a picture in the model's range."""
+"""Images: their files and views, grey bytes, the network's range."""
 
 from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets import images, phantoms, reports, view_model
+from llamaxr_utils.datasets import images, phantoms, reports
 from llamaxr_utils.datasets.conditions import VIEWS
 
 
@@ -69,18 +75,6 @@ def test_the_first_image_is_not_always_the_frontal_one(known):
     assert (view == "lateral").sum() > 200
 
 
-def test_studies_stay_in_their_order(known):
-    ids = pd.DataFrame(
-        {"study_id": ["CXR9", "CXR2"], "image_id": known["image_id"][:2]}
-    )
-    assert list(images.choose_views(ids)["study_id"]) == ["CXR9", "CXR2"]
-
-
-def test_unknown_images_are_left_out():
-    ids = pd.DataFrame({"study_id": ["CXR1"], "image_id": ["CXR1_nothing"]})
-    assert images.choose_views(ids).empty
-
-
 def test_missing_views_are_named():
     views = pd.DataFrame(
         [("a", "frontal"), ("a", "lateral"), ("b", "frontal")],
@@ -133,28 +127,7 @@ def test_dicom_headers_call_laterals_pa(known):
     assert named.to_list() == ["lateral", "PA"]
 
 
-def test_the_shape_of_the_radiographs(known):
-    shapes = images.radiograph_shapes()
-    assert shapes["CXR1_1_IM-0001-3001"] == (2828, 2320)
-    assert known["image_id"].isin(shapes).sum() == 7425  # all but one
-    wide = [shapes[i][1] > shapes[i][0] for i in shapes]
-    assert 0.1 < np.mean(wide) < 0.6
-
-
 # --- reading ----------------------------------------------------------------
-
-
-def test_an_unknown_way_to_resize(data):
-    views = pd.DataFrame({"path": [str(put(data, "a"))]})
-    with pytest.raises(CourseError, match="'stretch' is not known"):
-        images.read_views(views, 8, "stretch")  # not "unreadable files"
-
-
-def good_png():
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64))
-    Image.fromarray(noise.astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_unreadable_files_are_listed_and_the_others_kept(data):
@@ -217,29 +190,7 @@ def test_the_order_of_the_rows_is_kept(data):
     assert grey[:, 0, 0].tolist() == [4 * v for v in range(59, -1, -1)]
 
 
-def test_no_readable_file_at_all(data):
-    views = pd.DataFrame({"study_id": ["1"], "path": ["gone.png"]})
-    grey, table = images.read_views(views, 8)
-    assert grey.shape == (0, 8, 8)
-    assert table.empty
-    assert len(table.attrs["unreadable"]) == 1
-
-
 # --- X-rays on disk ---------------------------------------------------------
-
-
-@pytest.fixture
-def some(known):
-    return list(known["image_id"][:4])
-
-
-def test_xrays_are_found_by_their_id_in_any_folder(data, some):
-    put(data / "images" / "deep", some[0])
-    put(data, some[1].removeprefix("CXR"))
-    put(data, "holiday")
-    Image.new("L", (8, 8)).save(data / f"{some[2]}.JPG")
-    (data / f"{some[3]}.txt").write_text("no image")
-    assert set(images.find_xrays()) == set(some[:3])
 
 
 @pytest.mark.parametrize(
@@ -268,13 +219,6 @@ def test_every_listed_image_is_one_that_a_report_refers_to(known):
     assert set(known["image_id"]) <= set(reports.load_image_ids()["image_id"])
 
 
-def test_no_xrays_says_where_to_put_them(data):
-    with pytest.raises(CourseError) as caught:
-        images.find_xrays()
-    assert "No X-rays" in caught.value.what
-    assert "LLAMAXR_DATA" in caught.value.do
-
-
 def test_the_views_of_xrays_that_are_there(data, known):
     """The lowest frontal image is missing: the next one is taken."""
     frontal = known.loc[known["view"] == "frontal", "image_id"].sort_values()
@@ -287,17 +231,12 @@ def test_the_views_of_xrays_that_are_there(data, known):
     assert list(views["image_source"]) == ["IU X-ray"]
 
 
-def packed(data, entries, name="xrays.zip"):
-    with zipfile.ZipFile(data / name, "w") as archive:
-        for path, content in entries.items():
-            archive.writestr(path, content)
-    return data / name
-
-
-def test_a_read_only_data_folder(data, some, folders, monkeypatch):
+def test_a_read_only_data_folder(data, known, folders, monkeypatch):
     """A class folder: nothing is written there, caches go to the runs."""
-    packed(data, {f"{some[0]}.png": good_png()})
-    put(data, some[1])
+    two = list(known["image_id"][:2])
+    with zipfile.ZipFile(data / "xrays.zip", "w") as archive:
+        archive.writestr(f"{two[0]}.png", encoded("PNG"))
+    put(data, two[1])
     before = sorted(data.rglob("*"))
     access = os.access
     monkeypatch.setattr(
@@ -307,10 +246,10 @@ def test_a_read_only_data_folder(data, some, folders, monkeypatch):
         and not (str(path).startswith(str(data)) and mode & os.W_OK),
     )
     found = images.find_xrays()
-    assert set(found) == set(some[:2])
-    assert found[some[0]].is_relative_to(folders / "cache")
+    assert set(found) == set(two)
+    assert found[two[0]].is_relative_to(folders / "cache")
     assert sorted(data.rglob("*")) == before
-    ids = pd.DataFrame({"study_id": ["a", "b"], "image_id": some[:2]})
+    ids = pd.DataFrame({"study_id": ["a", "b"], "image_id": two})
     for path in images.xray_views(ids)["path"]:
         assert not os.path.isabs(path)
         images.read_grey(images.locate(path), 8)
@@ -319,17 +258,31 @@ def test_a_read_only_data_folder(data, some, folders, monkeypatch):
 # --- X-rays whose view nobody has published ---------------------------------
 
 
+def drawings(first, last, size=64):
+    pairs = [(n, view) for n in range(first, last) for view in VIEWS]
+    grey = [phantoms.draw(f"CXR{n}", ["normal"], v, size) for n, v in pairs]
+    return np.stack(grey), np.array([view for _, view in pairs], object)
+
+
 @pytest.fixture(scope="module")
-def model():
-    """Trained on a few drawings."""
-    drawn = [(f"CXR{n}", view) for n in range(12) for view in VIEWS]
-    grey = np.stack([phantoms.draw(s, ["normal"], v, 64) for s, v in drawn])
-    return view_model.fit(grey, [view for _, view in drawn])
+def some():
+    return drawings(0, 40)
+
+
+@pytest.fixture(scope="module")
+def model(some):
+    grey, views = some
+    return images.fit_view_model(grey[:60], views[:60])
+
+
+def test_drawings_of_other_patients(model, some):
+    grey, views = some
+    assert (model.classify(grey[60:])["view"] == views[60:]).mean() >= 0.9
 
 
 @pytest.fixture
 def trained(model, monkeypatch):
-    monkeypatch.setattr(view_model, "for_this_machine", lambda *_: model)
+    monkeypatch.setattr(images, "view_model", lambda _: model)
 
 
 def draw(file, view):
@@ -387,3 +340,498 @@ def test_an_image_that_is_gone_says_what_to_do(data):
         images.locate("deep/CXR1.png")
     assert "CXR1.png is gone" in caught.value.what
     assert "LLAMAXR_DATA" in caught.value.do
+
+
+def test_it_does_not_matter_which_way_a_lateral_faces(model, some):
+    grey = some[0]
+    found = model.classify(grey)
+    pd.testing.assert_frame_equal(
+        found, model.classify(grey[:, :, ::-1])
+    )
+
+
+def test_the_answer_is_the_pictures_not_its_places(model, some):
+    """Backwards, alone, brighter: the same views."""
+    grey = some[0]
+    found = model.classify(grey)
+    back = model.classify(grey[::-1])[::-1]
+    assert list(found["view"]) == list(back["view"])
+    alone = model.classify(grey[1:2])
+    assert alone["view"][0] == found["view"][1]
+    dim = model.classify(grey // 2 + 60)
+    assert (dim["view"] == found["view"]).mean() > 0.98
+
+
+def test_confidence(model, some):
+    found = model.classify(some[0])
+    assert list(found) == ["view", "confidence"]
+    assert found["confidence"].between(0.5, 1).all()
+    assert set(found["view"]) == set(VIEWS)
+    assert model.classify(some[0][:0]).empty
+
+def test_the_model_of_this_machine(folders, monkeypatch):
+    """Phantoms teach until there are X-rays; studies are held out whole."""
+    monkeypatch.setattr(images, "VIEW_STUDIES", {"X-rays": 20, "phantoms": 20})
+    monkeypatch.setattr(images, "LEAST", 10)
+    home = folders.parent / "data"
+    home.mkdir()
+    model = images.view_model(images.find_images())
+    assert model.trained_on == "phantoms"
+    assert model.n_held_out == 8  # a fifth of 20 studies, two views each
+    assert str(model).endswith("on 8 held-out phantoms)")
+    known = images.known_views()
+    known["study_id"] = known["image_id"].str.split("_").str[0]
+    known = known[known["study_id"].isin(known["study_id"].unique()[:15])]
+    for row in known.itertuples():
+        grey = phantoms.draw(row.study_id, ["normal"], row.view, 64)
+        Image.fromarray(grey).save(home / f"{row.image_id}.png")
+    (home / f"{known['image_id'].iloc[0]}.png").write_bytes(b"no image")
+    model = images.view_model(images.find_images())
+    assert model.trained_on == "X-rays" and model.accuracy > 0.8
+
+
+# --- names and layouts ------------------------------------------------------
+
+
+DICOM = bytes(128) + b"DICM" + bytes(60)
+
+
+def put_file(*parts, content=b"x"):
+    path = Path(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def rows(table):
+    return table[["study_id", "image_id", "layout"]].to_numpy().tolist()
+
+
+# --- names ------------------------------------------------------------------
+
+
+def test_every_image_id_of_the_collection_is_recognised_under_both_names():
+    ids = list(reports.load_image_ids()["image_id"])
+    assert len(ids) == 7470
+    assert [images.openi_id(i) for i in ids] == ids
+    kaggle = [f"{i.removeprefix('CXR').replace('1_1_', '1_')}.dcm"
+              for i in ids if i.startswith("CXR1_")] + [
+              f"{i.removeprefix('CXR')}.dcm"
+              for i in ids if not i.startswith("CXR1_")]  # fmt: skip
+    assert {images.openi_id(k) for k in kaggle} == set(ids)
+    assert set(images.known_views()["image_id"]) <= set(ids)
+
+
+@pytest.mark.parametrize(
+    "stem", ["holiday", "0", "CXR2", "CXR2_frontal", "CXR2_IM-0652", "IM-1-1"]
+)
+def test_other_names_are_no_image_ids(stem):
+    assert images.openi_id(stem) is None
+
+
+def test_each_layout_is_told_by_its_names(data):
+    put_file(data, "CXR1_1_IM-0001-3001.png")
+    put_file(data, "images/images_normalized/2_IM-0652-1001.dcm.png")
+    put_file(data, "NLMCXR_dcm/3/3_IM-1384-1001.dcm", content=DICOM)
+    put_file(data, "dicom/CXR4_IM-2050-1001", content=DICOM)
+    put_file(data, "iu_xray/images/CXR2384_IM-0942/0.png")
+    put_file(data, "iu_xray/images/CXR2384_IM-0942/1.png")
+    put_file(data, "CXR5_IM-2117-1001.txt")
+    put_file(data, "CXR6_IM-2192-1001")  # no ending, and no DICOM
+    put_file(data, "holiday/0.jpg")
+    found = images.find_images()
+    assert rows(found) == [
+        ["CXR1", "CXR1_1_IM-0001-3001", "openi"],
+        ["CXR2", "CXR2_IM-0652-1001", "kaggle"],
+        ["CXR3", "CXR3_IM-1384-1001", "dicom"],
+        ["CXR4", "CXR4_IM-2050-1001", "dicom"],
+        ["CXR2384", "CXR2384_IM-0942/0", "r2gen"],
+        ["CXR2384", "CXR2384_IM-0942/1", "r2gen"],
+    ]
+    assert [Path(p).name for p in found.attrs["ignored"]] == ["0.jpg"]
+    assert all(path.is_file() for path in found["path"])
+
+
+def test_r2gens_numbers_give_no_view_and_no_image_id(data):
+    """0.png need not be the frontal: nothing here may say so."""
+    folder = data / "iu_xray" / "CXR2384_IM-0942"
+    for i in range(2):
+        put_file(folder, f"{i}.png")
+    found = images.find_images(data / "iu_xray")
+    assert list(found.columns) == ["study_id", "image_id", "path", "layout"]
+    assert not set(found["image_id"]) & set(images.known_views()["image_id"])
+    with pytest.raises(CourseError, match="2 images there have other names"):
+        images.find_xrays(data / "iu_xray")
+
+
+def test_the_second_image_of_a_study_may_well_be_the_frontal_one():
+    """What "the first is frontal" would get wrong."""
+    ids = reports.load_image_ids().merge(images.known_views())
+    ids = ids[ids["study_id"].isin(reports.r2gen_split()["study_id"])]
+    both = ids.groupby("study_id")["view"].transform("nunique") == 2
+    first = ids[both].groupby("study_id")["view"].first()
+    assert 100 < (first == "lateral").sum() < len(first) / 2
+
+
+def test_hidden_half_written_and_drawn_files_do_not_count(data):
+    put_file(data, "CXR2_IM-0652-1001.png")
+    put_file(data, ".work/CXR3_IM-1384-1001.png")
+    put_file(data, ".CXR3_IM-1384-1001.png.part77")
+    put_file(data, "__MACOSX/._CXR3_IM-1384-1001.png")
+    put_file(data, "phantoms/v1-64/CXR3_frontal.png")
+    found = images.find_images()
+    assert list(found["image_id"]) == ["CXR2_IM-0652-1001"]
+    assert found.attrs["ignored"] == []
+
+
+def test_an_image_that_is_there_twice_counts_once(data):
+    first = put_file(data, "a/CXR2_IM-0652-1001.png")
+    put_file(data, "b/2_IM-0652-1001.dcm.png")
+    assert images.find_xrays() == {"CXR2_IM-0652-1001": first}
+
+
+def test_an_empty_folder_gives_an_empty_table(data):
+    found = images.find_images()
+    assert found.empty and "image_id" in found
+    with pytest.raises(CourseError, match="fetch openi"):
+        images.find_xrays()
+
+
+# --- one file -> grey bytes -> the network's range ---------------------------
+
+WIDE = np.tile(np.arange(200, dtype=np.uint8), (100, 1))  # 100 x 200, grey
+
+
+# --- the range --------------------------------------------------------------
+
+
+def test_the_range_is_torchxrayvisions():
+    import torchxrayvision as xrv
+
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    ours = images.to_model_range(grey)
+    assert ours.min() == -1024
+    assert ours.max() == 1024
+    assert ours.dtype == np.float32
+    theirs = xrv.datasets.normalize(grey, maxval=255)
+    assert np.allclose(ours, theirs, atol=1e-3)
+    images.check_range(theirs)
+
+
+MISTAKES = {
+    "0..1": lambda grey: grey / 255,
+    "-1..1": lambda grey: grey / 127.5 - 1,
+    "ImageNet": lambda grey: (grey / 255 - 0.449) / 0.226,
+    "0..255": lambda grey: grey.astype(float),
+    "0..4095": lambda grey: grey * (4095 / 255),
+    "0..65535": lambda grey: grey * 257.0,
+    "twice": lambda grey: images.to_model_range(grey) * 8.03 - 1024,
+    "no numbers": lambda grey: np.where(grey > 9, np.nan, 0.0),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_range_is_refused_and_explained(mistake):
+    batch = MISTAKES[mistake](np.stack([WIDE, WIDE[:, ::-1]])[:, None])
+    with pytest.raises(CourseError, match="issue 89") as caught:
+        images.check_range(batch)
+    assert "to_model_range" in caught.value.do
+
+
+def test_the_known_mistake_put_back_is_caught(monkeypatch):
+    """to_model_range() that ends in [-1, 1]: the same scores for all."""
+    monkeypatch.setattr(images, "LOW", -1.0)
+    monkeypatch.setattr(images, "HIGH", 1.0)
+    with pytest.raises(CourseError, match="go from -1 to"):
+        images.check_range(images.to_model_range(WIDE))
+
+
+@pytest.mark.parametrize("value", [0, 10, 127, 255])
+def test_a_blank_picture_is_no_wrong_range(value):
+    grey = np.full((1, 8, 8), value, np.uint8)
+    images.check_range(images.to_model_range(grey))
+
+
+# --- formats ----------------------------------------------------------------
+
+
+def png16(path, values):
+    Image.fromarray(values.astype(np.uint16)).save(path)
+    return path
+
+
+def save_as(tmp_path, kind):
+    """The same grey ramp in another coat."""
+    grey = Image.fromarray(WIDE)
+    file = tmp_path / f"a.{'jpg' if kind in ('jpeg', 'cmyk') else 'png'}"
+    if kind == "16 bit":
+        return png16(file, WIDE.astype(np.uint32) * 257)
+    if kind == "palette":
+        grey.convert("P").save(file)
+    elif kind == "jpeg":
+        grey.save(file, quality=95)
+    elif kind == "cmyk":
+        grey.convert("CMYK").save(file, quality=95)
+    else:
+        mode = {"rgb": "RGB", "rgba": "RGBA", "grey+alpha": "LA"}.get(kind)
+        (grey.convert(mode) if mode else grey).save(file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["16 bit", "rgb", "rgba", "grey+alpha", "palette", "jpeg", "cmyk"],
+)
+def test_any_coat_gives_the_same_grey(tmp_path, kind):
+    grey = images.read_grey(save_as(tmp_path, kind), 50)
+    plain = images.read_grey(save_as(tmp_path, "grey"), 50)
+    assert grey.dtype == np.uint8
+    assert grey.shape == (50, 50)
+    assert np.abs(grey.astype(int) - plain).max() <= 2
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+def test_fewer_bits_in_16_are_not_read_dark(tmp_path, bits):
+    values = np.linspace(0, 2**bits - 1, 64).reshape(8, 8)
+    grey = images.read_grey(png16(tmp_path / "a.png", values), 8)
+    assert np.abs(grey - np.linspace(0, 255, 64).reshape(8, 8)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_black(tmp_path, mode):
+    picture = Image.new("L", (8, 8), 200)
+    if mode == "P":
+        picture = picture.convert("P")
+        picture.paste(7, (0, 0, 4, 8))
+        picture.save(tmp_path / "a.png", transparency=7)
+    else:
+        picture = picture.convert(mode)
+        picture.putalpha(Image.fromarray(np.repeat([[0, 255]], 8, 0)
+                                         .astype(np.uint8).repeat(4, 1)))
+        picture.save(tmp_path / "a.png")
+    grey = images.read_grey(tmp_path / "a.png", 8)
+    assert grey[:, :4].max() == 0
+    assert grey[:, 4:].min() == 200
+
+
+def test_a_turn_noted_in_exif_is_made(tmp_path):
+    notes = Image.Exif()
+    notes[0x0112] = 6  # to be turned by a quarter, clockwise
+    tall = Image.fromarray(WIDE).rotate(90, expand=True)
+    tall.save(tmp_path / "a.jpg", exif=notes, quality=95)
+    grey = images.read_grey(tmp_path / "a.jpg", 100)
+    assert np.abs(grey[:, 50].astype(int) - WIDE[0, 100]).max() <= 3
+    assert grey[50, 95] > 180
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
+    large = Image.fromarray(WIDE).resize((2000, 1000))
+    large.save(tmp_path / "a.jpg", quality=95)
+    grey = images.read_grey(tmp_path / "a.jpg", 64)
+    full = np.asarray(large.resize((64, 64), Image.Resampling.BILINEAR))
+    assert np.abs(grey.astype(int) - full).max() <= 2
+
+
+# --- a square ---------------------------------------------------------------
+
+
+def test_squash_keeps_everything_and_crop_keeps_the_shape(tmp_path):
+    file = save_as(tmp_path, "grey")
+    squashed = images.read_grey(file, 100, "squash")
+    cropped = images.read_grey(file, 100, "crop")
+    assert np.ptp(squashed) > 190  # from edge to edge
+    assert cropped[0, 0] == 50
+    assert cropped[0, -1] == 149
+    assert (np.diff(cropped[0].astype(int)) == 1).all()  # no resampling
+
+
+def disc(rows, columns):
+    y, x = np.mgrid[:rows, :columns]
+    inside = (y - rows / 2) ** 2 + (x - columns / 2) ** 2 < 60**2
+    return Image.fromarray((200 * inside).astype(np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (200, 200)])
+def test_a_squashed_picture_gets_its_shape_back_before_the_crop(
+    tmp_path, shape
+):
+    disc(*shape).resize((256, 256)).save(tmp_path / "square.png")
+    disc(*shape).save(tmp_path / "whole.png")
+    back = images.read_grey(tmp_path / "square.png", 100, "crop", shape) > 99
+    height, width = back.any(1).sum(), back.any(0).sum()
+    assert abs(height - 60) <= 1  # 120 of 200 pixels, round again
+    assert abs(width - 60) <= 1
+    # A file that has its shape still is not given it twice.
+    whole = images.read_grey(tmp_path / "whole.png", 100, "crop", shape) > 99
+    assert (whole != back).mean() < 0.01
+
+
+# --- DICOM ------------------------------------------------------------------
+
+RAMP = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+GREY = np.linspace(0, 255, 64).reshape(8, 8)
+
+
+def dicom(path, values=RAMP, kind="MONOCHROME2", bits=12, **tags):
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    data.SOPClassUID = meta.MediaStorageSOPClassUID
+    data.set_pixel_data(values, kind, bits)
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.filterwarnings("ignore:Converting MONOCHROME1")
+def test_dicom_is_read_as_torchxrayvision_does(tmp_path, kind):
+    import torchxrayvision as xrv
+
+    file = dicom(tmp_path / "a.dcm", kind=kind)
+    ours = images.to_model_range(images.read_grey(file, 8))
+    theirs = xrv.utils.read_xray_dcm(file)
+    assert np.abs(ours - theirs).max() <= 1024 / 255 + 0.01  # half a grey
+    assert (ours[0, 0] < 0) == (kind == "MONOCHROME2")
+
+
+@pytest.mark.parametrize("name", ["a", "a.png", "a.DCM"])
+def test_dicom_is_known_by_its_content_or_its_name(tmp_path, name):
+    grey = images.read_grey(dicom(tmp_path / name), 8)
+    assert np.abs(grey - GREY).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "inverted"),
+    [(1, 0, False), (0.5, -1024, False), (-1, 4095, True)],
+)
+def test_a_rescale_turns_the_greys_round_or_changes_nothing(
+    tmp_path, slope, intercept, inverted
+):
+    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    grey = images.read_grey(dicom(tmp_path / "a.dcm", **tags), 8)
+    assert np.abs(grey - (255 - GREY if inverted else GREY)).max() <= 1
+
+
+def test_12_bits_in_a_16_bit_header_and_signed_values(tmp_path):
+    wide = images.read_grey(dicom(tmp_path / "a.dcm", bits=16), 8)
+    assert np.abs(wide - GREY).max() <= 1
+    below = RAMP.astype(np.int16) - 2048
+    signed = images.read_grey(dicom(tmp_path / "b.dcm", below), 8)
+    assert np.abs(signed - GREY).max() <= 1
+
+
+def compressed(path):
+    data = pydicom.dcmread(dicom(path))
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    data.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51junk"])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+
+
+def coloured(path):
+    dicom(path, np.zeros((8, 8, 3), np.uint8), "RGB", 8)
+
+
+def films(path):
+    dicom(path, np.stack([RAMP, RAMP]))
+
+
+def without_pixels(path):
+    data = pydicom.dcmread(dicom(path))
+    del data.PixelData
+    data.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (films, "2 frames"),
+        (coloured, "but RGB"),
+        (without_pixels, "no grey radiograph"),
+        (lambda path: path.write_bytes(b"no dicom at all"), "no grey"),
+        (lambda path: path.write_bytes(b""), "no grey"),
+    ],
+)
+def test_a_dicom_that_is_no_radiograph(tmp_path, make, why):
+    make(tmp_path / "CXR7.dcm")
+    with pytest.raises(CourseError, match=why) as caught:
+        images.read_grey(tmp_path / "CXR7.dcm", 8)
+    assert "CXR7.dcm could not be read" in caught.value.what
+
+
+def test_compressed_pixels_without_a_decoder(tmp_path, monkeypatch):
+    compressed(tmp_path / "a.dcm")
+    kind = type(pydicom.pixels.get_decoder(JPEG2000Lossless))
+    monkeypatch.setattr(kind, "is_available", False)
+    with pytest.raises(CourseError, match="JPEG 2000") as caught:
+        images.read_grey(tmp_path / "a.dcm", 8)
+    assert "no decoder" in caught.value.why
+    assert "pip install pylibjpeg" in caught.value.do
+
+
+# --- broken files -----------------------------------------------------------
+
+
+def chunk(kind, content):
+    check = zlib.crc32(kind + content)
+    return (
+        struct.pack(">I", len(content)) + kind + content
+        + struct.pack(">I", check)
+    )
+
+
+def bomb():
+    """A PNG of 60,000 x 60,000 pixels in a few bytes."""
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    )
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64))
+    Image.fromarray(noise.astype(np.uint8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"<html>404 not found</html>",
+    "header only": encoded("PNG")[:8],
+    "cut": encoded("PNG")[:1500],
+    "bomb": bomb(),
+    "zeros": bytes(1000),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named(tmp_path, kind):
+    file = tmp_path / "CXR7.png"
+    file.write_bytes(BROKEN[kind])
+    with pytest.raises(CourseError) as caught:
+        images.read_grey(file, 8)
+    assert "CXR7.png could not be read" in caught.value.what
+    assert caught.value.why.strip(". ")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_bytes_are_read_or_named_but_nothing_else(tmp_path):
+    """100 files of each kind with a few wrong bytes each."""
+    rng = np.random.default_rng(1)
+    dcm = dicom(tmp_path / "a.dcm").read_bytes()
+    for good in (encoded("PNG"), encoded("JPEG"), dcm):
+        for number in range(100):
+            content = bytearray(good)
+            for place in rng.integers(8, len(content), 4):
+                content[place] = rng.integers(256)
+            file = tmp_path / f"{number}.png"
+            file.write_bytes(content)
+            try:
+                assert images.read_grey(file, 8).shape == (8, 8)
+            except CourseError:
+                pass

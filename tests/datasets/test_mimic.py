@@ -1,6 +1,9 @@
-"""MIMIC-CXR-JPG's folders become the tables of notebook 01."""
+"""The snippet of bring_mimic_cxr.md on MIMIC-CXR-JPG's layout."""
 
 from __future__ import annotations
+
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +11,7 @@ import pytest
 from PIL import Image
 
 from llamaxr_utils.course import artifacts
-from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets import images, mesh, mimic
+from llamaxr_utils.datasets import images, mesh
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -30,9 +32,9 @@ REPORT = """                                 FINAL REPORT
 
 
 @pytest.fixture
-def mimic_copy(folders, monkeypatch):
+def tables(folders):
     """Four studies in MIMIC-CXR-JPG's layout; all text is our own."""
-    folder = folders.parent / "data" / "mimic"
+    folder = folders.parent / "data"
     meta, split, labels = [], [], []
     plan = [  # study, patient, views, report, split, labels
         (50000001, 10000001, ["LL", "AP", "PA"], REPORT, "train",
@@ -63,11 +65,15 @@ def mimic_copy(folders, monkeypatch):
         (pd.DataFrame(labels), "chexpert"),
     ):
         table.to_csv(folder / f"mimic-cxr-2.0.0-{name}.csv.gz", index=False)
-    return folder
+    page = Path(__file__).parents[2] / "notebooks" / "bring_mimic_cxr.md"
+    code = page.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    exec(textwrap.dedent(code), {})  # noqa: S102 (our page)
+    run = folders / "t4"
+    return artifacts.load(run, "studies"), artifacts.load(run, "views")
 
 
-def test_mimic_becomes_studies_and_views(mimic_copy):
-    studies, views = mimic.load_mimic(mimic_copy)
+def test_mimic_becomes_studies_and_views(tables):
+    studies, views = tables
     assert studies["study_id"].tolist() == ["s50000001", "s50000002",
                                             "s50000003"]
     first = studies.iloc[0]
@@ -88,40 +94,11 @@ def test_mimic_becomes_studies_and_views(mimic_copy):
         assert images.read_grey(images.locate(path), 8).shape == (8, 8)
 
 
-def test_mimic_labels_reach_the_course_as_headings(mimic_copy):
-    studies, _ = mimic.load_mimic(mimic_copy)
+def test_mimic_labels_reach_the_course_as_headings(tables):
+    studies, _ = tables
     assert studies["status"].tolist() == ["abnormal", "normal",
                                           "not indexed"]
-    found = mesh.labels(studies["mesh"][0])
-    assert [c for c, is_there in found.items() if is_there] == [
+    labels = mesh.labels(studies["mesh"][0])
+    assert [c for c, is_there in labels.items() if is_there] == [
         "Cardiomegaly", "Effusion"]  # doubtful edema is not there
     assert not any(mesh.labels(studies["mesh"][1]).values())
-    own = {"Pleural Effusion": "Effusion"}
-    for label, heading in mimic.HEADINGS.items():
-        labels = mesh.labels([heading])
-        assert [c for c in labels if labels[c]] == [own.get(label, label)]
-
-
-def test_mimic_without_labels_is_not_indexed(mimic_copy):
-    (mimic_copy / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
-    studies, _ = mimic.load_mimic(mimic_copy)
-    assert set(studies["status"]) == {"not indexed"}
-    assert not any(mesh.labels(studies["mesh"][0]).values())
-
-
-def test_mimic_tables_are_the_inputs_of_notebook_02(mimic_copy, folders):
-    studies, views = mimic.load_mimic(mimic_copy)
-    folder = mimic.save_mimic_run(studies, views, "smoke")
-    assert folder == folders / "smoke-real"
-    assert len(artifacts.load(folder, "views")) == 4
-    assert len(artifacts.load(folder, "studies")) == 3
-    with pytest.raises(CourseError, match="There is a run"):
-        mimic.save_mimic_run(studies, views, "smoke")
-
-
-def test_mimic_says_what_is_missing(mimic_copy, tmp_path):
-    with pytest.raises(CourseError, match="has its report under"):
-        mimic.load_mimic(mimic_copy, reports=tmp_path)
-    (mimic_copy / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
-    with pytest.raises(CourseError, match="metadata.csv.gz was not found"):
-        mimic.load_mimic(mimic_copy)

@@ -9,7 +9,7 @@ import pytest
 
 from llamaxr_utils.course import files, run
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets import released
+from llamaxr_utils.datasets import downloads
 from llamaxr_utils.datasets.conditions import NATIVE_ORDER, by_name
 from llamaxr_utils.vision import backbone_training, backbones
 
@@ -248,10 +248,10 @@ class Trap:
 
 def pin(monkeypatch, name, file):
     """Let a file of our own pass for the published one."""
-    known = dict(released.table())
+    known = dict(downloads.table())
     digest = files.sha256(file)
     known[name] = known[name]._replace(sha256=digest)
-    monkeypatch.setattr(released, "table", lambda: known)
+    monkeypatch.setattr(downloads, "table", lambda: known)
 
 
 def test_a_file_with_another_hash_is_refused_before_it_is_opened(tmp_path):
@@ -261,7 +261,7 @@ def test_a_file_with_another_hash_is_refused_before_it_is_opened(tmp_path):
     with pytest.raises(CourseError) as caught:
         backbones.load_released(file=file)
     assert "was not opened" in caught.value.why
-    assert released.table()[backbones.RELEASED].url in caught.value.do
+    assert downloads.table()[backbones.RELEASED].url in caught.value.do
     assert not sprung.exists()
     pickle.loads(file.read_bytes())  # the trap is real
     assert sprung.exists()
@@ -284,7 +284,7 @@ def test_missing_weights_say_where_they_come_from(folders):
     with pytest.raises(CourseError) as caught:
         backbones.make(backbones.RELEASED)
     assert "not on this machine" in caught.value.what
-    assert released.table()[backbones.RELEASED].url in caught.value.do
+    assert downloads.table()[backbones.RELEASED].url in caught.value.do
     assert "densenet-small@iu-train" in caught.value.do
 
 
@@ -305,7 +305,7 @@ def test_a_module_of_the_published_form_is_loaded(
     model = backbones.load_released(name, file)
     assert model.full_name == name
     assert torch.equal(model.classifier.weight, inside.classifier.weight)
-    names, points = released.facts(name)
+    names, points = downloads.facts(name)
     assert model.pathologies == [n.replace("_", " ") for n in names]
     assert torch.allclose(
         model.op_threshs, torch.tensor(points), equal_nan=True
@@ -332,7 +332,7 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
     name, site = backbones.RELEASED, tmp_path / "site"
     site.mkdir()
     inside = backbones.build("densenet121@random", seed=4)
-    torch.save(inside, site / released.file_name(name))
+    torch.save(inside, site / downloads.file_name(name))
     serve = partial(SimpleHTTPRequestHandler, directory=site)
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", print)
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
@@ -341,7 +341,7 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
         assert main(["fetch", name, "--mirror", mirror]) == 1
         error = capsys.readouterr().err
         assert "SHA-256 is not" in error.replace("\n", " ")
-        pin(monkeypatch, name, site / released.file_name(name))
+        pin(monkeypatch, name, site / downloads.file_name(name))
         assert main(["fetch", name, "--mirror", mirror]) == 0
         server.shutdown()
     kept = run.cache_folder() / "weights" / f"{name}.safetensors"
@@ -353,17 +353,17 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
 def test_weights_from_a_file_are_checked_too(tmp_path, folders, monkeypatch):
     file = tmp_path / "mine.pt"
     file.write_bytes(b"something else")
-    with pytest.raises(CourseError, match="not the released weight file"):
-        released.fetch(backbones.RELEASED, str(file))
+    with pytest.raises(CourseError, match="not the released file"):
+        downloads.fetch(backbones.RELEASED, str(file))
     pin(monkeypatch, backbones.RELEASED, file)
-    saved = released.fetch(backbones.RELEASED, str(file))
-    assert saved.name == released.file_name(backbones.RELEASED)
+    saved = downloads.fetch(backbones.RELEASED, str(file))
+    assert saved.name == downloads.file_name(backbones.RELEASED)
     with pytest.raises(CourseError, match="cannot be fetched"):
-        released.fetch("densenet169")
+        downloads.fetch("densenet169")
 
 
 def test_a_network_for_one_collection_has_nan_for_what_it_lacks():
-    names, _ = released.facts("densenet121-res224-rsna")
+    names, _ = downloads.facts("densenet121-res224-rsna")
     named = by_name(np.arange(18.0), names)
     known = {name for name, value in named.items() if not np.isnan(value)}
     assert known == {"Pneumonia", "Lung Opacity"}
@@ -386,7 +386,7 @@ def test_torchxrayvisions_other_architecture_reads_512_pixels(
 
 
 def test_the_pinned_hash_is_the_released_files():
-    weights = released.table()[backbones.RELEASED]
+    weights = downloads.table()[backbones.RELEASED]
     assert weights.size == 28_382_008
     assert weights.sha256 == (
         "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
@@ -397,7 +397,7 @@ def test_the_pinned_hash_is_the_released_files():
 # --- substitutes ------------------------------------------------------------
 
 
-@pytest.fixture(params=sorted(released.IMAGENET))
+@pytest.fixture(params=sorted(downloads.IMAGENET))
 def substitute(request, monkeypatch, folders):
     """A network on an ImageNet trunk; the trunk's file is a stand-in of the
     published form: 1,000 classes."""
@@ -407,7 +407,7 @@ def substitute(request, monkeypatch, folders):
     name = request.param
     torch.manual_seed(5)
     shape = name.removesuffix("-imagenet").replace("-", "_")
-    file = run.data_folder() / "weights" / released.file_name(name)
+    file = run.data_folder() / "weights" / downloads.file_name(name)
     file.parent.mkdir(parents=True)
     torch.save(get_model(shape, num_classes=1000).state_dict(), file)
     pin(monkeypatch, name, file)
@@ -447,7 +447,7 @@ def test_the_trunk_is_imagenets(substitute):
     import torch
 
     name = substitute.full_name.partition("@")[0]
-    state, own = released.state_dict(name), substitute.state_dict()
+    state, own = downloads.state_dict(name), substitute.state_dict()
     same = [key for key in own if torch.equal(own[key], state[key])]
     assert len(own) - len(same) == 2  # the head
 
