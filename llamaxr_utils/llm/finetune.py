@@ -1,12 +1,9 @@
 """A base in 4 bit, LoRA on it, trl's trainer, and an adapter on disk.
 
 One path for every size and backend: the five-million-parameter Llama of a
-laptop and Llama 3.1 8B on an A100, plain transformers + peft or unsloth. The
-loop is trl's `SFTTrainer` with its own loss; before its first step the loss
-of one batch is compared with plain torch. What a base reads is `models`'
-business.
-
-Sources: QLoRA (arXiv 2305.14314); paper, sections 3.2 and 3.5.
+laptop and Llama 3.1 8B on an A100, plain transformers + peft or unsloth.
+Before the first step of every training the loss of one batch is compared
+with plain torch. Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,36 +45,30 @@ LEAK = (
 # --- four bits ---------------------------------------------------------------
 
 
-def keep_weights_packed_once(model: Any) -> int:
+def keep_weights_packed_once(model: Any) -> None:
     """Switch off bitsandbytes' in-place repacking on AVX512-BF16 CPUs.
 
-    Without this, an evaluation or a generation *before* training repacks the
-    4-bit weights, and later gradients are silently wrong.
-
-    Returns
-    -------
-    int
-        Number of modules that had the switch.
+    With it an evaluation or a generation *before* training repacks the 4-bit
+    weights, and later gradients are silently wrong.
     """
     switch = "support_avx512bf16_for_cpu"
-    modules = [part for part in model.modules() if hasattr(part, switch)]
-    for part in modules:
-        setattr(part, switch, False)
-    return len(modules)
+    for part in model.modules():
+        if hasattr(part, switch):
+            setattr(part, switch, False)
 
 
 def no_4bit(device: str, dtype: str) -> str:
     """Why 4-bit weights can't be trained on a device; empty where they can.
 
     A product and its gradient are tried: bitsandbytes may import without a
-    kernel for the device. (0.50.2 has no wheel for Macs with Intel.)
+    kernel for the device.
     """
     try:
         import bitsandbytes
         import torch
 
         on: dict[str, Any] = dict(device=device, dtype=getattr(torch, dtype))
-        with torch.inference_mode(False):  # whatever the caller is in
+        with torch.inference_mode(False):
             packed, state = bitsandbytes.functional.quantize_4bit(
                 torch.eye(64, **on), quant_type="nf4", compress_statistics=True
             )
@@ -101,18 +92,16 @@ def load_in_4bit(
     """A base model in NF4 with double quantisation, and its tokenizer.
 
     Where that can't be trained (`no_4bit`) it stays in 16 bit, on a CPU in
-    float32, and a printed sentence says so; `stored_as` is the record.
+    float32, and a printed sentence says so.
 
     Parameters
     ----------
     source : str
         A folder or a hub id (`models.locate`).
     backend : {"peft", "unsloth"}
-        unsloth must be imported before trl, transformers and peft.
     precision : {"auto", "fp32", "bf16", "fp16"}
-        Of the training to come: on a GPU the 4-bit layers compute in it
-        (`machine.compute_dtype`). A checkpoint that was published in 4 bit
-        names a dtype of its own, which does not count.
+        Of the training to come: on a GPU the 4-bit layers compute in it. The
+        dtype that a checkpoint in 4 bit names for itself does not count.
 
     Raises
     ------
@@ -189,14 +178,10 @@ def add_lora(
     backend: str = "peft",
     seed: int = 3407,
 ) -> Any:
-    """Wrap the frozen base with trainable low-rank matrices.
+    """Wrap the frozen base with trainable low-rank matrices, a `PeftModel`.
 
     ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA).
     B starts at zero, so the wrapped model starts as the base.
-
-    Returns
-    -------
-    peft.PeftModel
     """
     shape: dict[str, Any] = dict(
         r=rank,
@@ -355,23 +340,17 @@ def refuse_wrong_loss(returned: float, expected: float, learned: list) -> None:
 
 
 def trainer_class() -> Any:
-    """trl's trainer with three additions: a first batch that is compared
-    with plain torch, padding that is counted, and batches whose order hangs
-    on seed and epoch alone. Built when called: unsloth must have changed trl
-    before."""
+    """trl's trainer with two additions: a first batch that is compared with
+    plain torch, and batches whose order hangs on seed and epoch alone. Built
+    when called: unsloth must have changed trl before."""
     import torch
     import trl
 
     class Trainer(trl.SFTTrainer):
         lengths: Mapping[bytes, int]  #: set by `train`
         first_batch: tuple[float, float] | None = None  #: loss, reference
-        real = places = 0
 
         def training_step(self, model, inputs, num_items_in_batch=None):
-            mask = inputs.get("attention_mask")
-            if mask is not None:
-                self.real = self.real + mask.sum()  # no wait for a GPU
-                self.places += mask.numel()
             if self.first_batch:
                 return super().training_step(
                     model, inputs, num_items_in_batch
@@ -424,27 +403,7 @@ def trainer_class() -> Any:
             lengths = [len(row) for row in rows["input_ids"]]
             return sorted(range(len(lengths)), key=lengths.__getitem__)
 
-        def padding(self) -> dict[str, float]:
-            """Share of padded tokens in the training batches as they were,
-            and what a random order would have had."""
-            rows = self.train_dataset.shuffle(seed=0)["input_ids"]
-            share = 1 - float(self.real) / self.places if self.places else 0.0
-            random_order = share_of_padding(
-                [len(row) for row in rows], self.args.train_batch_size
-            )
-            return {
-                "padding": round(share, 3),
-                "padding_in_random_order": round(random_order, 3),
-            }
-
     return Trainer
-
-
-def share_of_padding(lengths: Sequence[int], size: int) -> float:
-    """Share of padded tokens when rows of these lengths, in this order, are
-    batched by `size`; a batch is as wide as its longest row."""
-    parts = [lengths[i : i + size] for i in range(0, len(lengths), size)]
-    return 1 - sum(lengths) / sum(len(part) * max(part) for part in parts)
 
 
 # --- the training ------------------------------------------------------------
@@ -468,9 +427,6 @@ def train(
 ) -> Training:
     """Supervised fine-tuning with trl, resumed where a killed run stopped.
 
-    Before the first step the loss of its first batch is compared with the
-    cross-entropy by plain torch, and every row must have a gradient.
-
     Parameters
     ----------
     model, tokenizer
@@ -480,15 +436,13 @@ def train(
     folder : Path
         For checkpoints; emptied when the training is complete.
     settings : mapping
-        Arguments of ``trl.SFTConfig``. With `patience`, evaluation and
-        checkpoints come once an epoch unless the settings say otherwise.
-        Where several processes train (`launch`), batch x accumulation is
-        shared among them: an update sees as many studies as with one.
+        Arguments of ``trl.SFTConfig``. Where several processes train
+        (`launch`) they share the studies of an update.
     loss_on : {"completion", "all"}
         Which tokens the loss is taken on.
     patience : int, optional
-        Early stopping: evaluations without a better validation loss before
-        training stops. The best checkpoint is restored at the end.
+        Evaluations without a better validation loss before training stops;
+        the best checkpoint is restored at the end.
 
     Raises
     ------
@@ -500,8 +454,6 @@ def train(
     from transformers import EarlyStoppingCallback, PrinterCallback
     from transformers.utils import logging
     from trl import SFTConfig
-
-    from .launch import share_batch
 
     if loss_on not in ("completion", "all"):
         raise CourseError(
@@ -584,7 +536,6 @@ def train(
             trainer.state.best_model_checkpoint or "last"
         ).name,
         "best_val_loss": trainer.state.best_metric,
-        **trainer.padding(),
         "resumed": bool(last),
         "processes": args.world_size,
         "minutes": round((time.perf_counter() - began) / 60, 2),
@@ -598,14 +549,8 @@ def train(
 def choose_rows(pairs: pd.DataFrame, rows: str) -> pd.DataFrame:
     """The prompts that training is given: ``split`` is train or val.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        Artifact ``prompts``.
-    rows : {"train", "all"}
-        ``train``: the training split, and val for early stopping. ``all``:
-        the published notebook's leak; every row is trained on, test rows
-        too, and val rows are also evaluated on. It is said aloud.
+    With ``rows="all"`` every row is trained on, test rows too: the published
+    notebook's leak, said aloud. ``rows="train"`` is honest.
     """
     if rows == "train":
         return pairs[pairs["split"].isin(["train", "val"])]
@@ -619,6 +564,23 @@ def choose_rows(pairs: pd.DataFrame, rows: str) -> pd.DataFrame:
     print(f"ROWS = all: {LEAK}")
     val = pairs[pairs["split"].eq("val")]
     return pd.concat([pairs.assign(split="train"), val], ignore_index=True)
+
+
+def share_batch(args: Any, processes: int) -> None:
+    """Divide the studies of an update among processes, in place: the
+    accumulation first, then the batch, so that no process needs more memory.
+    """
+    batch = args.per_device_train_batch_size
+    steps = args.gradient_accumulation_steps
+    common = math.gcd(steps, processes)
+    if batch % (processes // common):
+        raise CourseError(
+            f"{processes} processes cannot share an update evenly.",
+            f"It sees {batch} x {steps} studies (BATCH_SIZE x ACCUMULATION).",
+            f"Take a number of processes that divides {batch * steps}.",
+        )
+    args.gradient_accumulation_steps = steps // common
+    args.per_device_train_batch_size = batch // (processes // common)
 
 
 def one_pass(model: Any, tokenizer: Any, pairs: pd.DataFrame) -> Any:
@@ -639,11 +601,10 @@ def one_pass(model: Any, tokenizer: Any, pairs: pd.DataFrame) -> Any:
 
 
 def _identity(model: Any) -> list:
-    """What tells one model from another: the shape of every weight, the
-    first bytes of the frozen ones, the adapter's kind and scale. Trained
-    weights do not count: after Ctrl-C in a notebook they are not what they
-    were."""
-    weights = [
+    """What tells one model from another: the shapes of its weights and the
+    first of the frozen ones. Trained weights do not count: after Ctrl-C in a
+    notebook they are not what they were."""
+    return [
         (
             name,
             tuple(weight.shape),
@@ -652,25 +613,24 @@ def _identity(model: Any) -> list:
             else weight.detach().flatten()[:64].float().tolist(),
         )
         for name, weight in model.named_parameters()
+    ] + [
+        [adapter.lora_alpha, adapter.lora_dropout]
+        for adapter in getattr(model, "peft_config", {}).values()
     ]
-    facts = ("peft_type", "lora_alpha", "lora_dropout")  # not all have all
-    adapters = getattr(model, "peft_config", {}).values()
-    return [weights, [[getattr(c, f, None) for f in facts] for c in adapters]]
 
 
 def _optimizer(optimizer: Any) -> str:
-    """Package, class, and how many of its states really are in 8 bit:
-    several packages call theirs AdamW, and small weights stay in 32."""
+    """Package, class, and how many of its states really are in 8 bit: small
+    weights stay in 32."""
     inner = getattr(optimizer, "optimizer", optimizer)
-    states = [
-        {str(getattr(value, "dtype", "")) for value in state.values()}
-        for state in inner.state.values()
-    ]
-    small = sum("torch.uint8" in dtypes for dtypes in states)
+    small = sum(
+        any(str(getattr(v, "dtype", "")) == "torch.uint8" for v in s.values())
+        for s in inner.state.values()
+    )
     package = type(inner).__module__.partition(".")[0]
     return (
         f"{package} {type(inner).__name__}, "
-        f"{small} of {len(states)} states in 8 bit"
+        f"{small} of {len(inner.state)} states in 8 bit"
     )
 
 
@@ -685,11 +645,8 @@ def _keep_if_same(folder: Path, pairs: pd.DataFrame, config: dict) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; others are removed.
-
-    The Trainer writes ``trainer_state.json`` last; one that does not parse
-    means that the process died while writing.
-    """
+    """The newest checkpoint that is whole; others are removed. (The Trainer
+    writes ``trainer_state.json`` last.)"""
     from zipfile import is_zipfile  # what torch.save writes
 
     from safetensors import SafetensorError, safe_open
@@ -768,26 +725,9 @@ def make_base(
     corpus: pd.DataFrame,
     settings: Mapping[str, Any],
 ) -> tuple[str, Training | None]:
-    """Where the base is: made and pre-trained now, or published.
-
-    Parameters
-    ----------
-    nb : Run
-        Of the notebook that writes ``base_model``.
-    name : str
-        A key of `models.BASES`.
-    tokenizer_folder : Path
-        Artifact ``tokenizer``.
-    corpus : DataFrame
-        `models.pretraining_pairs`.
-    settings : mapping
-        For `train`; the loss is taken on all tokens of the report.
-
-    Returns
-    -------
-    (str, Training or None)
-        What `load_in_4bit` takes; the training, when there was one.
-    """
+    """Where the base is, for `load_in_4bit`: made and pre-trained now on
+    `corpus` (`models.pretraining_pairs`) and saved as ``base_model``, or
+    published. The training, too, when there was one."""
     if not models.made_here(name):
         print(f"{name} is published: no pre-training.")
         return models.locate(name), None
@@ -836,18 +776,8 @@ def save_adapter(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> None:
-    """Save the artifact ``adapter``: safetensors and a model card.
-
-    Parameters
-    ----------
-    nb : Run
-        Of notebook 04, with the knob ``ROWS``.
-    model : peft.PeftModel
-    base_name : str
-        A key of `models.BASES`.
-    settings, facts : mapping
-        What was asked for and what really ran; both into the card.
-    """
+    """Save the artifact ``adapter``: safetensors, and a model card with what
+    was asked for (`settings`) and what really ran (`facts`)."""
     leaks = nb.knobs.get("ROWS") == "all"
     template = Path(__file__).parents[1] / "data" / "adapter_card.md"
     card = template.read_text("utf-8").format(

@@ -16,7 +16,7 @@ from test_models import SENTENCES, tiny_base
 
 from llamaxr_utils.course import artifacts, files, profiles
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.llm import launch
+from llamaxr_utils.llm import finetune, launch
 from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
 
 #: Six updates of 8. Where they do not divide, the last update of an epoch
@@ -62,8 +62,6 @@ def studies():
 
 
 def train(place, pairs):
-    from llamaxr_utils.llm import finetune
-
     model, tokenizer = finetune.load_in_4bit(str(place / "base"))
     model = finetune.add_lora(model)
     return finetune.train(
@@ -116,7 +114,7 @@ def test_an_update_sees_as_many_studies(batch, steps, processes, shared):
     args = SimpleNamespace(
         per_device_train_batch_size=batch, gradient_accumulation_steps=steps
     )
-    launch.share_batch(args, processes)
+    finetune.share_batch(args, processes)
     assert (args.per_device_train_batch_size,
             args.gradient_accumulation_steps) == shared
 
@@ -127,7 +125,7 @@ def test_what_cannot_be_shared_is_said(batch, steps, n):
         per_device_train_batch_size=batch, gradient_accumulation_steps=steps
     )
     with pytest.raises(CourseError, match=f"{n} processes"):
-        launch.share_batch(args, n)
+        finetune.share_batch(args, n)
 
 
 # --- notebook 04 ------------------------------------------------------------
@@ -156,7 +154,7 @@ def smoke(tmp_path):
     save("tokenizer", lambda to: shutil.copytree(made, to), ["studies"],
          BASE="random-llama")
     save("prompts", table.assign(n_prompt_tokens=0, score_format="names"),
-         ["studies", "tokenizer"])
+         ["studies", "tokenizer"], SCORE_FORMAT="names")
     save("base_model", lambda to: shutil.copytree(made, to),
          ["studies", "tokenizer"], images="phantom", **knobs)
     return folder
@@ -187,33 +185,8 @@ def test_notebook_04_on_two_processes_has_one_writer(smoke, tmp_path):
     assert facts.loc["steps", "this run"] == str(N_TRAIN // 4)
 
 
-def test_the_others_write_elsewhere(smoke, monkeypatch):
+def test_a_base_made_here_is_made_by_one_process(smoke, monkeypatch, capsys):
     monkeypatch.setenv("LLAMAXR_RUNS", str(smoke.parent))
-    kept = smoke / "checkpoints" / "checkpoint-3"
-    kept.mkdir(parents=True)
-    with launch.own_runs("smoke", 0) as first:
-        assert first == smoke.parent
-    with launch.own_runs("smoke", 1) as other:
-        assert artifacts.stale_because(other / "smoke", "prompts") is None
-        assert artifacts.stale_because(other / "smoke", "base_model") is None
-        assert (other / "smoke" / "checkpoints" / kept.name).is_dir()
-        (other / "smoke" / "prompts.parquet").write_text("changed")
-    assert not other.exists()
-    assert kept.is_dir()
-    assert artifacts.stale_because(smoke, "prompts") is None
-
-
-@pytest.mark.parametrize(
-    ("profile", "missing", "last"),
-    [("smoke", "prompts", 4), ("smoke", "base_model", 4),
-     ("paper", "prompts", 3)],
-)
-def test_what_is_missing_is_said_before_training(
-    smoke, monkeypatch, capsys, profile, missing, last
-):
-    monkeypatch.setenv("LLAMAXR_RUNS", str(smoke.parent))
-    (smoke / f"{missing}.json").unlink()
-    assert launch.main(["--profile", profile]) == 1
-    said = capsys.readouterr().err
-    assert f"{missing} is not ready in runs/{profile}" in said
-    assert f"TO=0{last} PROFILE={profile}`" in said
+    shutil.rmtree(smoke / "base_model")
+    assert launch.main(["--profile", "smoke"]) == 1
+    assert "make course TO=04" in capsys.readouterr().out

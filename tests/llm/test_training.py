@@ -1,4 +1,4 @@
-"""The trainer's own parts: the loss at labels alone, padding, threads."""
+"""The trainer's own parts: the loss compared with plain torch, threads."""
 
 from __future__ import annotations
 
@@ -158,42 +158,6 @@ def test_rows_of_a_batch_with_and_without_padding():
     flat = {"input_ids": tokens[None],
             "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])}
     assert finetune.batch_rows(flat) == [(0, 0, 3), (0, 3, 7), (0, 7, 8)]
-
-
-# --- padding ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("lengths", "size", "share"),
-    [
-        ([3, 3, 3, 3], 2, 0),
-        ([2, 4, 2, 4], 2, 1 / 4),  # 4 of 16
-        ([4, 4, 2, 2], 2, 0),
-        ([1, 5, 2], 2, 4 / 12),  # the last batch is short
-        ([1, 2, 3], 1, 0),
-    ],
-)
-def test_share_of_padding_by_hand(lengths, size, share):
-    assert finetune.share_of_padding(lengths, size) == pytest.approx(share)
-
-
-def test_padding_is_reported_as_the_batches_were_made(source, tmp_path):
-    """Short and long rows: grouped by length few are mixed. Validation
-    batches do not count."""
-    word, text = next(iter(SENTENCES.items()))
-    rows = [(PROMPTS[word], text), (PROMPTS[word], " ".join([text] * 5))]
-    pairs = pd.DataFrame(rows * 24, columns=["prompt", "completion"])
-    pairs = pairs.assign(split="train")
-    both = pd.concat([pairs, pairs.head(2).assign(split="val")])
-    grouped = train(source, both, tmp_path, num_train_epochs=1).facts
-    assert 0.1 < grouped["padding_in_random_order"] < 0.5
-    assert grouped["padding"] < grouped["padding_in_random_order"] / 2
-    mixed = train(
-        source, both, tmp_path, num_train_epochs=1,
-        per_device_train_batch_size=48, train_sampling_strategy="random",
-    ).facts  # fmt: skip
-    # One batch of all rows, whatever the order.
-    assert mixed["padding"] == mixed["padding_in_random_order"] > 0.2
 
 
 # --- threads and precision --------------------------------------------------
