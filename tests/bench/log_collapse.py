@@ -15,14 +15,14 @@ import pandas as pd
 from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.llm import finetune, generate, models
 
-BARE, BOTH = "bare", "headings, names"
-COMMON = {
-    "optim": "adamw_torch_fused",
-    "gradient_checkpointing": False,
-    "logging_steps": 200,
-    "save_strategy": "no",
-    "train_sampling_strategy": "group_by_length",
-}
+COMMON = {"optim": "adamw_torch_fused", "gradient_checkpointing": False,
+          "logging_steps": 200, "train_sampling_strategy": "group_by_length"}
+BASE = COMMON | {"per_device_train_batch_size": 8, "learning_rate": 1e-3,
+                 "lr_scheduler_type": "cosine", "warmup_steps": 20,
+                 "save_strategy": "no"}
+ADAPTER = COMMON | {"num_train_epochs": 2, "per_device_train_batch_size": 16,
+                    "learning_rate": 5e-4, "warmup_steps": 30,
+                    "save_strategy": "epoch"}
 
 
 def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
@@ -38,34 +38,14 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
         home = Path(scratch)
         tokenizer = models.load_tokenizer(source)
         model = models.new_llama("small-llama", tokenizer)
-        settings = dict(
-            num_train_epochs=epochs,
-            per_device_train_batch_size=8,
-            learning_rate=1e-3,
-            lr_scheduler_type="cosine",
-            warmup_steps=20,
-            **COMMON,
-        )
-        finetune.train(
-            model, tokenizer, corpus.assign(split="train"), home / "a",
-            settings,
-        )
+        finetune.train(model, tokenizer, corpus.assign(split="train"),
+                       home / "a", BASE | {"num_train_epochs": epochs})
         models.save_model(model, tokenizer, home / "base")
         model, tokenizer = finetune.load_in_4bit(str(home / "base"))
         model = finetune.add_lora(model)
-        settings = dict(
-            num_train_epochs=2,
-            per_device_train_batch_size=16,
-            learning_rate=5e-4,
-            warmup_steps=30,
-            **COMMON,
-        )
-        rest = pairs[pairs["split"].ne("test")]
-        settings |= {"save_strategy": "epoch"}
-        result = finetune.train(
-            model, tokenizer, rest, home / "b", settings, patience=2
-        )
-        loss = result.facts["best_val_loss"]
+        result = finetune.train(model, tokenizer,
+                                pairs[pairs["split"].ne("test")],
+                                home / "b", ADAPTER, patience=2)
     test = pairs[pairs["split"].eq("test")].reset_index(drop=True)
     own = generate.generate_reports(model, tokenizer, test["prompt"], 64, 120)
     by_prompt = dict(zip(test["prompt"], own["generated"], strict=True))
@@ -74,7 +54,7 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
     return {
         "base pre-trained on": kinds,
         "passes over that text": epochs,
-        "validation loss after LoRA": round(loss, 3),
+        "validation loss after LoRA": round(result.facts["best_val_loss"], 3),
         "test studies": len(test),
         "distinct reports": own["generated"].nunique(),
         "changed when scores are swapped": round(float(changed.mean()), 3),
@@ -82,8 +62,8 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
 
 
 if __name__ == "__main__":
-    rows = [one(kinds, run.runs_folder() / "cpu") for kinds in (BARE, BOTH)]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([one(kinds, run.runs_folder() / "cpu")
+                          for kinds in ("bare", "headings, names")])
     print(table.to_string(index=False))
     folder = run.project_folder() / "figures" / "data"
     table.to_csv(folder / "collapse.csv", index=False)

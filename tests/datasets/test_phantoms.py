@@ -234,7 +234,7 @@ def test_a_full_disk_is_said_to_the_reader(tmp_path, monkeypatch):
 
 
 def test_findings_are_found_where_they_were_drawn_and_nowhere_else():
-    """A linear readout of 16 x 16 blocks; bench_phantoms.py asks a network."""
+    """A linear readout of 16 x 16 blocks."""
     n, size = 48, 64
 
     def auc(sick, well):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +13,6 @@ from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import clinical, metrics
 from llamaxr_utils.llm import finetune, prompts
 from llamaxr_utils.studies import designs
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-import log_designs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,13 +90,6 @@ def test_every_design_can_be_read_and_says_what_it_is():
 # --- what is read -----------------------------------------------------------
 
 
-def test_what_a_report_states_is_read_from_the_report():
-    found = clinical.stated_labels(["Cardiomegaly"], CLEAR)
-    assert not any(found.values())
-    found = clinical.stated_labels(["normal"], HEART)
-    assert [c for c in CONDITIONS if found[c]] == ["Cardiomegaly"]
-
-
 def test_headings_decide_between_conditions_that_share_a_word():
     text = "There is a nodule in the right lung."
     for heading, names in (
@@ -178,14 +165,6 @@ def test_numbers_of_a_perfect_and_of_a_constant_writer(data):
     assert row["normal_called"] == row["abnormal_called"] == 1
 
 
-def test_baselines_have_the_same_columns(data):
-    table = designs.baseline_rows(data, n_samples=20)
-    table = table.set_index("design")
-    assert table.loc["nearest neighbour", "bleu4_over_nn"] == 0
-    assert table.loc["template, true labels", "f1"] == 1
-    assert set(table["seed"]) == {0}
-
-
 @pytest.mark.parametrize("method", ["qlora", "prefix", "full"])
 def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     monkeypatch.setattr(designs, "NEW_TOKENS", 4)
@@ -207,11 +186,6 @@ def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     )
     changed = {k for k in row if row[k] != again[k]}
     assert changed <= {"design", "decode_seconds"}
-
-
-def test_an_unknown_method_is_refused(data, tmp_path):
-    with pytest.raises(CourseError, match="'dora' is not known"):
-        designs.adapt("", design(method="dora"), 1)
 
 
 # --- the log ----------------------------------------------------------------
@@ -245,28 +219,3 @@ def test_goals_come_before_the_gap():
     assert list(goals["design"]) == ["good", "loud", "flat"]
     assert list(goals["reached"]) == [5, 4, 4]
     assert not goals.set_index("design").loc["flat", "gap"]
-
-
-def test_the_runner_makes_no_row_twice(data, monkeypatch, tmp_path):
-    made = []
-
-    def fake(one, data, seed):
-        made.append((one.name, seed))
-        if made == [("stated", 1), ("weighted", 1)]:
-            raise KeyboardInterrupt
-        return {"design": one.name, "images": "phantom", "seed": seed,
-                "gap": 0.1, "bleu4": 0.1}
-
-    monkeypatch.setattr(designs, "run_design", fake)
-    monkeypatch.setattr(designs, "load_data", lambda *_: data)
-    target = tmp_path / "designs.csv"
-    asked = ["--designs", "stated,weighted", "--seeds", "1,2",
-             "--target", str(target)]
-    with pytest.raises(KeyboardInterrupt):
-        log_designs.main(asked)
-    assert len(pd.read_csv(target)) == 1  # the whole one
-    log_designs.main(asked)
-    assert made[2:] == [("weighted", 1), ("stated", 2), ("weighted", 2)]
-    assert len(pd.read_csv(target)) == 4
-    with pytest.raises(SystemExit):
-        log_designs.main(["--designs", "nonsense"])

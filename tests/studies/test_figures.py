@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llamaxr_utils.course import plots
 from llamaxr_utils.course.run import project_folder
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
+from llamaxr_utils.datasets.conditions import NATIVE_ORDER
 from llamaxr_utils.studies import rebuild
 
 FIGURES = project_folder() / "figures"
@@ -38,21 +37,6 @@ def test_the_layers_add_up_to_the_published_8_billion():
     assert rebuild.lora_parameters(16) == rebuild.TRAINABLE == 41_943_040
 
 
-def test_the_image_network_has_these_shapes(one_thread):
-    import torch
-    import torchxrayvision as xrv
-
-    model = xrv.models.DenseNet(num_classes=18, in_channels=1)
-    model = model.eval()
-    assert sum(p.numel() for p in model.parameters()) == 6_966_034
-    with torch.no_grad():
-        found = model.features(torch.zeros(1, 1, 224, 224))
-    assert tuple(found.shape) == (1, 1024, 7, 7)
-    assert (model.classifier.in_features, model.classifier.out_features) == (
-        *(1024, 18),
-    )
-
-
 def test_figure_1_says_the_shapes():
     words = words_of(draw.draw_framework())
     for shape in ("1 × 224 × 224", "1024 × 7 × 7", "1024", "18"):
@@ -69,23 +53,6 @@ def test_figure_1_says_the_shapes():
 @pytest.fixture(scope="module")
 def committed():
     return pd.read_csv(FIGURES / "data" / "prevalence.csv")
-
-
-def test_prevalence_counts_headings_and_reports():
-    studies = pd.DataFrame({
-        "mesh": [["Cardiomegaly/mild"], ["normal"], ["No Indexing"], []],
-        "status": ["abnormal", "normal", "not indexed", "not indexed"],
-        "findings": ["The heart is enlarged.", "No pleural effusion.",
-                     "There is a pleural effusion.", ""],
-        "impression": ["", "Normal chest.", "", ""],
-    })
-    table = draw.prevalence(studies).set_index("condition")
-    assert list(table.index) == list(CONDITIONS)
-    assert set(table["of_mesh"]) == {2} and set(table["of_report"]) == {3}
-    assert tuple(table.loc["Cardiomegaly", ["mesh", "report"]]) == (1, 1)
-    assert tuple(table.loc["Effusion", ["mesh", "report"]]) == (0, 1)
-    assert table.loc["Hernia", "report"] == 0
-    assert pd.isna(table.loc["Infiltration", "report"])
 
 
 def test_the_committed_counts_are_those_of_the_reports(committed):
@@ -133,11 +100,6 @@ def test_the_same_bytes_twice_and_no_date(drawn):
             assert "<dc:date>" not in path.read_text()
 
 
-def test_without_a_network_the_preview_stays_and_it_is_said(drawn):
-    assert not (drawn[0] / "preview" / "figure-3.png").exists()
-    assert "left as it is" in drawn[2][-1] and "make course" in drawn[2][-1]
-
-
 def test_every_committed_picture_is_one_of_these_small_and_described():
     stems = {p.relative_to(FIGURES).with_suffix("").as_posix()
              for p in FIGURES.rglob("*") if p.suffix in (".png", ".svg")}
@@ -148,14 +110,3 @@ def test_every_committed_picture_is_one_of_these_small_and_described():
         assert alt == draw.ALT[
             path.relative_to(FIGURES).with_suffix("").as_posix()]
         assert path.stat().st_size < 150_000, path.name
-
-
-def test_the_preview_of_figure_3_says_that_it_is_a_phantom(tmp_path):
-    from llamaxr_utils.vision import backbones
-
-    backbones.save(backbones.build("densenet-small@random"), tmp_path / "b")
-    plots.set_style()
-    figure = draw.draw_phantom_heatmap(tmp_path / "b", size=96)
-    assert figure.get_suptitle().startswith("PHANTOM, not an X-ray")
-    assert len(figure.axes[2].patches) == 18
-    assert "densenet-small@random" in " ".join(words_of(figure))

@@ -143,39 +143,6 @@ def test_nothing_reported_is_no_f1():
     assert "do not measurably" in lines[0] and len(lines) == 3
 
 
-def test_the_gap_over_all_findings_is_that_of_notebook_06(cards):
-    from llamaxr_utils.evaluation.clinical import clinical_scores
-
-    texts = half_grounded(SCORES)
-    other = [texts[i] for i in swap(20, 3407)]
-    a, b = (clinical_scores(REFERENCES, t)["micro F1"] for t in
-            (texts, other))
-    got = cards["half_grounded"].get(
-        grounding.ANY, "all findings F1, own minus shuffled"
-    )
-    assert got == pytest.approx(a - b)
-
-
-def test_cards_side_by_side(cards):
-    one = card(grounded, n_dose=0, labels=None)
-    long, wide = grounding.compare_cards({**cards, "no doses": one})
-    assert list(long) == ["system", *grounding.COLUMNS]
-    assert list(wide)[2:] == [*cards, "no doses"]
-    cells = wide.set_index("measure")
-    assert cells.loc[grounding.STEEP, "half_grounded"] == "9"
-    assert cells.loc[grounding.STEEP, "no doses"] == "–"
-    assert cells.loc[grounding.RISE, "blind"] == "0.000 [0.00, 0.00]"
-    assert set(wide["test"].iloc[1:5]) == {""}
-
-
-def test_one_status_alone_has_no_row_of_another():
-    one = grounding.grounding_report(
-        grounded, SCORES[:10], REFERENCES[:10], STATUS[:10], n_dose=0,
-        n_samples=20,
-    )
-    assert grounding.OTHER not in set(one.rows["test"])
-
-
 # --- probes -----------------------------------------------------------------
 
 
@@ -215,12 +182,6 @@ def test_monotonicity_of_known_curves(rates, rise, rho, falling):
     row = grounding.monotonicity(curve(rates)).iloc[0]
     got = row[["rise", "rho", "falling"]].astype(float).tolist()
     assert got == pytest.approx([rise, rho, falling], nan_ok=True, abs=1e-6)
-
-
-def test_monotonicity_puts_the_steepest_first():
-    both = pd.concat([curve([0, 0.1]), curve([0, 1], "Mass")])
-    table = grounding.monotonicity(both)
-    assert table["condition"].tolist() == ["Mass", "Edema"]
 
 
 def test_a_dose_moves_one_condition_in_both_views():
@@ -302,13 +263,6 @@ def test_a_file_gives_the_card_of_its_writer(write, cards, tmp_path):
     assert one.dose is None and len(grounding.verdict(one)) == 4
 
 
-def test_a_status_column_goes_before_the_references_words(tmp_path):
-    path = tmp_path / "x.csv"
-    generations(blind).assign(status="normal").to_csv(path, index=False)
-    one = grounding.grounding_from_csv(path, n_samples=20)
-    assert np.isnan(one.get(grounding.COMMONEST, grounding.TOP))
-
-
 def test_references_of_known_studies_are_found_by_id(tmp_path, monkeypatch):
     known = pd.DataFrame({"study_id": [f"S{i}" for i in range(20)],
                           "findings": REFERENCES})
@@ -338,11 +292,6 @@ def test_a_file_that_does_not_do_says_why(spoil, message, tmp_path):
     spoil(generations(grounded)).to_csv(path, index=False)
     with pytest.raises(CourseError, match=message):
         grounding.grounding_from_csv(path)
-
-
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(CourseError, match="could not be read"):
-        grounding.grounding_from_csv(tmp_path / "none.csv")
 
 
 # --- what the conditions can say --------------------------------------------
@@ -426,8 +375,3 @@ def test_training_prompts_name_what_was_asked_for(train_on, named):
     assert high == named
     assert given["CXR2"] is scores["CXR2"]  # a test prompt: from the image
     assert scores["CXR1"]["frontal"]["Effusion"] == 0.5  # not changed
-
-
-def test_an_unknown_source_of_training_prompts():
-    with pytest.raises(CourseError, match="TRAIN_ON = 'truth'"):
-        clinical.training_scores("truth", *two_studies())

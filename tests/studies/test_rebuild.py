@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +11,6 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils.course import pages, plots, run, tables
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.studies import rebuild
 
 ROOT = run.project_folder()
@@ -35,35 +32,6 @@ def test_the_cell_of_an_item_exists(item):
     (path,) = (ROOT / "notebooks").glob(f"{row['notebook']}_*.ipynb")
     found = [t for cell in pages.read(path).cells for t in pages.tags(cell)]
     assert row["tag"] == f"paper:{item}" and row["tag"] in found
-
-
-def test_committed_files_exist_and_nothing_else_lies_there():
-    items = rebuild.registry()
-    named = {name for name in items["committed"] if name}
-    assert all((ROOT / "figures" / name).is_file() for name in named)
-    readme = (ROOT / "figures" / "README.md").read_text("utf-8")
-    for path in (ROOT / "figures").rglob("*"):
-        if path.is_file() and path.suffix not in (".md", ".pyc"):
-            stem = path.relative_to(ROOT / "figures").with_suffix("")
-            assert f"{stem.as_posix()}." in readme, path.name
-
-
-def test_the_status_is_one_of_the_four_words():
-    items = rebuild.registry().set_index("item")
-    words = {"rebuilt", "quoted", "yours", "needs a GPU run"}
-    for status in items["status"]:
-        assert set(status.split(", ")) <= words
-    # What holds X-rays or report text can't be committed.
-    for item in ("table-2", "table-4", "table-5", "table-6"):
-        assert "yours" in items.loc[item, "status"]
-        assert items.loc[item, "committed"] == ""
-    preview = items.loc["figure-3", "committed"]
-    assert preview.startswith("preview/")
-
-
-def test_a_registry_that_is_not_there(tmp_path):
-    with pytest.raises(CourseError, match="figures|registry"):
-        rebuild.registry(tmp_path / "README.md")
 
 
 # --- the runs ---------------------------------------------------------------
@@ -112,16 +80,6 @@ def test_without_any_run_everything_has_its_command(quiet):
     assert len(own) == 6 and set(own["verdict"]) == {"not run"}
     missing = found[found["verdict"] == "not run"]
     assert missing["why"].str.startswith("make course").all()
-
-
-def test_the_runs_say_what_they_lack(quiet):
-    finish("real")
-    (quiet / "cache").mkdir()
-    runs = rebuild.runs_on_disk().set_index("run")
-    assert "cache" not in runs.index
-    row = runs.loc["cpu-real"]
-    assert row["images"] == "real" and row["finished"] == "06"
-    assert row["do"] == "make course FROM=01 TO=10 IMAGES=real"
 
 
 def test_counts_and_arithmetic_are_checked_exactly(quiet):
@@ -182,16 +140,6 @@ def test_a_missing_input_is_no_objection_another_one_is(quiet):
     assert rebuild._artifact("cpu-real", "summary") is not None
     (nb.folder / "training_log.csv").write_text("step\n")
     assert rebuild._artifact("cpu-real", "summary") is None
-
-
-def test_what_another_notebook_measured_of_a_system_counts(quiet):
-    """A table with the summary's columns, say of published predictions."""
-    other = summary(0.377, 0.37, 0.39, "CvT-DistilGPT2", protocol="r2gen")
-    finish("real", extra=other)
-    found = rebuild.compare().set_index("quantity")
-    line = found.loc["CvT-DistilGPT2: ROUGE-L"]
-    assert line["verdict"] == "reproduced"
-    assert found.loc["CvT-DistilGPT2: METEOR", "verdict"] == "differs"
 
 
 def test_the_36_scores_of_figure_4(quiet):
@@ -285,12 +233,6 @@ def test_text_from_tables_is_only_text(html):
     assert 'alt="A line &lt;rising&gt; to the right."' in html
 
 
-def test_other_runs_bring_the_papers_items_only(html):
-    assert "Run cpu-real, real images" in html
-    assert html.count("A line &lt;rising&gt;") == 1
-    assert "The same as in run cpu." in html  # Table 1, quoted twice
-
-
 def test_a_file_changed_by_hand_is_said(quiet):
     nb = finish("phantom")
     path = nb.folder / "tables" / "table-1.md"
@@ -298,19 +240,3 @@ def test_a_file_changed_by_hand_is_said(quiet):
     nb = run.Run("11_rebuild_paper", "cpu", None)
     page = rebuild.page(nb, rebuild.compare())
     assert "Changed since its notebook ran." in page
-
-
-def test_make_study_always_collects_and_make_figures_draws():
-    # Not as a part of the `make test` that may have started this.
-    outside = {k: v for k, v in os.environ.items() if k[:4] != "MAKE"}
-    done = [
-        subprocess.run(["make", "-n", "-o", ".venv/.ready", target,
-                        "PROFILE=smoke"], cwd=ROOT, check=True, env=outside,
-                       capture_output=True, text=True).stdout
-        for target in ("study", "figures")
-    ]
-    study = done[0].strip().splitlines()
-    assert "--from 08 --to 10" in study[0] and "--force" not in study[0]
-    assert study[1].endswith("--from 11 --to 11 --force")
-    assert all("--profile smoke" in line for line in study)
-    assert "figures/draw.py" in done[1]
