@@ -30,7 +30,7 @@ WRONG_WAY = {
 }  # fmt: skip
 #: Lines and modules of the package, lines of the tests: today's, lowered with
 #: every commit (DESIGN: 8,000 lines in 45 modules, and 8,000).
-BUDGET = {"package": 13824, "modules": 58, "tests": 13909}
+BUDGET = {"package": 13824, "modules": 58, "tests": 13898}
 
 
 def project_files() -> list[Path]:
