@@ -84,9 +84,10 @@ def _fetch(options: argparse.Namespace) -> int:
 
     origin = options.origin or options.mirror
     if options.name == "smollm2-135m":
-        from .llm import smollm2
+        from .llm import models
 
-        print(f"{smollm2.fetch(origin)}\nUse it: make course PROFILE=laptop")
+        print(models.fetch_smollm2(origin))
+        print("Use it: make course PROFILE=laptop")
         return 0
     path = downloads.fetch(options.name, origin)
     if options.name in downloads.SOURCES:

@@ -1,8 +1,7 @@
 """Write reports with a model: batched decoding, one row a prompt.
 
 Greedy by default, because only then do counts of distinct reports mean
-anything; beam search and minimum Bayes risk are there to be compared. The
-module decodes; it neither loads models nor scores texts.
+anything; beam search and guidance are there to be compared.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
 from .finetune import keep_weights_packed_once
-from .guidance import Guidance
 from .prompts import BLANK, RESPONSE_HEADER, count_tokens
 
 Row = tuple[str, int, bool, float]
@@ -35,14 +32,10 @@ def generate_reports(
     """Decode one report per prompt.
 
     Prompts are batched by length and padded on the left; the rows come back
-    in the order of `prompts`. Without sampling the same prompt gets the same
-    report, so each distinct prompt is decoded once.
-
-    In float32 greedy text does not depend on `batch_size`. bfloat16 and
-    float16 round a matrix product differently for another shape of the
-    batch, and on a GPU 4-bit weights have another kernel for a single row:
-    where the two best words lie within rounding (2**-8 of the logit in
-    bfloat16) another may be chosen, and the text goes on from there.
+    in the order of `prompts`. Without sampling each distinct prompt is decoded
+    once. In float32 greedy text does not depend on `batch_size`; half
+    precision and 4-bit kernels round otherwise for another shape of the
+    batch, and two words that lie that close may change places.
 
     Parameters
     ----------
@@ -54,12 +47,10 @@ def generate_reports(
     progress : callable, optional
         Called with (done, all) after each batch.
     against : str, optional
-        Guide the report away from what this prompt would get, with
-        ``guidance_scale`` s > 1: each token's log-probability becomes
-        ``l(against) + s (l(prompt) - l(against))`` (`guidance`).
+        With ``guidance_scale`` above 1: guide the report away from what this
+        prompt would get (`Guidance`).
     **decoding
-        Passed to ``model.generate``; nothing means greedy. Beam search:
-        ``num_beams=4, length_penalty=1.0``, also with guidance.
+        Passed to ``model.generate``; nothing means greedy.
 
     Returns
     -------
@@ -67,20 +58,9 @@ def generate_reports(
         ``generated`` (str), ``n_tokens`` (int, without the end token),
         ``finished`` (bool: stopped at the end token), ``seconds`` (float,
         the batch's time shared out).
-
-    Raises
-    ------
-    CourseError
-        If a prompt does not end with the response header.
     """
-    for prompt in prompts:
-        if not prompt.endswith(RESPONSE_HEADER):
-            raise CourseError(
-                "A prompt does not end with the response header.",
-                f"It ends with {prompt[-30:]!r}; the model would continue "
-                "the input instead of answering.",
-                "Build prompts with prompts.build_prompt().",
-            )
+    if not all(prompt.endswith(RESPONSE_HEADER) for prompt in prompts):
+        raise ValueError(f"each prompt must end with {RESPONSE_HEADER!r}")
     tokenizer.padding_side = "left"
     keep_weights_packed_once(model)
     model.eval()
@@ -107,71 +87,6 @@ def generate_reports(
     return pd.DataFrame(
         rows, columns=["generated", "n_tokens", "finished", "seconds"]
     )
-
-
-def minimum_bayes_risk(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    n_samples: int = 8,
-    seed: int = 3407,
-    **settings: Any,
-) -> pd.DataFrame:
-    """Of several sampled reports the one most like all the others.
-
-    Each distinct prompt is sampled once, so the same prompt gets the same
-    report. (Eikema and Aziz 2020, arXiv 2005.10283.)
-
-    Parameters
-    ----------
-    model, tokenizer, prompts
-        As for `generate_reports`.
-    n_samples : int
-        Reports sampled a prompt.
-    seed : int
-        Of the samples.
-    **settings
-        For `generate_reports`: ``batch_size``, ``temperature`` ...
-
-    Returns
-    -------
-    DataFrame
-        As `generate_reports`; ``seconds`` are those of all samples.
-    """
-    import torch
-
-    todo = list(dict.fromkeys(prompts))
-    torch.manual_seed(seed)
-    drawn = generate_reports(
-        model,
-        tokenizer,
-        [prompt for prompt in todo for _ in range(n_samples)],
-        **{"do_sample": True, **settings},
-    )
-    chosen = {}
-    for i, prompt in enumerate(todo):
-        some = drawn.iloc[i * n_samples : (i + 1) * n_samples]
-        best = some.iloc[most_alike(list(some["generated"]))].copy()
-        best["seconds"] = some["seconds"].sum()
-        chosen[prompt] = best
-    rows = [chosen[prompt] for prompt in prompts]
-    return pd.DataFrame(rows, columns=drawn.columns).reset_index(drop=True)
-
-
-def most_alike(texts: Sequence[str]) -> int:
-    """Position of the text that is most like the others, on the mean: F1 of
-    the longest common subsequence of words (ROUGE-L). Ties: the first."""
-    from rapidfuzz.distance import LCSseq
-
-    words = [text.split() for text in texts]
-    n = len(texts)
-    f1 = np.ones((n, n))
-    for i in range(n):
-        for j in range(i):
-            shared = LCSseq.similarity(words[i], words[j])
-            total = max(len(words[i]) + len(words[j]), 1)
-            f1[i, j] = f1[j, i] = 2 * shared / total
-    return int(f1.sum(axis=1).argmax())
 
 
 def _decode(
@@ -226,6 +141,60 @@ def _guide(
     }
 
 
+class Guidance:
+    """A logits processor for ``model.generate``: each token away from what
+    another prompt would get (classifier-free guidance, Sanchez et al. 2023,
+    arXiv 2306.17806). transformers' own knows no beams: they change places at
+    every step, and the second reading has to follow them.
+
+    A token's log-probability becomes ``l(against) + s (l(prompt) -
+    l(against))``. Give ``renormalize_logits=True`` too, for beams add up
+    log-probabilities.
+
+    Parameters
+    ----------
+    model
+        That of ``generate``.
+    against : Tensor, shape (length,), int64
+        Tokens of the other prompt.
+    scale : float
+        s; 1 changes nothing.
+    beams : int
+        ``num_beams`` of ``generate``.
+    """
+
+    def __init__(self, model: Any, against: Any, scale: float, beams: int):
+        self.model, self.against = model, against
+        self.scale, self.beams = scale, beams
+        self.cache: Any = None  #: keys and values of the second reading
+        self.before: Any = None  #: rows of the step before, (rows, tokens)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        away = self._logits(input_ids).log_softmax(-1)
+        return away + self.scale * (scores.log_softmax(-1) - away)
+
+    def _logits(self, rows: Any) -> Any:
+        """Of the next token after the other prompt and what was written."""
+        if self.cache is None:
+            read = self.against.expand(len(rows), -1)
+        else:
+            self.cache.reorder_cache(self._parents(rows))
+            read = rows[:, -1:]
+        answer = self.model(read, past_key_values=self.cache, use_cache=True)
+        self.cache, self.before = answer.past_key_values, rows
+        return answer.logits[:, -1].float()
+
+    def _parents(self, rows: Any) -> Any:
+        """The row of the step before that each row goes on from."""
+        import torch
+
+        shape = (len(rows) // self.beams, self.beams, -1)
+        now, before = rows[:, :-1].view(shape), self.before.view(shape)
+        same = (now[:, :, None] == before[:, None]).all(-1)
+        first = torch.arange(0, len(rows), self.beams, device=rows.device)
+        return (first[:, None] + same.int().argmax(-1)).flatten()
+
+
 def swap(n: int, seed: int) -> np.ndarray:
     """A permutation of ``range(n)`` in which nothing stays in its place.
 
@@ -241,16 +210,8 @@ def as_artifact(
     made: Mapping[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]],
     decoding: str,
 ) -> pd.DataFrame:
-    """Schema ``generations``.
-
-    Parameters
-    ----------
-    made : mapping
-        (model, scores_from) -> (rows of ``prompts``, result of
-        `generate_reports` in the same order).
-    decoding : str
-        `describe_decoding`.
-    """
+    """Schema ``generations``. `made`: (model, scores_from) -> (rows of
+    ``prompts``, result of `generate_reports` in the same order)."""
     parts = []
     for (model, scores_from), (rows, texts) in made.items():
         part = texts.reset_index(drop=True).assign(

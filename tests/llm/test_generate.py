@@ -10,8 +10,7 @@ import pytest
 import torch
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
-from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.llm import finetune, generate, guidance, models
+from llamaxr_utils.llm import finetune, generate, models
 
 ASKED = list(PROMPTS.values())
 
@@ -122,14 +121,6 @@ def test_prompts_are_batched_by_length(writer, decoded):
     assert set(decoded[-1]) == set(long)
 
 
-def test_a_model_in_training_mode_is_not_left_there(writer):
-    model, _ = writer
-    model.train()
-    made = write(writer, ASKED)
-    assert not model.training
-    assert list(made["generated"]) == list(SENTENCES.values())
-
-
 # --- the end ----------------------------------------------------------------
 
 
@@ -175,15 +166,9 @@ def test_padding_that_is_the_end_token_does_no_harm(writer):
     ["findings: effusion", ASKED[0].rstrip("\n"), ASKED[0] + "The", ""],
 )
 def test_a_prompt_without_its_header_is_refused(writer, decoded, prompt):
-    with pytest.raises(CourseError, match="does not end with the response"):
+    with pytest.raises(ValueError, match='must end with'):
         write(writer, [ASKED[0], prompt])
     assert decoded == []
-
-
-def test_no_prompts_give_no_rows(writer):
-    made = write(writer, [])
-    assert len(made) == 0
-    assert "generated" in made
 
 
 def test_the_same_prompt_is_decoded_once(writer, decoded):
@@ -206,20 +191,7 @@ def test_sampling_decodes_each_one(writer, decoded):
     assert made["generated"].nunique() > 1
 
 
-def test_beam_search_is_decoded_once_a_prompt_too(writer, decoded):
-    made = write(writer, [ASKED[1], ASKED[0], ASKED[1]], num_beams=3)
-    assert len([*chain(*decoded)]) == 2
-    reports = list(SENTENCES.values())
-    assert list(made["generated"]) == [reports[i] for i in (1, 0, 1)]
-
-
 # --- guidance ---------------------------------------------------------------
-
-
-def test_guidance_of_one_changes_nothing(writer):
-    plain = write(writer, ASKED)["generated"]
-    same = write(writer, ASKED, guidance_scale=1.0, against=ASKED[-1])
-    assert list(same["generated"]) == list(plain)
 
 
 def test_guidance_leads_away_from_the_other_prompt(writer):
@@ -279,59 +251,14 @@ def test_guided_beams_are_those_of_readings_without_a_cache(
         whole = torch.cat([other, rows[:, self.start :]], dim=1)
         return self.model(whole).logits[:, -1]
 
-    monkeypatch.setattr(guidance.Guidance, "_logits", logits)
+    monkeypatch.setattr(generate.Guidance, "_logits", logits)
     again = write(untaught, ASKED, num_beams=4, **GUIDED)
     assert list(again["generated"]) == list(made["generated"])
     greedy = write(untaught, ASKED, **GUIDED)
     assert list(greedy["generated"]) != list(made["generated"])
 
 
-def test_guided_beams_do_not_depend_on_the_batch(writer):
-    how = {**GUIDED, "num_beams": 3}
-    alone = write(writer, ASKED, batch_size=1, **how)
-    together = write(writer, ASKED, batch_size=8, **how)
-    assert list(alone["generated"]) == list(together["generated"])
-
-
 # --- minimum Bayes risk -----------------------------------------------------
-
-
-def test_the_text_most_like_the_others():
-    texts = ["a b c x", "a b c d", "q r", "a b c d", "a b d"]
-    assert generate.most_alike(texts) == 1
-    assert generate.most_alike(["alone"]) == 0
-    assert generate.most_alike(["", ""]) == 0
-    # The order of words counts.
-    assert generate.most_alike(["d c b a", "a b c d", "a b c e"]) == 1
-
-
-def test_minimum_bayes_risk_writes_one_report_a_prompt(writer, decoded):
-    asked = [ASKED[0], ASKED[1], ASKED[0]]
-    made = generate.minimum_bayes_risk(*writer, asked, 5, temperature=0.1)
-    assert len([*chain(*decoded)]) == 10
-    reports = list(SENTENCES.values())
-    assert list(made["generated"]) == [reports[i] for i in (0, 1, 0)]
-    assert list(made.columns) == [
-        "generated", "n_tokens", "finished", "seconds",
-    ]
-
-
-def test_minimum_bayes_risk_is_repeatable(writer):
-    def draw(seed):
-        made = generate.minimum_bayes_risk(
-            *writer, ASKED, 3, seed=seed, temperature=8.0, max_new_tokens=6
-        )
-        return list(made["generated"])
-
-    assert draw(1) == draw(1)
-    assert draw(1) != draw(2)
-
-
-def test_progress_reaches_the_end(writer):
-    seen = []
-    write(writer, [*ASKED, *ASKED], batch_size=4, max_new_tokens=2,
-          progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(4, 6), (6, 6)]  # distinct prompts
 
 
 # --- swapped scores ---------------------------------------------------------
@@ -344,10 +271,6 @@ def test_nobody_keeps_the_own_scores_when_swapped(n, seed):
     assert sorted(donors) == list(range(n))
     assert (donors != np.arange(n)).all()
     assert (donors == generate.swap(n, seed)).all()
-
-
-def test_another_seed_swaps_otherwise():
-    assert (generate.swap(50, 1) != generate.swap(50, 2)).any()
 
 
 def test_one_study_has_nobody_to_swap_with():
@@ -379,11 +302,6 @@ def test_generations_have_their_schema_and_their_references():
     assert list(table["generated"]) == ["two", "one"] * 2
     assert list(table["model"]) == ["base"] * 2 + ["tuned"] * 2
     assert set(table["decoding"]) == {"greedy"}
-
-
-def test_decoding_in_words():
-    words = generate.describe_decoding(top_p=0.9, do_sample=True)
-    assert words == "do_sample=True, top_p=0.9"
 
 
 def test_guidance_is_named_and_off_by_default():

@@ -78,10 +78,6 @@ def test_the_end_token_is_one_token_behind_a_word(tokenizer):
     assert ids[:-1] == tokenizer("The heart is big.")["input_ids"]
 
 
-def test_the_same_texts_give_the_same_tokenizer(tokenizer):
-    assert tiny_tokenizer().get_vocab() == tokenizer.get_vocab()
-
-
 def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
     """trl tokenizes prompt and prompt + report; they must fit together."""
     for word, report in SENTENCES.items():
@@ -94,25 +90,6 @@ def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
 # --- new models -------------------------------------------------------------
 
 
-def test_the_seed_makes_the_weights(tokenizer):
-    import torch
-
-    def weights(seed):
-        model = models.new_llama("random-llama", tokenizer, seed)
-        return model.model.layers[1].mlp.up_proj.weight
-
-    assert torch.equal(weights(1), weights(1))
-    assert not torch.equal(weights(1), weights(2))
-
-
-def test_the_new_model_knows_its_special_tokens(tokenizer):
-    config = models.new_llama("random-llama", tokenizer).config
-    assert config.vocab_size == len(tokenizer)
-    assert config.bos_token_id == tokenizer.bos_token_id
-    assert config.eos_token_id == tokenizer.eos_token_id
-    assert config.pad_token_id == tokenizer.pad_token_id
-
-
 def test_small_llama_has_about_five_million_parameters():
     import torch
 
@@ -122,21 +99,6 @@ def test_small_llama_has_about_five_million_parameters():
         model = models.new_llama("small-llama", tokenizer)
     count = sum(p.numel() for p in model.parameters())
     assert 4.5e6 < count < 6e6
-
-
-def test_a_saved_base_is_the_same_again(base_folder):
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    assert (Path(base_folder) / "model.safetensors").is_file()
-    assert not list(Path(base_folder).glob("*.bin"))
-    tokenizer = models.load_tokenizer(base_folder)
-    assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
-    assert tokenizer.padding_side == "left"
-    again = AutoModelForCausalLM.from_pretrained(base_folder)
-    fresh = models.new_llama("random-llama", tokenizer, seed=1)
-    ids = tokenizer("The heart", return_tensors="pt")["input_ids"]
-    assert torch.allclose(again(ids).logits, fresh(ids).logits)
 
 
 # --- by name ----------------------------------------------------------------
@@ -192,12 +154,6 @@ def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
     loaded = models.load_tokenizer(str(tmp_path))
     assert loaded.pad_token == loaded.eos_token
     assert loaded.padding_side == "left"
-
-
-def test_made_here_bases_get_a_tokenizer_of_the_texts():
-    texts = [*SENTENCES.values()] * 5
-    tokenizer = models.tokenizer_for("random-llama", texts)
-    assert len(tokenizer("Nothing unusual")["input_ids"]) < 8
 
 
 # --- what a base reads first ------------------------------------------------

@@ -79,18 +79,6 @@ def test_the_instruction_names_the_conditions_in_the_papers_order():
     assert names == list(CONDITIONS)
 
 
-def test_the_paper_format_is_the_default():
-    assert prompts.build_prompt(study()) == prompts.build_prompt(
-        study(), "paper"
-    )
-
-
-@pytest.mark.parametrize("score_format", prompts.NUMBERS + prompts.WORDS)
-def test_every_prompt_ends_with_the_response_header(score_format):
-    prompt = prompts.build_prompt(study(), score_format, NEVER)
-    assert prompt.endswith("\n\n### Response:\n")
-
-
 # --- the order of the numbers -----------------------------------------------
 
 
@@ -121,15 +109,6 @@ def test_as_printed_is_the_papers_text_over_other_numbers():
     assert prompts.INSTRUCTION in printed
     assert numbers(printed)[:18] == [place / 100 for place in range(18)]
     assert numbers(prompts.build_prompt(scores, "paper"))[1] == 0.10
-
-
-def test_the_order_of_the_mapping_does_not_matter():
-    scores = study(Edema=0.75)
-    turned = {
-        view: dict(reversed(list(scores[view].items())))
-        for view in reversed(VIEWS)
-    }
-    assert prompts.build_prompt(turned) == prompts.build_prompt(scores)
 
 
 def test_numbers_of_numpy_are_plain_numbers():
@@ -224,12 +203,6 @@ def test_strength_is_the_way_from_the_operating_point_to_one(score, words):
     assert f"findings: {words}\n" in prompt
 
 
-def test_an_operating_point_of_one_divides_by_nothing():
-    points = dict(NEVER, Edema=1.0)
-    prompt = prompts.build_prompt(study(Edema=1.0), "strength", points)
-    assert "findings: possible edema\n" in prompt
-
-
 def test_pairs_begin_at_the_floor_and_keep_the_order():
     points = dict(NEVER, Edema=0.6, Hernia=0.6, Mass=0.6)
     scores = study(0, 0, Hernia=0.309, Edema=0.718, Mass=0.29)
@@ -257,12 +230,6 @@ def test_the_published_notebooks_prompt():
     assert prompts.SHORT_INSTRUCTION in prompt
     assert "0.123, " in prompt and "0.005, " in prompt
     assert numbers(prompt) == [round(value, 3) for value in order]
-
-
-@pytest.mark.parametrize("score_format", ["strength", "pairs"])
-def test_words_need_points(score_format):
-    with pytest.raises(CourseError, match=f"`{score_format}` needs"):
-        prompts.build_prompt(study(), score_format)
 
 
 # --- operating points -------------------------------------------------------
@@ -349,25 +316,6 @@ def test_studies_without_label_or_image_have_no_say():
     )
 
 
-def test_no_training_study_at_all_names_nothing():
-    table = prompts.operating_points({}, {})
-    points = dict(zip(table["condition"], table["operating_point"]))
-    assert prompts.names_above(study(1.0, 1.0), points) == []
-
-
-def test_points_survive_their_file(tmp_path):
-    """A point is some study's score: a last digit lost would unname it."""
-    from llamaxr_utils.course import artifacts
-
-    scores, labels = data(3, n=80, decimals=17)
-    table = prompts.operating_points(scores, labels)
-    artifacts.save(
-        tmp_path, "operating_points", table, writer="03_build_prompts"
-    )
-    back = artifacts.load(tmp_path, "operating_points")
-    assert list(back["operating_point"]) == list(table["operating_point"])
-
-
 # --- the table --------------------------------------------------------------
 
 
@@ -446,8 +394,3 @@ def test_the_answer_is_what_follows_the_last_header():
     assert prompts.answer(prompt) == ""
     assert prompts.answer(prompt + "One.\n### Response:\nTwo.") == "Two."
     assert prompts.answer("The heart is big.") == "The heart is big."
-
-
-def test_no_text_has_no_tokens():
-    assert prompts.count_tokens(words, []).tolist() == []
-    assert prompts.count_tokens(words, iter(["a b"])).tolist() == [3]
