@@ -152,21 +152,6 @@ def r2gen_list(table: pd.DataFrame, effect: dict[str, float]) -> Measured:
     return Measured("c", answer, verdict, table, effect)
 
 
-def repeated_rows(table: pd.DataFrame, copies: int) -> Measured:
-    """d: a split by row of a table with copies, beside one by study."""
-    leaky, clean = table.loc[0], table.loc[1]
-    verdict = (
-        f"{leaky['leaked']:.0%} of the test rows then have their study in "
-        f"training; the nearest training report scores METEOR "
-        f"{leaky['METEOR']:.3f} instead of {clean['METEOR']:.3f}. The "
-        f"{LOGGED_ROWS:,} rows of the saved log are "
-        f"{'not ' if LOGGED_ROWS % copies else ''}a multiple of {copies}."
-    )
-    leaks = "leaks" if leaky["leaked"] else "does not leak"
-    return Measured("d", f"a split by row {leaks}", verdict, table,
-                    difference(leaky, clean))
-
-
 def shuffled_outputs(
     references: Sequence[str],
     systems: Mapping[str, Sequence[str]],
@@ -203,23 +188,6 @@ def shuffled_outputs(
                     f"{verdict}.", table, effect)
 
 
-def selections(table: pd.DataFrame) -> Measured:
-    """f: rows all, without XXXX, first n, and both ends of random n."""
-    n_all, n_kept, n = table["n"][:3]
-    if not n_kept:
-        return Measured("f", "not measurable here", "All have XXXX.", table)
-    effect, meteor = difference(table.loc[1], table.loc[0]), table["METEOR"]
-    verdict = (
-        f"Leaving out {n_all - n_kept} of {n_all} studies "
-        f"moves METEOR by {effect['METEOR']:+.3f}. The first {n} of the list "
-        f"score {meteor[2]:.3f}; 95 % of random {n} lie between "
-        f"{meteor[3]:.3f} and {meteor[4]:.3f}."
-    )
-    word = "raises" if effect["METEOR"] > 0 else "does not raise"
-    return Measured("f", f"dropping XXXX {word} the score", verdict, table,
-                    effect)
-
-
 def lost_negations(
     texts: Sequence[str],
     clean: Callable[[str], str] = clean_author,
@@ -252,40 +220,6 @@ def lost_negations(
     answer = f"the cleaner {'loses' if n else 'keeps'} negations"
     table = table.reset_index(drop=True)
     return Measured("g", answer, verdict, table, effect or {})
-
-
-def score_order(table: pd.DataFrame) -> Measured:
-    """h: rows are torchxrayvision's order and the prompt's; log likelihoods
-    of both views, and the share of random orders that fit as well."""
-    fits = table[["fit, first 18", "fit, last 18"]].sum(axis=1)
-    best = table.loc[fits.idxmax()]
-    verdict = (
-        f"Both views together, torchxrayvision's order fits by "
-        f"{fits[0] - fits[1]:+.1f} "
-        f"against the one the prompt names (log likelihood); "
-        f"{best.iloc[3]:.2%} of random orders fit as well as the better one."
-    )
-    return Measured("h", f"the numbers fit {best['order']} order", verdict,
-                    table)
-
-
-def extractor(table: pd.DataFrame, trained_on: str, backbone: str) -> Measured:
-    """i: AUC a condition on training and test studies; what the released
-    network's description says."""
-    seen = "openi" in trained_on.lower()
-    means = table[["auc train", "auc test"]].mean()
-    verdict = f"Its training data: {trained_on}" + (
-        ", so any IU X-ray study may be known to it. " if seen else ". "
-    )
-    verdict += (
-        f"This run's own backbone ({backbone}) "
-        f"has a mean AUC of {means.iloc[0]:.3f} on training studies and "
-        f"{means.iloc[1]:.3f} on test studies ({len(table)} conditions)."
-        if len(table)
-        else "This run has too few studies to say what that is worth."
-    )
-    answer = f"the extractor has {'seen' if seen else 'not seen'} OpenI"
-    return Measured("i", answer, verdict, table)
 
 
 def learning_rates(
