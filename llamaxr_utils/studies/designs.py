@@ -43,10 +43,10 @@ DECODING: dict[str, dict[str, Any]] = {
     "guided-beam-2.5": generate.guided(2.5, beams=4),
 }
 #: Settings that no design changes: of every training, then of the adapter's.
-_TRAINER = {"optim": "adamw_torch_fused", "gradient_checkpointing": False,
+TRAINER = {"optim": "adamw_torch_fused", "gradient_checkpointing": False,
             "train_sampling_strategy": "group_by_length",
             "max_length": 2048, "logging_steps": 100}  # fmt: skip
-_ADAPTER = _TRAINER | {
+ADAPTER = TRAINER | {
     "per_device_train_batch_size": 16, "per_device_eval_batch_size": 32,
     "lr_scheduler_type": "linear", "warmup_steps": 30, "weight_decay": 0.01,
     "eval_strategy": "steps", "eval_steps": 0.25, "save_strategy": "steps",
@@ -109,7 +109,7 @@ class Data(NamedTuple):
     test: pd.DataFrame  #: the test studies, with both views
     neighbours: list[str]  #: their nearest neighbours' reports
     scratch: Path  #: bases, adapters, unfinished work
-    base: Path | None  #: one base for all designs; None: each its own
+    base: Path | None  #: folder of the base; None: that of the run's name
     n_train: int  #: training studies an adapter sees (and a quarter as
     #: many for its validation); 0: all
 
@@ -207,11 +207,11 @@ def training_pairs(
 def run_design(
     design: Design, data: Data, seed: int, n_samples: int = 1000
 ) -> dict[str, Any]:
-    """Pre-train, train, generate, measure (`n_samples` bootstraps).
+    """Train over ``data.base``, generate, measure (`n_samples` bootstraps).
 
     Killed and called again, it goes on from its last checkpoint; designs
-    that read the same share a base, those that differ in decoding alone an
-    adapter (the seconds of both are those of the first time).
+    that differ in decoding alone share an adapter (its seconds are those of
+    the first time).
 
     Returns
     -------
@@ -224,7 +224,7 @@ def run_design(
         ``train_seconds``, ``decode_seconds``.
     """
     points = points_of(data, design.beta)
-    base, base_seconds = base_of(data, design, points, seed)
+    base = str(data.base or models.locate(data.base_name))
     given = prompts_of(data, design, points)
     pairs = training_pairs(data, design, given, seed)
     model, tokenizer, facts = adapter_of(base, data, design, pairs, seed)
@@ -243,56 +243,14 @@ def run_design(
         "prompt_tokens": lengths.mean(),
         "tokens": (lengths + reports["n_tokens"]).mean(),
         **facts,
-        "base_seconds": base_seconds,
+        "base_seconds": float("nan"),  # known to who pre-trained the base
         "decode_seconds": decode_seconds,
     }
 
 
-def _key(*facts: Any) -> str:
+def key_of(*facts: Any) -> str:
+    """A name for what was made from these facts."""
     return hashlib.sha256(repr([*facts]).encode()).hexdigest()[:16]
-
-
-def base_of(
-    data: Data, design: Design, points: Mapping[str, float], seed: int
-) -> tuple[str, float]:
-    """Folder (or hub id) of the base, and the seconds that it took."""
-    if data.base:
-        return str(data.base), float("nan")
-    if not models.made_here(data.base_name):
-        return models.locate(data.base_name), 0.0
-    kinds = design.pretrain.replace(" ", "").split(",")
-    own = {
-        kind: prompts_of(data, design, points, source)
-        for kind, source in (("prompts", "scores"), ("stated", "stated"))
-        if kind in kinds
-    }
-    corpus = models.pretraining_pairs(
-        data.studies.query("split == 'train'"), kinds, own=own
-    )
-    tokens = artifacts.load(data.folder, "tokenizer")
-    key = _key(data.base_name, design.pretrain_epochs, seed,
-               files.sha256(tokens), corpus.to_csv())  # fmt: skip
-    folder = data.scratch / "bases" / key
-    note = folder / "seconds.txt"
-    if not note.is_file():
-        tokenizer = models.load_tokenizer(str(tokens))
-        model = models.new_llama(data.base_name, tokenizer, seed)
-        settings = _TRAINER | dict(
-            num_train_epochs=design.pretrain_epochs, learning_rate=1e-3,
-            per_device_train_batch_size=8, lr_scheduler_type="cosine",
-            warmup_steps=20, save_strategy="steps", save_steps=200,
-            bf16=machine.pick_precision("auto") == "bf16", seed=seed,
-        )  # fmt: skip
-        result = finetune.train(model, tokenizer, corpus.assign(split="train"),
-                                data.scratch / "work" / key, settings)
-
-        def write(part: Path) -> None:
-            models.save_model(model, tokenizer, part)
-            minutes = result.facts["minutes"]
-            (part / note.name).write_text(f"{60 * minutes:.1f}")
-
-        files.write_whole(folder, write)
-    return str(folder), float(note.read_text())
 
 
 def adapt(source: str, design: Design, seed: int) -> tuple[Any, Any]:
@@ -331,7 +289,7 @@ def adapter_of(
     from safetensors.torch import load_file, save_file
 
     same = design._replace(name="", about="", decoding="")
-    key = _key(files.sha256(Path(base)), same, seed, pairs.to_csv())
+    key = key_of(files.sha256(Path(base)), same, seed, pairs.to_csv())
     folder = data.scratch / "adapters" / key
     weights, note = folder / "trained.safetensors", folder / "facts.json"
     model, tokenizer = adapt(base, design, seed)
@@ -342,7 +300,7 @@ def adapter_of(
         return model, tokenizer, json.loads(note.read_text("utf-8"))
     began = time.perf_counter()
     machine.forget_peak()
-    settings = _ADAPTER | {
+    settings = ADAPTER | {
         "num_train_epochs": design.epochs, "seed": seed,
         "learning_rate": design.learning_rate,
     }  # fmt: skip

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils.course import files, profiles, run
+from llamaxr_utils.course import artifacts, files, machine, profiles, run
+from llamaxr_utils.llm import finetune, models
 from llamaxr_utils.studies import designs
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "designs.csv"
@@ -50,6 +51,44 @@ def done(target: Path, design: str, images: str, seed: int) -> bool:
     table = read(target)
     same = table["design"].eq(design) & table["images"].eq(images)
     return bool((same & table["seed"].eq(seed)).any())
+
+
+def base_of(
+    design: designs.Design, data: designs.Data, seed: int
+) -> tuple[Path, float]:
+    """Folder of the base that a design reads over, and the seconds that it
+    took to pre-train. Designs that read the same share one."""
+    points = designs.points_of(data, design.beta)
+    kinds = design.pretrain.replace(" ", "").split(",")
+    own = {kind: designs.prompts_of(data, design, points, source)
+           for kind, source in (("prompts", "scores"), ("stated", "stated"))
+           if kind in kinds}
+    train = data.studies.query("split == 'train'")
+    corpus = models.pretraining_pairs(train, kinds, own=own)
+    tokens = artifacts.load(data.folder, "tokenizer")
+    key = designs.key_of(data.base_name, design.pretrain_epochs, seed,
+                         files.sha256(tokens), corpus.to_csv())
+    folder = data.scratch / "bases" / key
+    note = folder / "seconds.txt"
+    if not note.is_file():
+        tokenizer = models.load_tokenizer(str(tokens))
+        model = models.new_llama(data.base_name, tokenizer, seed)
+        settings = designs.TRAINER | dict(
+            num_train_epochs=design.pretrain_epochs, learning_rate=1e-3,
+            per_device_train_batch_size=8, lr_scheduler_type="cosine",
+            warmup_steps=20, save_strategy="steps", save_steps=200,
+            bf16=machine.pick_precision("auto") == "bf16", seed=seed,
+        )  # fmt: skip
+        result = finetune.train(model, tokenizer, corpus.assign(split="train"),
+                                data.scratch / "work" / key, settings)
+
+        def write(part: Path) -> None:
+            models.save_model(model, tokenizer, part)
+            minutes = result.facts["minutes"]
+            (part / note.name).write_text(f"{60 * minutes:.1f}")
+
+        files.write_whole(folder, write)
+    return folder, float(note.read_text())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -81,7 +120,9 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{design.name}, {images}, seed {seed}: there already")
                 continue
             began = time.perf_counter()
-            row = designs.run_design(design, data, seed)
+            base, seconds = base_of(design, data, seed)
+            row = designs.run_design(design, data._replace(base=base), seed)
+            row["base_seconds"] = seconds
             append(given.target, pd.DataFrame([row]))
             print(f"{design.name}, {images}, seed {seed}: gap "
                   f"{row['gap']:.3f}, BLEU-4 {row['bleu4']:.3f}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import log_designs
 import numpy as np
 import pandas as pd
 import pytest
@@ -168,9 +169,11 @@ def test_numbers_of_a_perfect_and_of_a_constant_writer(data):
 @pytest.mark.parametrize("method", ["qlora", "prefix", "full"])
 def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     monkeypatch.setattr(designs, "NEW_TOKENS", 4)
-    row = designs.run_design(
-        design(name=method, method=method, pretrain_epochs=1), data, 1
-    )
+    one = design(name=method, method=method, pretrain_epochs=1)
+    base, seconds = log_designs.base_of(one, data, 1)
+    assert seconds > 0
+    data = data._replace(base=base)
+    row = designs.run_design(one, data, 1)
     assert (row["design"], row["images"], row["seed"]) == (
         method, "phantom", 1,
     )
@@ -181,11 +184,10 @@ def test_a_row_from_training_to_numbers(data, method, monkeypatch):
     assert len(bases) == 1  # made once, for all methods
     assert not list((data.scratch / "work").glob("*"))
     monkeypatch.setattr(finetune, "train", None)  # nothing is trained twice
-    again = designs.run_design(
-        design(name="other", method=method, pretrain_epochs=1), data, 1
-    )
+    assert log_designs.base_of(one, data, 1) == (base, seconds)
+    again = designs.run_design(one._replace(name="other"), data, 1)
     changed = {k for k in row if row[k] != again[k]}
-    assert changed <= {"design", "decode_seconds"}
+    assert changed <= {"design", "decode_seconds", "base_seconds"}
 
 
 # --- the log ----------------------------------------------------------------
