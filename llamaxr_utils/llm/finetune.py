@@ -614,7 +614,8 @@ def _identity(model: Any) -> list:
         )
         for name, weight in model.named_parameters()
     ] + [
-        [adapter.lora_alpha, adapter.lora_dropout]
+        [getattr(adapter, knob, None)  # prefix tuning has neither
+         for knob in ("lora_alpha", "lora_dropout")]
         for adapter in getattr(model, "peft_config", {}).values()
     ]
 
