@@ -11,7 +11,7 @@ from test_models import tiny_tokenizer
 from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
-from llamaxr_utils.evaluation import clinical, metrics
+from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.llm import finetune, prompts
 from llamaxr_utils.studies import designs
 
@@ -89,16 +89,6 @@ def test_every_design_can_be_read_and_says_what_it_is():
 
 
 # --- what is read -----------------------------------------------------------
-
-
-def test_headings_decide_between_conditions_that_share_a_word():
-    text = "There is a nodule in the right lung."
-    for heading, names in (
-        ("Nodule", {"Nodule", "Lung Lesion"}),  # by MeSH a nodule is both
-        ("normal", {"Lung Lesion"}),
-    ):
-        found = clinical.stated_labels([heading], text)
-        assert {c for c in CONDITIONS if found[c]} == names
 
 
 def test_training_prompts_come_from_reports_and_test_prompts_from_scores(

@@ -231,12 +231,3 @@ def test_text_from_tables_is_only_text(html):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<td>a | b</td>" in html
     assert 'alt="A line &lt;rising&gt; to the right."' in html
-
-
-def test_a_file_changed_by_hand_is_said(quiet):
-    nb = finish("phantom")
-    path = nb.folder / "tables" / "table-1.md"
-    path.write_text(path.read_text().replace("R2Gen", "R3Gen"))
-    nb = run.Run("11_rebuild_paper", "cpu", None)
-    page = rebuild.page(nb, rebuild.compare())
-    assert "Changed since its notebook ran." in page
