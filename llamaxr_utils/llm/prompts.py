@@ -174,8 +174,8 @@ def build_prompt(
         study. ``two-decimals``: as ``paper``, rounded. ``published-notebook``:
         the authors' `SHORT_INSTRUCTION`, three decimals, native order (taken
         to be so: the notebook names none). ``names``: the conditions at or
-        above their operating point, in words. ``strength``: each with a word of
-        `STRENGTHS`. ``pairs``: with their mean score, from `FLOOR` on.
+        above their operating point, in words. ``strength``: each with a word
+        of `STRENGTHS`. ``pairs``: with their mean score, from `FLOOR` on.
     operating_points : mapping, optional
         Condition -> threshold; needed by the formats of words.
     """
