@@ -76,7 +76,7 @@ def model():
     import numpy as np
 
     from llamaxr_utils.datasets.conditions import NATIVE_ORDER
-    from llamaxr_utils.vision import backbone_training, backbones
+    from llamaxr_utils.vision import backbones
 
     model = backbones.build("densenet-small@phantom")
     rng = np.random.default_rng(0)
@@ -86,7 +86,7 @@ def model():
     labels[::2, NATIVE_ORDER.index("Effusion")] = 1
     grey[::2, size // 2 :] += 150
     grey = grey.astype(np.uint8)
-    backbone_training.train(model, grey, labels, 3, batch_size=8)
+    backbones.train(model, grey, labels, 3, batch_size=8)
     return model
 
 

@@ -21,7 +21,7 @@ from ..course.errors import CourseError
 from ..course.files import write_whole
 from ..datasets import downloads
 from ..datasets.conditions import CONDITIONS, VIEWS, by_name
-from ..datasets.images import missing_views, read_grey, read_views
+from ..datasets.images import locate, missing_views, read_grey, read_views
 from . import backbones
 
 #: Batches between two saves of unfinished work.
@@ -240,3 +240,174 @@ def score_images(
     table.insert(0, "path", [str(p) for p in paths])
     table.insert(1, "backbone", model.full_name)
     return table
+
+
+# --- how good the scores are -------------------------------------------------
+
+
+def auc_table(
+    scores: pd.DataFrame, labels: pd.DataFrame, least: int = 10
+) -> pd.DataFrame:
+    """Area under the ROC curve per condition and view, with its interval.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Schema ``image_scores``.
+    labels : DataFrame
+        Index ``study_id``, a 0/1 column per condition.
+    least : int
+        Conditions with fewer positives (or negatives) are left out.
+
+    Returns
+    -------
+    DataFrame
+        ``condition``, ``view``, ``positives``, ``auc``, ``low``, ``high``:
+        95 % interval after DeLong et al. (Biometrics 44, 1988).
+    """
+    rows = []
+    for view in VIEWS:
+        part = scores[scores["view"] == view].dropna(
+            subset=list(CONDITIONS), how="all"
+        )
+        truth = labels.reindex(part["study_id"])
+        for condition in CONDITIONS:
+            positive = truth[condition].to_numpy().astype(bool)
+            said = part[condition].to_numpy()
+            if min(positive.sum(), (~positive).sum()) < least:
+                continue
+            if not np.isnan(said).any():  # a condition the network knows
+                found = auc_interval(said[positive], said[~positive])
+                rows.append((condition, view, int(positive.sum()), *found))
+    names = ["condition", "view", "positives", "auc", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def auc_interval(
+    positive: np.ndarray, negative: np.ndarray
+) -> tuple[float, float, float]:
+    """AUC of two groups of scores, and its 95 % interval (DeLong)."""
+    from scipy.stats import rankdata
+
+    m, n = len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]))
+    # Of every case: the share of the other group that it is ranked above.
+    above = (ranks[:m] - rankdata(positive)) / n
+    below = 1 - (ranks[m:] - rankdata(negative)) / m
+    auc = float(above.mean())
+    variance = above.var(ddof=1) / m if m > 1 else 0.0
+    variance += below.var(ddof=1) / n if n > 1 else 0.0
+    half = 1.96 * float(np.sqrt(variance))
+    return auc, max(auc - half, 0.0), min(auc + half, 1.0)
+
+
+def calibration(
+    scores: pd.DataFrame, labels: pd.DataFrame, bins: int = 10
+) -> pd.DataFrame:
+    """How often a condition is there, by the score that it got.
+
+    Returns
+    -------
+    DataFrame
+        ``score`` (middle of the bin), ``share`` with the condition,
+        ``values`` (how many scores): all views and conditions together.
+    """
+    part = scores.dropna(subset=list(CONDITIONS), how="all")
+    truth = labels.reindex(part["study_id"])[list(CONDITIONS)].to_numpy()
+    said = part[list(CONDITIONS)].to_numpy()
+    known = ~np.isnan(said)
+    place = np.minimum((said[known] * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": place, "truth": truth[known]})
+    found = table.groupby("bin")["truth"].agg(["mean", "size"])
+    return pd.DataFrame(
+        {
+            "score": (found.index + 0.5) / bins,
+            "share": found["mean"].to_numpy(),
+            "values": found["size"].to_numpy(),
+        }
+    )
+
+
+def top_name_right(scores: pd.DataFrame, labels: pd.DataFrame) -> float:
+    """Of the views of studies with exactly one condition, the share whose
+    highest score (against each condition's median) stands at its name."""
+    single = labels[labels.sum(axis=1) == 1]
+    values = scores.dropna(subset=list(CONDITIONS))
+    above = values[list(CONDITIONS)] - values[list(CONDITIONS)].median()
+    above["study_id"] = values["study_id"]
+    above = above[above["study_id"].isin(single.index)].set_index("study_id")
+    if above.empty:
+        return float("nan")
+    truth = single.loc[above.index, list(CONDITIONS)].idxmax(axis=1)
+    return float((above.idxmax(axis=1) == truth).mean())
+
+
+# --- the paper's own example: Figure 4, study CXR24 --------------------------
+
+STUDY = "CXR24"
+FIGURE_4 = Path(__file__).parents[1] / "data" / "figure_4_scores.csv"
+
+
+def printed_scores() -> np.ndarray:
+    """The numbers of Figure 4, shape (2, 18): first half, second half."""
+    return pd.read_csv(FIGURE_4)[["first", "second"]].to_numpy().T
+
+
+def figure_4_lacks(model: Any, views: pd.DataFrame) -> str:
+    """What the check lacks, as a sentence; "" when it can be made."""
+    lacks = []
+    if model.full_name != downloads.PAPER:
+        lacks.append(
+            f"the weights of {downloads.PAPER} "
+            f"(python -m llamaxr_utils fetch {downloads.PAPER})"
+        )
+    own = views[views["study_id"].eq(STUDY)]
+    if set(own.loc[own["image_source"].ne("phantom"), "view"]) != set(VIEWS):
+        lacks.append(
+            f"the X-rays of {STUDY} (python -m llamaxr_utils fetch openi, "
+            'IMAGES = "real")'
+        )
+    return f"Figure 4 waits for {' and for '.join(lacks)}." if lacks else ""
+
+
+def figure_4_readings(model: Any, views: pd.DataFrame) -> pd.DataFrame:
+    """Every way of making the 36 numbers, the nearest to the paper's first.
+
+    `model` is the released network, `views` hold both X-rays of CXR24.
+
+    Returns
+    -------
+    DataFrame
+        ``order`` of the scores, ``first`` view, ``range`` of the pixels,
+        ``resize``, ``largest difference`` to the printed numbers.
+    """
+    paths = views[views["study_id"].eq(STUDY)].set_index("view")["path"]
+    printed, rows = printed_scores(), []
+    for resize in ("squash", "crop"):
+        grey = np.stack(
+            [
+                read_grey(locate(paths[v]), model.resolution, resize)
+                for v in VIEWS
+            ]
+        )
+        batch = backbones.to_batch(grey)
+        for name, factor in (("[-1024, 1024]", 1.0), ("[-1, 1]", 1 / 1024)):
+            scores = backbones.score_batch(model, batch * factor)
+            for order, first, made in _orders(scores, model.pathologies):
+                off = float(np.abs(made - printed).max())
+                rows.append((order, first, name, resize, off))
+    names = ["order", "first", "range", "resize", "largest difference"]
+    table = pd.DataFrame(rows, columns=names)
+    return table.sort_values(names[-1], ignore_index=True)
+
+
+def _orders(
+    scores: np.ndarray, names: list[str]
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    alphabetical = scores[:, [names.index(c) for c in CONDITIONS]]
+    for order, values in (
+        ("the network's", scores),
+        ("alphabetical", alphabetical),
+    ):
+        yield order, VIEWS[0], values
+        yield order, VIEWS[1], values[::-1]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from llamaxr_utils.datasets import images, mesh, reports
 from llamaxr_utils.datasets.conditions import NATIVE_ORDER
-from llamaxr_utils.vision import backbone_training, backbones, score_quality
+from llamaxr_utils.vision import backbones, features
 
 FOLDS, LEAST, SEED = 5, 50, 3407
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "backbone-auc.csv"
@@ -46,7 +46,7 @@ def main() -> None:
     # limit the network?
     portion = np.random.default_rng(SEED + 1).random(len(ids))
     portion = views["study_id"].map(dict(zip(ids, portion))).to_numpy()
-    train, head = backbone_training.train, backbone_training.train_head
+    train, head = backbones.train, backbones.train_head
     before = pd.read_csv(TARGET) if TARGET.is_file() else pd.DataFrame()
     done = set(before.get("backbone", ()))
     tables = [before]
@@ -66,7 +66,7 @@ def main() -> None:
             scores[fold == k] = backbones.predict(model, grey[fold == k])
         table = pd.DataFrame(scores, columns=list(NATIVE_ORDER))
         table = pd.concat([views[["study_id", "view"]], table], axis=1)
-        auc = score_quality.auc_table(table, labels, least=LEAST)
+        auc = features.auc_table(table, labels, least=LEAST)
         auc.insert(0, "backbone", name + note)
         tables.append(auc)
         means = auc.groupby("view")["auc"].mean()

@@ -11,7 +11,7 @@ from llamaxr_utils.course import files, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import downloads
 from llamaxr_utils.datasets.conditions import NATIVE_ORDER, by_name
-from llamaxr_utils.vision import backbone_training, backbones
+from llamaxr_utils.vision import backbones
 
 SMALL = "densenet-small@phantom"
 N = 48
@@ -36,7 +36,7 @@ def pictures():
 @pytest.fixture(scope="module")
 def trained(pictures):
     model = backbones.build(SMALL)
-    losses = backbone_training.train(model, *pictures, 8, batch_size=8)
+    losses = backbones.train(model, *pictures, 8, batch_size=8)
     return model, losses
 
 
@@ -94,7 +94,7 @@ def test_training_separates_what_can_be_separated(trained, pictures):
 def test_the_same_seed_trains_the_same(pictures):
     grey, labels = pictures
     losses = [
-        backbone_training.train(
+        backbones.train(
             backbones.build(SMALL), grey[:16], labels[:16], 1, batch_size=8
         )
         for _ in range(2)
@@ -180,9 +180,9 @@ def test_a_random_network_is_not_trained_and_may_be_called_twice(
 ):
     model = backbones.build("densenet-small@random")
     before = model.classifier.weight.clone()
-    assert backbone_training.train_if_needed(model, *pictures) == []
+    assert backbones.train_if_needed(model, *pictures) == []
     first = model.op_threshs.clone()
-    backbone_training.train_if_needed(model, *pictures)  # the cell run again
+    backbones.train_if_needed(model, *pictures)  # the cell run again
     assert np.allclose(first, model.op_threshs)
     assert (model.classifier.weight == before).all()
     assert "on purpose" in capsys.readouterr().out
@@ -190,7 +190,7 @@ def test_a_random_network_is_not_trained_and_may_be_called_twice(
 
 def test_the_released_network_is_left_alone(pictures):
     model = backbones.build(backbones.RELEASED)
-    assert backbone_training.train_if_needed(model, *pictures) == []
+    assert backbones.train_if_needed(model, *pictures) == []
     assert model.op_threshs is None
 
 
@@ -421,7 +421,7 @@ def test_an_imagenet_trunk_gets_a_head_of_18(substitute, capsys):
     labels[::2, 4] = 1
     grey = np.full((8, 224, 224), 60) + 120 * labels[:, 4, None, None]
     before = {k: v.clone() for k, v in substitute.state_dict().items()}
-    losses = backbone_training.train_if_needed(
+    losses = backbones.train_if_needed(
         substitute, grey.astype(np.uint8), labels
     )
     assert losses[-1] < losses[0]
@@ -437,7 +437,7 @@ def test_an_imagenet_trunk_gets_a_head_of_18(substitute, capsys):
 def test_a_head_alone_separates_what_its_trunk_sees(pictures):
     grey, labels = pictures
     model = backbones.build("densenet-small@random")
-    backbone_training.train_head(model, grey, labels)
+    backbones.train_head(model, grey, labels)
     scores = backbones.predict(model, grey)[:, 0]
     bright = labels[:, 0].astype(bool)
     assert scores[bright].min() >= 0.5 > scores[~bright].max()

@@ -11,7 +11,7 @@ from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import images
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
-from llamaxr_utils.vision import backbones, features, score_quality
+from llamaxr_utils.vision import backbones, features
 
 SMALL = "densenet-small@phantom"
 
@@ -259,13 +259,13 @@ def test_auc_by_hand():
     labels.loc[labels.index[:20], ["Edema", "Effusion"]] = 1
     labels.loc[labels.index[:3], "Mass"] = 1
     scores["Edema"] = np.linspace(1, 0, n)
-    auc = score_quality.auc_table(scores, labels).set_index("condition")
+    auc = features.auc_table(scores, labels).set_index("condition")
     assert set(auc.index) == {"Edema", "Effusion"}  # Mass: too few
     assert auc.loc["Edema", "auc"] == 1.0
     assert auc.loc["Effusion", "auc"] == 0.5
     assert auc.loc["Edema", "positives"] == 20
     shuffled = labels.sample(frac=1, random_state=0)  # by id, not by place
-    again = score_quality.auc_table(scores, shuffled).set_index("condition")
+    again = features.auc_table(scores, shuffled).set_index("condition")
     assert again.loc["Edema", "auc"] == 1.0
 
 
@@ -273,7 +273,7 @@ def test_the_interval_of_an_auc():
     """DeLong against the bootstrap, on normal scores of known AUC (.76)."""
     rng = np.random.default_rng(0)
     ill, well = rng.normal(1, 1, 80), rng.normal(0, 1, 300)
-    auc, low, high = score_quality.auc_interval(ill, well)
+    auc, low, high = features.auc_interval(ill, well)
     assert auc == pytest.approx(
         (ill[:, None] > well).mean() + (ill[:, None] == well).mean() / 2
     )
@@ -284,9 +284,9 @@ def test_the_interval_of_an_auc():
     assert [low, high] == pytest.approx(
         np.quantile(draws, [0.025, 0.975]), abs=0.015
     )
-    same = score_quality.auc_interval(np.ones(3), np.ones(4))
+    same = features.auc_interval(np.ones(3), np.ones(4))
     assert same == (0.5, 0.5, 0.5)
-    assert score_quality.auc_interval(np.ones(3), np.zeros(4))[0] == 1.0
+    assert features.auc_interval(np.ones(3), np.zeros(4))[0] == 1.0
 
 
 def test_calibration_counts_every_score_once():
@@ -297,7 +297,7 @@ def test_calibration_counts_every_score_once():
     scores.loc[9, "Mass"] = np.nan
     labels = pd.DataFrame(0, index=scores["study_id"], columns=CONDITIONS)
     labels.loc["i", "Edema"] = 1
-    curve = score_quality.calibration(scores, labels)
+    curve = features.calibration(scores, labels)
     assert curve["score"].tolist() == [0.05, 0.95]
     assert curve["share"].tolist() == [0.0, 0.5]
     assert curve["values"].tolist() == [177, 2]
@@ -312,6 +312,6 @@ def test_auc_leaves_missing_views_out():
         index=list("abcd"),
         columns=CONDITIONS,
     )
-    auc = score_quality.auc_table(scores, labels, least=1)
+    auc = features.auc_table(scores, labels, least=1)
     assert auc["auc"].eq(1.0).all()
     assert auc["positives"].eq(1).all()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from llamaxr_utils.datasets import images
 from llamaxr_utils.datasets.conditions import CONDITIONS
-from llamaxr_utils.vision import backbones, golden
+from llamaxr_utils.vision import backbones, features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,7 +48,7 @@ def model():
 
 
 def test_the_36_numbers_of_the_paper():
-    printed = golden.printed_scores()
+    printed = features.printed_scores()
     assert printed.shape == (2, 18)
     assert printed[0, 0] == 0.01646517962217331
     assert printed[1, 17] == 0.2825494408607483
@@ -68,8 +68,8 @@ def test_the_way_that_made_the_numbers_is_found(
     scores = backbones.predict(model, grey)
     if order == "alphabetical":
         scores = scores[:, [model.pathologies.index(c) for c in CONDITIONS]]
-    monkeypatch.setattr(golden, "printed_scores", lambda: scores)
-    table = golden.settle(model, views)
+    monkeypatch.setattr(features, "printed_scores", lambda: scores)
+    table = features.figure_4_readings(model, views)
     assert len(table) == 16
     best, second = table.iloc[0], table.iloc[1]
     assert best["largest difference"] < 1e-5
@@ -81,11 +81,11 @@ def test_the_way_that_made_the_numbers_is_found(
 
 
 def test_it_says_what_it_waits_for(model, views):
-    assert golden.missing(model, views) == ""
+    assert features.figure_4_lacks(model, views) == ""
     phantoms = views.assign(image_source="phantom")
-    assert "fetch openi" in golden.missing(model, phantoms)
-    assert "fetch openi" in golden.missing(model, views[:1])
+    assert "fetch openi" in features.figure_4_lacks(model, phantoms)
+    assert "fetch openi" in features.figure_4_lacks(model, views[:1])
     small = backbones.build("densenet-small@random")
-    said = golden.missing(small, phantoms)
+    said = features.figure_4_lacks(small, phantoms)
     assert "fetch densenet121-res224-all" in said
     assert "fetch openi" in said
