@@ -17,7 +17,6 @@ import pandas as pd
 
 from ..course.tables import markdown, published_results
 from ..datasets.reports import DATA
-from ..datasets.reports import FIRST_PART as FIRST
 from ..evaluation.findings import label_report
 from ..evaluation.metrics import clean_author, score_reports
 from ..evaluation.score import statistics_of
@@ -136,22 +135,6 @@ def constants(
     return Measured("b", answer, verdict, table, difference(value, claim))
 
 
-def r2gen_list(table: pd.DataFrame, effect: dict[str, float]) -> Measured:
-    """c: the list, its two parts, and both ends of random lists (rows)."""
-    shares = table[["normal", "verbatim in train"]].to_numpy(float)
-    whole, first, rest, low, high = shares
-    like = ((low <= whole) & (whole <= high)).all()
-    verdict = (
-        f"{whole[0]:.0%} of it are normal and {whole[1]:.0%} stand word for "
-        f"word in training; 95 % of random lists have {low[0]:.0%} to "
-        f"{high[0]:.0%} and {low[1]:.0%} to {high[1]:.0%}. Its first {FIRST} "
-        f"studies: {first[0]:.0%} and {first[1]:.0%}; the others: "
-        f"{rest[0]:.0%} and {rest[1]:.0%}."
-    )
-    answer = f"R2Gen's test list is {'' if like else 'not '}like a random one"
-    return Measured("c", answer, verdict, table, effect)
-
-
 def shuffled_outputs(
     references: Sequence[str],
     systems: Mapping[str, Sequence[str]],
@@ -220,31 +203,6 @@ def lost_negations(
     answer = f"the cleaner {'loses' if n else 'keeps'} negations"
     table = table.reset_index(drop=True)
     return Measured("g", answer, verdict, table, effect or {})
-
-
-def learning_rates(
-    table: pd.DataFrame, losses: pd.Series | None = None
-) -> Measured:
-    """j: rows are paper and notebook; AdamW moves a weight by about the rate
-    a step at most (Kingma and Ba 2015, section 2.1). `losses`: validation
-    loss by rate, from notebook 10's log."""
-    low, high = table["sum of the rates"]
-    verdict = (
-        f"From zero, an entry of that matrix comes no further than about "
-        f"{low:.5f} by the paper's text and {high:.3f} by the "
-        f"log: a factor of {high / low:.0f}. "
-    )
-    answer = "computed, not trained"
-    if losses is None or len(losses) < 2:
-        verdict += "What it does to the loss: run 10_compare_designs."
-    else:
-        small, large = losses.sort_index().iloc[[0, -1]]
-        verdict += f"Loss after training: {small:.3f} and {large:.3f} "
-        verdict += "(10's log)."
-        answer = "the small rate learns "
-        answer += "less" if small > large else "as much"
-    shown = table.map(lambda x: f"{x:.1e}" if isinstance(x, float) else x)
-    return Measured("j", answer, verdict, shown)
 
 
 def ledger(measured: Mapping[str, Measured]) -> pd.DataFrame:

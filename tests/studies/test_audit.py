@@ -83,9 +83,10 @@ def test_c_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
         columns = ["findings", "status"]
         mixed = studies.loc[listed, columns].sample(frac=1, random_state=4)
         studies.loc[listed, columns] = mixed.to_numpy()
-    table = run_cells(["08-12", "08-12b"], studies=studies,
-                      nb=Settings)["table"]
-    section = audit.r2gen_list(table, {})
+    section = run_cells(["08-12", "08-12b", "08-12v"], studies=studies,
+                        nb=Settings, measured={}, first={}, rest={},
+                        )["measured"]["c"]
+    table = section.table
     word = "like" if dealt else "not like"
     assert section.answer == f"R2Gen's test list is {word} a random one"
     if not dealt:
@@ -137,19 +138,14 @@ def test_h_the_numbers_fit_the_order_in_which_they_stand(monkeypatch):
     assert answer == "the numbers fit the alphabetical order"
 
 
-def test_j_the_rates_are_computed_and_a_log_decides():
-    table = run_cells(["08-30"])["table"]
-    assert table["steps"].tolist() == [195, 870]
-    section = audit.learning_rates(table)
-    assert section.answer == "computed, not trained"
-    assert "10_compare_designs" in section.verdict
-    one, less, same = (pd.Series(v, index=[2e-6, 2e-4][:len(v)])
-                       for v in ([2.0], [2.0, 1.5], [1.5, 1.5]))
-    assert audit.learning_rates(table, one).answer == section.answer
-    less = audit.learning_rates(table, less).answer
-    assert less == "the small rate learns less"
-    same = audit.learning_rates(table, same).answer
-    assert same == "the small rate learns as much"
+@pytest.mark.parametrize(("loss", "word"), [(1.5, "less"),
+                                            (2.0, "as much")])
+def test_j_the_loss_of_the_log_decides(loss, word):
+    losses = pd.Series([2.0, loss], index=[2e-6, 2e-4])
+    section = run_cells(["08-30", "08-30v"], measured={}, losses=losses)
+    assert section["table"]["steps"].tolist() == [195, 870]
+    answer = section["measured"]["j"].answer
+    assert answer == f"the small rate learns {word}"
 
 
 def test_k_the_papers_examples_are_found_by_their_words(studies):
