@@ -323,7 +323,7 @@ def _shown(output: Output, place: Path) -> dict[str, Any]:
     return shown
 
 
-def _items(found: list[Output], place: Path) -> Iterator[dict[str, Any]]:
+def _items(written: list[Output], place: Path) -> Iterator[dict[str, Any]]:
     """Each paper item with every run's version; a quoted table, which is the
     same in all runs, once."""
     for item in registry().to_dict("records"):
@@ -332,7 +332,7 @@ def _items(found: list[Output], place: Path) -> Iterator[dict[str, Any]]:
         picture = plots.as_html(drawn) if drawn.is_file() else ""
         first: dict[str, str] = {}
         versions = []
-        for output in (o for o in found if o.name == item["item"]):
+        for output in (o for o in written if o.name == item["item"]):
             shown = _shown(output, place)
             body = str({k: v for k, v in shown.items() if k != "stamp"})
             shown |= output._asdict() | {"images": images_of(output.run),
@@ -348,9 +348,9 @@ def page(nb: Run, table: pd.DataFrame) -> str:
     address of another machine; figures embedded with alt text."""
     runs = runs_on_disk()
     others = [r for r in runs["run"] if r != nb.name and r[:5] != "smoke"]
-    found = [o for name in [nb.name, *others] for o in outputs(name)]
+    written = [o for name in [nb.name, *others] for o in outputs(name)]
     titles = list(registry()["item"])
-    rest = [o._asdict() | _shown(o, nb.folder) for o in found
+    rest = [o._asdict() | _shown(o, nb.folder) for o in written
             if o.run == nb.name and o.name not in titles]
     return PAGES.get_template("reproduction.html").render(
         run=nb.name, stamp=nb.stamp, warning=WARNING, titles=titles,
@@ -358,5 +358,5 @@ def page(nb: Run, table: pd.DataFrame) -> str:
         counts=table["verdict"].value_counts().to_dict(), rest=rest,
         verdicts=_cells(tables.markdown(readable(table))),
         runs=_cells(tables.markdown(runs)),
-        items=list(_items(found, nb.folder)),
+        items=list(_items(written, nb.folder)),
     )
