@@ -453,29 +453,3 @@ def over_seeds(log: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().sort_values(
         "gap", ascending=False, kind="stable", ignore_index=True
     )
-
-
-def judge(table: pd.DataFrame) -> pd.DataFrame:
-    """The goals, one column each, for rows of `over_seeds`; limits are the
-    project's own, no standard.
-
-    Returns
-    -------
-    DataFrame
-        ``design``, ``images`` and, as bool: ``gap`` at least .10 with every
-        interval above 0; ``abnormal``: at least 60 % called so; ``normal``:
-        at most 20 %; ``bleu4``, ``cider`` not below the nearest neighbour
-        (its paired interval reaches 0); ``reached``: how many. Most first,
-        then the larger gap.
-    """
-    goals = pd.DataFrame({
-        "gap": table["gap"].ge(0.10) & table["gap_low"].gt(0),
-        "abnormal": table["abnormal_called"].ge(0.60),
-        "normal": table["normal_called"].le(0.20),
-        "bleu4": table["bleu4_over_nn_high"].ge(0),
-        "cider": table["cider_over_nn_high"].ge(0),
-    })  # fmt: skip
-    goals["reached"] = goals.sum(axis=1)
-    goals = pd.concat([table[["design", "images"]], goals], axis=1)
-    order = np.lexsort((-table["gap"].fillna(-1), -goals["reached"]))
-    return goals.iloc[order].reset_index(drop=True)

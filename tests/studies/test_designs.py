@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import log_designs
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 HEART, CLEAR = "The heart is enlarged.", "The lungs are clear. Normal heart."
 N = 40
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/10_compare_designs.ipynb"
 
 
 @pytest.fixture(autouse=True)
@@ -205,9 +209,15 @@ def test_the_interval_over_seeds_is_students():
 
 
 def test_goals_come_before_the_gap():
+    """The cells of notebook 10, but for the table that they save."""
     log = rows(design=["loud", "good", "flat"], seed=1, gap=[0.4, 0.2, 0.01],
                normal_called=[0.9, 0.1, 0.1], abnormal_called=0.7)
-    goals = designs.judge(designs.over_seeds(log))
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    source = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    space = {"pd": pd, "found": designs.over_seeds(log)}
+    last = source["10-21b"].partition("tables.save_table")[0]
+    exec(source["10-21"] + "\n" + last, space)  # noqa: S102
+    goals = space["goals"]
     assert list(goals["design"]) == ["good", "loud", "flat"]
     assert list(goals["reached"]) == [5, 4, 4]
     assert not goals.set_index("design").loc["flat", "gap"]
