@@ -29,7 +29,7 @@ WRONG_WAY = {
 }  # fmt: skip
 #: Lines and modules of the package, lines of the tests: today's, lowered with
 #: every commit (DESIGN: 8,000 lines in 45 modules, and 8,000).
-BUDGET = {"package": 13319, "modules": 53, "tests": 13482}
+BUDGET = {"package": 13293, "modules": 53, "tests": 13492}
 
 
 def project_files() -> list[Path]:
