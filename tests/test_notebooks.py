@@ -7,8 +7,11 @@ sockets that refuse to leave the machine.
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +21,7 @@ from pathlib import Path
 import pytest
 from conftest import FIXTURES
 
-from llamaxr_utils.course import artifacts, pageform, pages, profiles, run
+from llamaxr_utils.course import artifacts, pages, run
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -31,22 +34,73 @@ def test_all_notebooks_are_there():
     assert len(NOTEBOOKS) == 11
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+PAGES = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+PARAMETERS = """\
+PROFILE = "cpu"  # t4 on a free Colab GPU, a100 on an A100
+IMAGES = None  # phantom (drawings) or real (X-rays on your disk)
+CHANGE = {}  # any knob of the table below, e.g. {"SEED": 1}"""
+
+
+@PAGES
 def test_the_form_of_the_page(path):
-    assert pageform.problems(pages.read(path), path.stem) == []
+    """Title, setup, imports, parameters, start; short cells; an end."""
+    page = pages.read(path)
+    sources = [cell.source for cell in page.cells]
+    kinds = [cell.cell_type for cell in page.cells]
+    assert kinds[:5] == ["markdown", *["code"] * 4]
+    assert f"\n# {int(path.stem[:2])} " in sources[0]
+    for row in ("You will learn", "Reads", "Writes", "Paper items", "Time"):
+        assert f"| {row} |" in sources[0]
+    assert sources[3] == PARAMETERS and page.cells[3].metadata.tags == [
+        "parameters"]
+    call = f'nb = start("{path.stem}", PROFILE, IMAGES, CHANGE'
+    assert sources[4].startswith(call)
+    assert "## What we saw" in "".join(sources)
+    assert sources[-1] == "nb.finish()"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@PAGES
+def test_cells_are_short_plain_python(path):
+    code = [c for c in pages.read(path).cells if c.cell_type == "code"]
+    counts = []
+    for position, cell in enumerate(code):
+        tree = ast.parse(cell.source)
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        if position:  # not the setup cell
+            counts.append(len(lines))
+        assert len(lines) <= 20 and max(map(len, lines)) <= 79
+        imports = (ast.Import, ast.ImportFrom)
+        if any(isinstance(node, imports) for node in ast.walk(tree)):
+            assert position in (0, 1), "imports stand in the second cell"
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.If, ast.IfExp)):
+                assert "PROFILE" not in ast.unparse(node.test), "make a knob"
+    assert sorted(counts)[math.ceil(0.9 * len(counts)) - 1] <= 15
+
+
+@PAGES
+def test_a_knob_is_declared_and_read_or_neither(path):
+    text = "\n".join(
+        c.source for c in pages.read(path).cells if c.cell_type == "code")
+    read = set(re.findall(r"\bnb\.([A-Z][A-Z_]+)\b", text)) | {"SEED"}
+    assert read - {"SEED"} == run.knob_table(path.stem).keys() - {"SEED"}
+
+
+@PAGES
+def test_a_paper_item_is_saved_once_where_its_tag_is(path):
+    saved, tagged = [], []
+    for cell in pages.read(path).cells:
+        saved += re.findall(r'\bitem="([^"]+)"', cell.source)
+        tags = pages.tags(cell)
+        tagged += [t[6:] for t in tags if t.startswith("paper:")]
+    assert saved == tagged and len(set(saved)) == len(saved)
+
+
+@PAGES
 def test_tidy_has_nothing_to_do(path, tmp_path):
+    """No outputs, stable ids, the same badge and setup cell everywhere."""
     copy = Path(shutil.copy(path, tmp_path / path.name))
     assert pages.tidy(copy) is False, "run `make tidy`"
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_the_knobs_are_those_of_the_profiles(path):
-    declared = pageform.Page(pages.read(path), path.stem).declared
-    knobs = declared.keys() - pageform.FOR_START.keys()
-    assert knobs == profiles.knob_table(path.stem).keys()
 
 
 # --- profile smoke ----------------------------------------------------------

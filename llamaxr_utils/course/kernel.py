@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from . import files, machine
 from .errors import CourseError
-from .pageform import unread
 from .pages import read
+from .run import IN_COURSE
 
 #: Without a terminal: seconds until the same cell is named once more.
 QUIET = 30
@@ -104,6 +104,7 @@ def kernel_surroundings() -> Iterator[Any]:
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             "OMP_NUM_THREADS": str(threads or machine.cores()),
             "PYTHONNOUSERSITE": "1",
+            IN_COURSE: "1",
         }
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
@@ -129,23 +130,14 @@ def execute(
     source, target : Path
         The notebook; where its executed copy goes, on failure too.
     parameters : mapping
-        Values for names that the notebook declares and hands to `start`.
+        PROFILE, IMAGES, CHANGE.
 
     Raises
     ------
     CourseError
-        A parameter that the notebook does not declare and read; a cell that
-        raised; a kernel that died; a full disk.
+        A cell that raised; a kernel that died; a full disk.
     """
     nb = read(source)
-    unknown = unread(nb, parameters)
-    if unknown:
-        raise CourseError(
-            f"{source.name} was given {', '.join(unknown)}.",
-            "Its parameters cell does not declare this, or its start() is "
-            "not given it: the value would have no effect.",
-            "Declare the name there and hand it to start(), or leave it out.",
-        )
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError

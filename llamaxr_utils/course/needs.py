@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..llm import models
-from . import profiles
+from . import run
 
 #: GB (10^9 bytes): CUDA context and libraries, our allowance.
 CONTEXT = 1.5
@@ -123,15 +123,15 @@ class Plan:
 
 def plan(profile: str, images: str | None = None) -> Plan:
     """The `Plan` of a profile; an unknown one is a `CourseError`."""
-    profiles.run_name(profile, images)
+    run.run_name(profile, images)
 
     def knob(notebook: str, name: str):
-        return profiles.knob_value(notebook, name, profile, images)
+        return run.knob_value(notebook, name, profile, images)
 
     tuning = "04_finetune_qlora"
     return Plan(
         profile,
-        images or profiles.read()["profiles"][profile]["images"],
+        images or run.declared()["profiles"][profile]["images"],
         knob("03_build_prompts", "BASE"),
         knob("02_extract_features", "BACKBONE"),
         knob(tuning, "BACKEND"),

@@ -1,8 +1,7 @@
 """Notebooks as files: reading them, and the form in which they are kept.
 
 `tidy` strips outputs, keeps cell ids stable and writes what is the same in
-every notebook: the Colab badge and the setup cell. It runs nothing
-(`course` does) and checks nothing (`pageform` does).
+every notebook: the Colab badge and the setup cell.
 """
 
 from __future__ import annotations

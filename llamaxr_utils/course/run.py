@@ -1,8 +1,8 @@
 """`start()` and `finish()`: what every notebook does first and last.
 
 A `Run` knows the profile, the knobs, the folders and the artifacts of one
-notebook's run, and remembers what was read and written. It is not a runner:
-`course` runs notebooks, this module serves the one that is running.
+notebook's run, and remembers what was read and written. Knobs are declared
+in ``profiles.yaml`` and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from . import artifacts, files, profiles
+from . import artifacts, files
 from .errors import CourseError
 from .machine import peak_memory_gb, platform_line, versions
 
@@ -38,6 +42,57 @@ NOTEBOOKS = (
     "11_rebuild_paper",
 )
 WARNING = "For research and teaching, not for diagnosis."
+IMAGE_SOURCES = ("phantom", "real")
+#: Set by the runner: earlier notebooks are its business then.
+IN_COURSE = "LLAMAXR_IN_COURSE"
+
+
+# --- profiles and knobs -----------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def declared() -> dict:
+    """``profiles.yaml``: ``profiles``, and the knobs of ``notebooks``."""
+    path = Path(__file__).parents[1] / "profiles.yaml"
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def knob_table(notebook: str) -> dict:
+    """Knob -> ``about`` and its values by profile."""
+    return declared()["notebooks"].get(notebook) or {}
+
+
+def knob_value(
+    notebook: str, knob: str, profile: str, images: str | None = None
+) -> Any:
+    """A knob's value: for the run (``cpu-real``), else for the profile
+    (``cpu``), else the one under ``else``."""
+    row = knob_table(notebook)[knob]
+    for column in (run_name(profile, images), profile):
+        if column in row:
+            return row[column]
+    return row["else"]
+
+
+def run_name(profile: str, images: str | None = None) -> str:
+    """Folder name of a run: ``cpu``, ``t4`` ...; with a suffix, such as
+    ``cpu-real``, where the images are not the profile's own."""
+    known = declared()["profiles"]
+    if profile not in known:
+        raise CourseError(
+            f"There is no profile {profile!r}.",
+            f"The kit knows {', '.join(known)}.",
+            'Set PROFILE to one of them; "cpu" runs everywhere.',
+        )
+    if images not in (None, *IMAGE_SOURCES):
+        raise CourseError(
+            f"IMAGES = {images!r} is not known.",
+            "Images are drawn (phantom) or X-rays on your disk (real).",
+            'Set IMAGES to "phantom", "real" or None.',
+        )
+    if images in (None, known[profile]["images"]):
+        return profile
+    return f"{profile}-{images}"
 
 
 # --- folders ----------------------------------------------------------------
@@ -83,8 +138,8 @@ class Run:
 
     def __init__(self, notebook: str, profile: str, images: str | None):
         self.notebook, self.profile = notebook, profile
-        self.name = profiles.run_name(profile, images)
-        self.images = images or profiles.read()["profiles"][profile]["images"]
+        self.name = run_name(profile, images)
+        self.images = images or declared()["profiles"][profile]["images"]
         self.folder = runs_folder() / self.name
         self.knobs: dict[str, Any] = {}
         self.inputs: list[str] = []
@@ -95,8 +150,7 @@ class Run:
         if name.isupper() and name in self.__dict__.get("knobs", {}):
             return self.knobs[name]
         raise AttributeError(
-            f"{name} is not a knob of this notebook (see the parameters "
-            "cell and the call of start())"
+            f"{name} is not a knob of this notebook (see profiles.yaml)"
         )
 
     def load(self, name: str) -> Any:
@@ -201,11 +255,9 @@ class Run:
 def start(
     notebook: str,
     profile: str,
-    *,
     images: str | None = None,
-    make_inputs: bool = False,
+    change: Mapping[str, Any] = MappingProxyType({}),
     reads: Sequence[str] = (),
-    **knobs: Any,
 ) -> Run:
     """Open a notebook's run: knobs, folders, inputs, seed.
 
@@ -217,52 +269,41 @@ def start(
         A profile of ``profiles.yaml``.
     images : {"phantom", "real"}, optional
         None takes the profile's own.
-    make_inputs : bool
-        When inputs are missing, run the earlier notebooks first.
+    change : mapping
+        Knobs of this notebook that shall not have the profile's value.
     reads : sequence of str
-        The artifacts that the notebook needs.
-    **knobs
-        Every knob of the notebook; None takes the profile's value.
-
-    Returns
-    -------
-    Run
+        The artifacts that the notebook needs. Earlier notebooks are run
+        where one is missing.
 
     Raises
     ------
     CourseError
         Unknown profile, images or knob; an input that is missing or stale.
     """
-    if notebook not in NOTEBOOKS:
-        raise CourseError(
-            f"There is no notebook {notebook!r}.",
-            f"The course has {', '.join(NOTEBOOKS)}.",
-            "Give start() the file name without .ipynb.",
-        )
-    run = Run(notebook, profile, images)
-    known = profiles.knob_table(notebook)
-    if set(knobs) != set(known):
-        raise CourseError(
-            f"The knobs of {notebook} do not match profiles.yaml.",
-            f"Only here: {sorted(set(knobs) - set(known))}; only there: "
-            f"{sorted(set(known) - set(knobs))}.",
-            "Declare the same names in the parameters cell, in start() and "
-            "in profiles.yaml.",
-        )
+    run, table = Run(notebook, profile, images), knob_table(notebook)
+    for name in change:
+        if name not in table:
+            near = get_close_matches(name.upper(), table, 1, cutoff=0)
+            raise CourseError(
+                f"{name} is no knob of {notebook}.",
+                f"It has {', '.join(table) or 'none'}.",
+                f"Did you mean {near[0]}?" if near else "Leave CHANGE empty.",
+            )
     print(f"{notebook} · profile {profile} · {run.images} images")
     rows = []
-    for knob, given in knobs.items():
-        own = profiles.knob_value(notebook, knob, profile, images)
-        run.knobs[knob] = own if given is None else given
-        origin = "profile" if given is None else "you"
-        paper = profiles.knob_value(notebook, knob, "paper")
-        rows.append((knob, run.knobs[knob], origin, paper))
+    for knob, row in table.items():
+        own = knob_value(notebook, knob, profile, images)
+        run.knobs[knob] = change.get(knob, own)
+        paper = knob_value(notebook, knob, "paper")
+        mark = "" if run.knobs[knob] == paper else "≠"
+        rows.append((knob, run.knobs[knob], mark, paper, row["about"]))
     if rows:
-        columns = ["knob", "value", "from", "profile paper"]
-        table = pd.DataFrame(rows, columns=columns)
-        print(table.to_string(index=False))
+        columns = ["knob", "here", "", "paper", "what it is"]
+        print(pd.DataFrame(rows, columns=columns, dtype=object).to_string(
+            index=False, justify="left",
+            formatters={"what it is": "{:<66}".format}))
     print(f"Run folder: runs/{run.name} · {platform_line()}")
-    _check_inputs(run, reads, make_inputs)
+    _check_inputs(run, reads, IN_COURSE not in os.environ)
     seed = int(run.knobs.get("SEED") or 0)
     random.seed(seed)
     np.random.seed(seed)
@@ -281,7 +322,7 @@ def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:
         if attempt == 2 or not make:
             artifacts.load(run.folder, name)  # raises, saying what to do
         earlier = NOTEBOOKS[: NOTEBOOKS.index(run.notebook)]
-        minutes = profiles.read()["profiles"][run.profile]["minutes"]
+        minutes = declared()["profiles"][run.profile]["minutes"]
         print(
             f"{name} is not ready: running {earlier[0][:2]} to "
             f"{earlier[-1][:2]} first (the whole course of this profile "

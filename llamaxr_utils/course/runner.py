@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import artifacts, files, profiles, run
+from . import artifacts, files, run
 from .errors import CourseError
 from .kernel import execute, shown
 from .pages import read
@@ -44,8 +44,8 @@ def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
     """
     cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
     knobs = {
-        knob: profiles.knob_value(source.stem, knob, profile, images)
-        for knob in profiles.knob_table(source.stem)
+        knob: run.knob_value(source.stem, knob, profile, images)
+        for knob in run.knob_table(source.stem)
     }
     return {
         "source": _digest(cells),
@@ -155,10 +155,10 @@ def run_course(
     CourseError
         Unknown profile, images or notebook; the first failure of a notebook.
     """
-    name = profiles.run_name(profile, images)
-    images = images or profiles.read()["profiles"][profile]["images"]
+    name = run.run_name(profile, images)
+    images = images or run.declared()["profiles"][profile]["images"]
     folder = run.runs_folder() / name
-    parameters = {"PROFILE": profile, "IMAGES": images, "MAKE_INPUTS": False}
+    parameters = {"PROFILE": profile, "IMAGES": images}
     chosen = choose(first, last)
     rows, older = [], []
     for number, notebook in enumerate(chosen, 1):

@@ -19,8 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..course import profiles
-from ..course.run import runs_folder
+from ..course import run
 from . import models
 
 #: What a training writes, and no other process may read half-written.
@@ -33,16 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="a100")
     parser.add_argument("--images", help="phantom or real")
     known = parser.parse_args(arguments)
-    name = profiles.run_name(known.profile, known.images)
-    base = profiles.knob_value("03_build_prompts", "BASE", known.profile)
-    made = (runs_folder() / name / "base_model").is_dir()
+    name = run.run_name(known.profile, known.images)
+    base = run.knob_value("03_build_prompts", "BASE", known.profile)
+    made = (run.runs_folder() / name / "base_model").is_dir()
     if models.made_here(base) and not made:
         print(f"{base} is made by one process: make course TO=04 first.")
         return 1
     command = [sys.executable, "-m", "llamaxr_utils", "course", "--force"]
     command += ["--profile", known.profile, "--from", "04", "--to", "04"]
     command += ["--images", known.images] if known.images else []
-    first, real = os.environ.get("RANK", "0") == "0", runs_folder()
+    first, real = os.environ.get("RANK", "0") == "0", run.runs_folder()
     with tempfile.TemporaryDirectory(prefix="llamaxr-rank-") as copy:
         if not first:
             ignore = shutil.ignore_patterns(*WRITTEN.split())

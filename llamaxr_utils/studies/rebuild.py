@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
-from ..course import artifacts, files, plots, profiles, tables
+from ..course import artifacts, files, plots, run, tables
 from ..course.errors import CourseError
 from ..course.run import (
     NOTEBOOKS,
@@ -98,9 +98,9 @@ class Output(NamedTuple):
 
 def images_of(name: str) -> str:
     """"phantom" or "real" for the name of a run folder, "" for others."""
-    return {profiles.run_name(profile, images): images
-            for profile in profiles.read()["profiles"]
-            for images in profiles.IMAGE_SOURCES}.get(name, "")
+    return {run.run_name(profile, images): images
+            for profile in run.declared()["profiles"]
+            for images in run.IMAGE_SOURCES}.get(name, "")
 
 
 def _command(name: str, first: str = "", last: str = "") -> str:
@@ -116,7 +116,7 @@ def runs_on_disk() -> pd.DataFrame:
     ``do`` (the command for what is missing)."""
     home, rows = runs_folder(), []
     there = sorted(p.name for p in home.glob("*") if images_of(p.name))
-    for name in dict.fromkeys([*there, *profiles.read()["profiles"]]):
+    for name in dict.fromkeys([*there, *run.declared()["profiles"]]):
         finished = [n[:2] for n in NOTEBOOKS[:-1]
                     if read_record(home / name, n)]
         missing = [n[:2] for n in NOTEBOOKS[:-1] if n[:2] not in finished]

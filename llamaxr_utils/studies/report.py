@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..course import artifacts, files, profiles, run
+from ..course import artifacts, files, run
 from ..course.errors import CourseError
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
 from ..datasets.images import read_grey
@@ -91,7 +91,7 @@ def load_models(profile: str = "cpu", images: str | None = None) -> Models:
     from ..llm import finetune, generate, models
     from ..vision import backbones
 
-    folder = run.runs_folder() / profiles.run_name(profile, images)
+    folder = run.runs_folder() / run.run_name(profile, images)
     if not folder.is_dir():
         raise CourseError(
             f"There is no run {folder.name!r} to write with.",
@@ -117,7 +117,7 @@ def load_models(profile: str = "cpu", images: str | None = None) -> Models:
     last = "05_generate_reports"
     done = (run.read_record(folder, last) or {}).get("knobs", {})
     longest, scale, beams = (
-        done.get(knob) or profiles.knob_value(last, knob, profile, images)
+        done.get(knob) or run.knob_value(last, knob, profile, images)
         for knob in ("MAX_NEW_TOKENS", "GUIDANCE", "BEAMS")
     )
     decoding = generate.guided(scale, beams)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils.course import artifacts, files, machine, profiles, run
+from llamaxr_utils.course import artifacts, files, machine, run
 from llamaxr_utils.llm import finetune, models
 from llamaxr_utils.studies import designs
 
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     if unknown:
         parser.error(f"no design {', '.join(unknown)}; there are "
                      f"{BASELINES}, {', '.join(known)}")  # fmt: skip
-    name = profiles.run_name(given.profile, given.images)
+    name = run.run_name(given.profile, given.images)
     data = designs.load_data(
         run.runs_folder() / name, run.runs_folder() / "designs"
     )

@@ -20,7 +20,7 @@ import pytest
 from conftest import FIXTURES
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils.course import files, kernel, profiles, run, runner
+from llamaxr_utils.course import files, kernel, run, runner
 from llamaxr_utils.course.errors import CourseError
 
 TINY = run.NOTEBOOKS[:3]
@@ -161,13 +161,6 @@ def test_a_second_call_runs_nothing(project, monkeypatch, capsys):
     assert "FORCE=1" not in capsys.readouterr().out
 
 
-def test_naming_the_profiles_own_images_is_the_same_run(
-    project, monkeypatch
-):
-    monkeypatch.setattr(runner, "execute", must_not_run)
-    runner.run_course("smoke", images="phantom", last="03")
-
-
 def test_outputs_and_ids_in_the_source_do_not_matter(project):
     path = project / "notebooks" / f"{TINY[1]}.ipynb"
     nb = json.loads(path.read_text())
@@ -189,9 +182,9 @@ def test_a_changed_cell_matters_for_that_notebook(project):
 
 
 def test_a_changed_profile_matters(project, monkeypatch):
-    changed = json.loads(json.dumps(profiles.read()))
+    changed = json.loads(json.dumps(run.declared()))
     changed["notebooks"][TINY[0]]["NEW_KNOB"] = {"else": 1}
-    monkeypatch.setattr(profiles, "read", lambda: changed)
+    monkeypatch.setattr(run, "declared", lambda: changed)
     assert reasons(project) == ["its knobs changed", "", ""]
 
 
@@ -327,17 +320,6 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project):
     assert reasons(project)[:2] == ["", "not run yet"]
 
 
-def test_a_parameter_without_effect_is_an_error(project):
-    source = project / "notebooks" / f"{TINY[0]}.ipynb"
-    with pytest.raises(CourseError, match="was given EPOCHS"):
-        kernel.execute(source, project / "x.ipynb", {"EPOCHS": 1})
-    # Declared, but start() is not given it.
-    set_source(project, TINY[0], 3, "start('01_explore_data', PROFILE)")
-    with pytest.raises(CourseError, match="was given IMAGES"):
-        kernel.execute(source, project / "x.ipynb", {"IMAGES": None})
-    assert not (project / "x.ipynb").exists()
-
-
 def test_a_notebook_without_finish(project):
     set_source(project, TINY[0], 7, "print('the end')")
     with pytest.raises(CourseError, match="nb.finish"):
@@ -375,15 +357,15 @@ def test_no_configuration_of_the_user_reaches_a_kernel(monkeypatch):
     assert not Path(place).exists()
 
 
-def test_make_inputs_runs_the_earlier_notebooks(project, capsys):
+def test_missing_inputs_are_made_but_not_inside_a_course(
+    project, capsys, monkeypatch
+):
     shutil.rmtree(project / "runs")
-    options = {
-        "reads": ["image_scores"],
-        **dict.fromkeys(profiles.knob_table(TINY[2])),
-    }
-    with pytest.raises(CourseError, match="image_scores was not found"):
-        run.start(TINY[2], "smoke", make_inputs=False, **options)
-    nb = run.start(TINY[2], "smoke", make_inputs=True, **options)
+    with monkeypatch.context() as patch:
+        patch.setenv(run.IN_COURSE, "1")
+        with pytest.raises(CourseError, match="image_scores was not found"):
+            run.start(TINY[2], "smoke", reads=["image_scores"])
+    nb = run.start(TINY[2], "smoke", reads=["image_scores"])
     assert len(nb.load("image_scores")) == 2
     out = capsys.readouterr().out
     assert "image_scores is not ready: running 01 to 02 first" in out

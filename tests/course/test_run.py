@@ -7,28 +7,26 @@ import json
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course import artifacts, files, machine, profiles, run
+from llamaxr_utils.course import artifacts, files, machine, run
 from llamaxr_utils.course.errors import CourseError
 
 NOTEBOOK = "03_build_prompts"
 TABLE = {
-    "SCORE_FORMAT": {"paper": "paper", "author": "paper", "else": "names"},
-    "SEED": {"else": 42},
+    "SCORE_FORMAT": {"about": "how", "paper": "paper", "else": "names"},
+    "SEED": {"about": "of all", "else": 42},
 }
 
 
 @pytest.fixture(autouse=True)
 def small_profiles(monkeypatch, folders):
     """Two knobs of our own, so that profiles.yaml may change."""
-    known = json.loads(json.dumps(profiles.read()))
+    known = json.loads(json.dumps(run.declared()))
     known["notebooks"] = {NOTEBOOK: TABLE}
-    monkeypatch.setattr(profiles, "read", lambda: known)
+    monkeypatch.setattr(run, "declared", lambda: known)
 
 
-def begin(profile="smoke", notebook=NOTEBOOK, **options):
-    return run.start(
-        notebook, profile, **{"SCORE_FORMAT": None, "SEED": None, **options}
-    )
+def begin(profile="smoke", **options):
+    return run.start(NOTEBOOK, profile, **options)
 
 
 def put(folder, name, writer):
@@ -42,7 +40,7 @@ def put(folder, name, writer):
 
 def test_the_profiles_file_is_sound(monkeypatch):
     monkeypatch.undo()
-    known = profiles.read()
+    known = run.declared()
     names = {"smoke", "cpu", "laptop", "t4", "a100", "paper", "author"}
     assert set(known["profiles"]) == names
     assert set(known["notebooks"]) <= set(run.NOTEBOOKS)
@@ -50,7 +48,8 @@ def test_the_profiles_file_is_sound(monkeypatch):
         for knob, row in (table or {}).items():
             assert knob.isupper(), (notebook, knob)
             columns = {column.removesuffix("-real") for column in row}
-            assert columns <= names | {"else"}, (notebook, knob)
+            assert columns <= names | {"else", "about"}, (notebook, knob)
+            assert len(row["about"]) > 5
             assert "else" in row or names <= set(row), (notebook, knob)
     for profile in ("smoke", "cpu", "laptop"):
         assert known["profiles"][profile]["images"] == "phantom"
@@ -68,7 +67,7 @@ def test_the_profiles_file_is_sound(monkeypatch):
     ],
 )
 def test_one_folder_is_one_run(profile, images, name):
-    assert profiles.run_name(profile, images) == name
+    assert run.run_name(profile, images) == name
 
 
 def test_an_unknown_profile_lists_those_there_are():
@@ -84,40 +83,23 @@ def test_unknown_images():
         begin(images="xrays")
 
 
-def test_an_unknown_notebook():
-    with pytest.raises(CourseError, match="no notebook '03_prompts'"):
-        begin(notebook="03_prompts")
-
-
 # --- knobs ------------------------------------------------------------------
 
 
-def test_none_takes_the_profiles_value_and_the_source_is_printed(capsys):
-    nb = begin("cpu", SEED=7)
-    assert (nb.SCORE_FORMAT, nb.SEED) == ("names", 7)
+def test_the_profile_or_the_reader_sets_a_knob_beside_the_papers(capsys):
+    nb = begin("cpu", change={"SEED": 0})
+    assert (nb.SCORE_FORMAT, nb.SEED) == ("names", 0)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["knob", "value", "from", "profile", "paper"] in lines
-    assert ["SCORE_FORMAT", "names", "profile", "paper"] in lines
-    assert ["SEED", "7", "you", "42"] in lines
-
-
-def test_a_false_or_zero_from_the_reader_is_kept():
-    assert begin(SEED=0).SEED == 0
-
-
-def test_a_knob_of_the_profile_by_name():
+    assert ["SCORE_FORMAT", "names", "≠", "paper", "how"] in lines
+    assert ["SEED", "0", "≠", "42", "of", "all"] in lines
     assert begin("paper").SCORE_FORMAT == "paper"
-    assert begin("laptop").SCORE_FORMAT == "names"
+    assert "≠" not in capsys.readouterr().out
 
 
-def test_knobs_that_do_not_match_the_profiles_are_refused():
-    with pytest.raises(CourseError) as caught:
-        run.start(NOTEBOOK, "cpu", SCORE_FORMAT=None, EPOCHS=None)
-    assert "Only here: ['EPOCHS']; only there: ['SEED']" in caught.value.why
-
-
-def test_a_notebook_without_knobs():
-    assert run.start("07_read_cases", "cpu").knobs == {}
+def test_a_change_of_no_knob_names_the_nearest():
+    with pytest.raises(CourseError, match="SCOREFORMAT is no knob") as caught:
+        begin(change={"SCOREFORMAT": "paper"})
+    assert caught.value.do == "Did you mean SCORE_FORMAT?"
 
 
 def test_a_misspelt_knob_is_no_silent_none():
@@ -128,8 +110,9 @@ def test_a_misspelt_knob_is_no_silent_none():
 # --- inputs -----------------------------------------------------------------
 
 
-def test_cold_start_says_what_is_missing_and_what_to_do():
+def test_cold_start_says_what_is_missing_and_what_to_do(monkeypatch):
     with pytest.raises(CourseError) as caught:
+        monkeypatch.setenv(run.IN_COURSE, "1")
         begin("cpu", reads=["studies", "image_scores"])
     assert "studies was not found in runs/cpu" in caught.value.what
     assert "01_explore_data" in caught.value.why
@@ -148,7 +131,7 @@ def test_make_inputs_that_fails_still_says_what_is_missing(
     """In an empty folder the child process has no notebooks to run."""
     monkeypatch.setattr(run.sys, "executable", "false")
     with pytest.raises(CourseError, match="image_scores was not found"):
-        begin(reads=["image_scores"], make_inputs=True)
+        begin(reads=["image_scores"])
     assert "running 01 to 02 first" in capsys.readouterr().out
 
 

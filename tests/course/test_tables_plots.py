@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llamaxr_utils.course import plots, profiles, run, tables
+from llamaxr_utils.course import plots, run, tables
 from llamaxr_utils.course.errors import CourseError
 
 ALT = "A line that rises from left to right, from zero to one."
@@ -26,7 +26,7 @@ def real(folders, capsys):
 
 
 def begin(profile, images):
-    knobs = dict.fromkeys(profiles.knob_table("06_evaluate_reports"))
+    knobs = dict.fromkeys(run.knob_table("06_evaluate_reports"))
     return run.start("06_evaluate_reports", profile, images=images, **knobs)
 
 

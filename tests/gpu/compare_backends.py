@@ -30,7 +30,7 @@ from typing import Any
 
 import pandas as pd
 
-from llamaxr_utils.course import artifacts, machine, profiles
+from llamaxr_utils.course import artifacts, machine, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.files import write_whole
 from llamaxr_utils.course.run import project_folder
@@ -70,7 +70,7 @@ SMALL = {
 
 
 def knob(name: str, profile: str) -> Any:
-    return profiles.knob_value("04_finetune_qlora", name, profile)
+    return run.knob_value("04_finetune_qlora", name, profile)
 
 
 # --- what is trained, and on what --------------------------------------------
@@ -233,7 +233,8 @@ def run_notebook(name: str, place: Path, device: str) -> float:
         change |= {"BACKEND": "peft", "PRECISION": "fp32"}
     began = time.perf_counter()
     papermill.execute_notebook(
-        source, target, {"PROFILE": "a100", "IMAGES": "phantom", **change},
+        source, target,
+        {"PROFILE": "a100", "IMAGES": "phantom", "CHANGE": change},
         kernel_name="python3", progress_bar=False, cwd=source.parent)
     return round(time.perf_counter() - began, 1)
 

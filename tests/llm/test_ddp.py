@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_models import SENTENCES, tiny_base
 
-from llamaxr_utils.course import artifacts, files, profiles
+from llamaxr_utils.course import artifacts, files, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, launch
 from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
@@ -137,8 +137,8 @@ def smoke(tmp_path):
     folder, table = tmp_path / "runs" / "smoke", studies()
     blank = dict.fromkeys(artifacts.ARTIFACTS["studies"].columns, "")
     knobs = {
-        knob: profiles.knob_value("04_finetune_qlora", knob, "smoke")
-        for knob in profiles.knob_table("04_finetune_qlora")
+        knob: run.knob_value("04_finetune_qlora", knob, "smoke")
+        for knob in run.knob_table("04_finetune_qlora")
     }
     made = Path(tiny_base(tmp_path / "base"))
 

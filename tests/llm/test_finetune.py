@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES
 
-from llamaxr_utils.course import profiles, run
+from llamaxr_utils.course import run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, generate, models
 
@@ -357,7 +357,7 @@ def notebook_04(tokenizer_at):
     """The run of notebook 04, with what it reads."""
     from llamaxr_utils.course import artifacts
 
-    knobs = dict.fromkeys(profiles.knob_table("04_finetune_qlora"))
+    knobs = dict.fromkeys(run.knob_table("04_finetune_qlora"))
     nb = run.start("04_finetune_qlora", "smoke", **knobs)
     columns = artifacts.ARTIFACTS["studies"].columns
     studies = pd.DataFrame({column: ["x"] for column in columns})
@@ -458,7 +458,7 @@ def test_the_adapter_folder_is_small_and_holds_no_pickle(base, tmp_path):
 
 def saved(base_model, folders, rows="train"):
     """An adapter saved as notebook 04 does; its folder and its card."""
-    knobs = dict.fromkeys(profiles.knob_table("04_finetune_qlora"))
+    knobs = dict.fromkeys(run.knob_table("04_finetune_qlora"))
     nb = run.start("04_finetune_qlora", "smoke", **{**knobs, "ROWS": rows})
     model, _ = fresh(base_model)
     finetune.save_adapter(

@@ -46,7 +46,7 @@ SMALL = {
 def run_notebook(name, profile, place, card=None, **knobs):
     """Through papermill in a process of its own; its folder of results."""
     folder = place / "runs" / f"{profile}-phantom"
-    parameters = {"PROFILE": profile, "IMAGES": "phantom", **knobs}
+    parameters = {"PROFILE": profile, "IMAGES": "phantom", "CHANGE": knobs}
     environment = {
         **os.environ,
         "LLAMAXR_RUNS": str(place / "runs"),

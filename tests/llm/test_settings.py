@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from llamaxr_utils.course import pages, profiles, run
+from llamaxr_utils.course import pages, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.needs import SHAPES
 from llamaxr_utils.datasets import reports
@@ -25,8 +25,8 @@ NAME = "04_finetune_qlora"
 
 
 def knobs(profile: str) -> dict:
-    names = profiles.knob_table(NAME)
-    return {k: profiles.knob_value(NAME, k, profile) for k in names}
+    names = run.knob_table(NAME)
+    return {k: run.knob_value(NAME, k, profile) for k in names}
 
 
 def settings(profile: str) -> dict:
@@ -67,7 +67,7 @@ def test_profile_paper_is_section_3_5(setting):
 
 def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
     def knob(notebook, name):
-        return profiles.knob_value(notebook, name, "paper")
+        return run.knob_value(notebook, name, "paper")
 
     # 3.1: "DenseNet121-res224-all"; 3.4: resized to 224 x 224, both views.
     assert knob("02_extract_features", "BACKBONE") == "densenet121-res224-all"
@@ -89,7 +89,7 @@ def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
 
 def test_profile_papers_split_is_70_10_20():
     """3.3: "aligning with the partitioning scheme" of other systems."""
-    assert profiles.knob_value("01_explore_data", "SPLIT", "paper") == "r2gen"
+    assert run.knob_value("01_explore_data", "SPLIT", "paper") == "r2gen"
     share = reports.r2gen_split()["split"].value_counts(normalize=True)
     assert share.round(2).to_dict() == {"train": 0.70, "test": 0.20,
                                         "val": 0.10}
@@ -108,12 +108,12 @@ def test_a100_is_the_paper_at_a_rate_that_learns():
     paper, a100 = knobs("paper"), knobs("a100")
     other = {k: a100[k] for k in paper if a100[k] != paper[k]}
     assert other == {"LEARNING_RATE": 2e-4, "PRECISION": "bf16"}
-    for notebook in profiles.read()["notebooks"]:
-        for knob, row in profiles.knob_table(notebook).items():
+    for notebook in run.declared()["notebooks"]:
+        for knob, row in run.knob_table(notebook).items():
             if knob not in other:
-                assert profiles.knob_value(
+                assert run.knob_value(
                     notebook, knob, "a100"
-                ) == profiles.knob_value(notebook, knob, "paper"), row
+                ) == run.knob_value(notebook, knob, "paper"), row
 
 
 # --- profile author ---------------------------------------------------------
@@ -125,7 +125,7 @@ def test_author_differs_from_paper_where_the_published_notebook_does():
     other = {k: author[k] for k in paper if author[k] != paper[k]}
     assert other == {"LEARNING_RATE": 2e-4, "EPOCHS": 10, "PATIENCE": 0,
                      "ROWS": "all", "LOSS_ON": "all", "PRECISION": "bf16"}
-    format_of = profiles.knob_value("03_build_prompts", "SCORE_FORMAT",
+    format_of = run.knob_value("03_build_prompts", "SCORE_FORMAT",
                                     "author")
     assert format_of == "published-notebook"
     assert settings("author")["eval_strategy"] == "no"
@@ -188,7 +188,7 @@ def table_of(profile, rows="train"):
         {**knobs(profile), "ROWS": rows}, settings(profile), Adapter(),
         finetune.choose_rows(PAIRS, rows), base="llama-3.1-8b",
         split="r2gen",
-        score_format=profiles.knob_value(
+        score_format=run.knob_value(
             "03_build_prompts", "SCORE_FORMAT", profile
         ),
     )
@@ -222,4 +222,4 @@ def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak():
 
 def test_every_knob_named_in_the_file_exists():
     named = set(paper_settings.stated()["knob"]) - {""}
-    assert named <= profiles.knob_table(NAME).keys()
+    assert named <= run.knob_table(NAME).keys()
