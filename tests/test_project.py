@@ -29,7 +29,7 @@ WRONG_WAY = {
 }  # fmt: skip
 #: Lines and modules of the package, lines of the tests: today's, lowered with
 #: every commit (DESIGN: 8,000 lines in 45 modules, and 8,000).
-BUDGET = {"package": 13293, "modules": 53, "tests": 13492}
+BUDGET = {"package": 12980, "modules": 51, "tests": 13423}
 
 
 def project_files() -> list[Path]:
