@@ -34,7 +34,7 @@ def _tidy(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .course.check import run_check
+    from .studies.check import run_check
 
     return 0 if run_check(options.profile, options.images) else 1
 

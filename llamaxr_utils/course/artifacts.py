@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..datasets.conditions import CONDITIONS
 from .errors import CourseError
 from .files import sha256, write_json, write_whole
 
@@ -50,7 +49,7 @@ ARTIFACTS: dict[str, Spec] = {
     "image_scores": Spec(
         "image_scores.parquet",
         "02_extract_features",
-        ("study_id", "view", "backbone") + CONDITIONS,
+        ("study_id", "view", "backbone"),  # and the 18 conditions
     ),
     "operating_points": Spec(
         "operating_points.csv",

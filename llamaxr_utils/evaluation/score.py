@@ -22,11 +22,11 @@ import pandas as pd
 from ..course.errors import CourseError
 from ..course.files import sha256, write_json
 from ..course.run import WARNING
-from ..course.tables import METRICS
 from ..datasets import reports
 from . import baselines, stats
 from .clinical import SCORES, clinical_scores, scores_from_statistics
 from .metrics import plain, says_something, score_reports
+from .published import METRICS
 
 #: (system, protocol) -> result of `metrics.score_reports`.
 Results = Mapping[tuple[str, str], Mapping[str, Any]]

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.tables import markdown, published_results
+from ..course.tables import markdown
 from ..datasets.reports import DATA
+from ..evaluation import published
 from ..evaluation.findings import label_report
 from ..evaluation.metrics import clean_author, score_reports
 from ..evaluation.score import statistics_of
@@ -74,7 +75,7 @@ def ruler(table: pd.DataFrame) -> Measured:
     """a: does the protocol alone give half of the paper's gain in METEOR?"""
     scores = table.set_index(["protocol", "cleaning"])
     ours, theirs = scores.loc["llamaxr", "none"], scores.loc["r2gen", "r2gen"]
-    quoted = published_results().set_index("system")["METEOR"]
+    quoted = published.published_results().set_index("system")["METEOR"]
     claimed = quoted["LLaMA-XR"] / quoted.drop("LLaMA-XR").max() - 1
     if not theirs["METEOR"] > 0:
         why = "r2gen's METEOR is 0, or missing without Java."
@@ -113,7 +114,7 @@ def constants(
             r["per_report"][m].reindex(kept).mean() if p == "llamaxr" else None
             for (_, p), r in results.items()
         ]
-    quoted = published_results().set_index("system")
+    quoted = published.published_results().set_index("system")
     claim, others = quoted.loc["LLaMA-XR"], quoted.drop("LLaMA-XR")["ROUGE-L"]
     first = results["medoid", "r2gen"]["ROUGE-L"]
     reached = [m for m in MOVED[1:] if value[m] >= claim[m]]

@@ -27,6 +27,7 @@ from ..course.run import (
 )
 from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
+from ..evaluation import published
 from ..evaluation.cases import PAGES
 from ..vision.backbones import RELEASED
 
@@ -157,7 +158,7 @@ def _counted() -> Iterator[tuple]:
         word = "reproduced" if paper == value else "differs"
         yield (item, what, paper, value, value - paper, word,
                "counted, exact", where)
-    quoted = tables.published_results().set_index("system")
+    quoted = published.published_results().set_index("system")
     claim, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
     for metric, printed in (("ROUGE-L", 4.34), ("METEOR", 54.13)):
         gain = 100 * (claim[metric] / rest[metric].max() - 1)
@@ -204,10 +205,10 @@ def _measured(name: str, split: str | None) -> Iterator[tuple]:
     source = f"{name} ({', '.join(parts)})"
     rows = pd.concat([pd.DataFrame(columns=[*SUMMARY, "images", "note"]),
                       *_summaries(name)]).drop_duplicates()
-    public = set(tables.published_results()["system"]) & set(rows["system"])
+    public = set(published.published_results()["system"]) & set(rows["system"])
     pairs = [("this run", "LLaMA-XR"), *((s, s) for s in sorted(public))]
     for system, paper in pairs:
-        compared = tables.compare_with_paper(
+        compared = published.compare_with_paper(
             rows, system, paper, paper_split=split,
             command=_command(name, last="06"),
         )
@@ -354,7 +355,7 @@ def page(nb: Run, table: pd.DataFrame) -> str:
             if o.run == nb.name and o.name not in titles]
     return PAGES.get_template("reproduction.html").render(
         run=nb.name, stamp=nb.stamp, warning=WARNING, titles=titles,
-        marks=dict(zip(tables.VERDICTS, ("✓", "≠", "–", "○"))),
+        marks=dict(zip(published.VERDICTS, ("✓", "≠", "–", "○"))),
         counts=table["verdict"].value_counts().to_dict(), rest=rest,
         verdicts=_cells(tables.markdown(readable(table))),
         runs=_cells(tables.markdown(runs)),

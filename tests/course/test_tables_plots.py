@@ -11,6 +11,7 @@ from PIL import Image
 
 from llamaxr_utils.course import plots, run, tables
 from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.evaluation import published
 
 ALT = "A line that rises from left to right, from zero to one."
 
@@ -26,8 +27,7 @@ def real(folders, capsys):
 
 
 def begin(profile, images):
-    knobs = dict.fromkeys(run.knob_table("06_evaluate_reports"))
-    return run.start("06_evaluate_reports", profile, images=images, **knobs)
+    return run.start("06_evaluate_reports", profile, images)
 
 
 @pytest.fixture
@@ -120,10 +120,10 @@ def test_tables_are_outputs_of_the_run(phantom):
 
 
 def test_the_published_table_has_20_rows():
-    table = tables.published_results()
+    table = published.published_results()
     assert len(table) == 20
     assert list(table.columns) == [
-        "system", "year", "citation", *tables.METRICS,
+        "system", "year", "citation", *published.METRICS,
     ]
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course import tables
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.evaluation import meteor, metrics
+from llamaxr_utils.evaluation import meteor, metrics, published
 from llamaxr_utils.evaluation.metrics import score_reports
 
 PEER = os.environ.get("LLAMAXR_PEER_CSV")
@@ -130,7 +129,7 @@ def test_published_figures_of_a_peer():
 
 
 def test_published_table_is_the_papers():
-    table = tables.published_results().set_index("system")
+    table = published.published_results().set_index("system")
     assert list(table.columns) == ["year", "citation", *NAMES]
     peers, paper = table.drop(index="LLaMA-XR"), table.loc["LLaMA-XR"]
     assert len(peers) == 19 and table["citation"].notna().all()

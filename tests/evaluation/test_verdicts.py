@@ -9,9 +9,9 @@ import pytest
 from llamaxr_utils.course import tables
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.run import Run
-from llamaxr_utils.evaluation import metrics, score
+from llamaxr_utils.evaluation import metrics, published, score
 
-METRICS = list(tables.METRICS)
+METRICS = list(published.METRICS)
 TERMS = {
     "paper_protocol": "llamaxr",
     "protocol": "llamaxr",
@@ -45,7 +45,8 @@ def summary_of(system="this run", metric="METEOR", **changes):
     ],
 )
 def test_inside_or_outside_the_interval(low, high, word):
-    verdict, why = tables.verdict(0.433, (low + high) / 2, low, high, **TERMS)
+    middle = (low + high) / 2
+    verdict, why = published.verdict(0.433, middle, low, high, **TERMS)
     assert verdict == word
     assert ("inside" if word == "reproduced" else "outside") in why
 
@@ -61,18 +62,18 @@ def test_inside_or_outside_the_interval(low, high, word):
 def test_another_ruler_split_or_drawings_are_not_comparable(change, reason):
     # Even where the number is the paper's to the last digit.
     terms = TERMS | change
-    word, why = tables.verdict(0.433, 0.433, 0.42, 0.44, **terms)
+    word, why = published.verdict(0.433, 0.433, 0.42, 0.44, **terms)
     assert word == "not comparable" and reason in why
     # Not run comes first.
-    assert tables.verdict(0.4, None, None, None, **terms)[0] == "not run"
+    assert published.verdict(0.4, None, None, None, **terms)[0] == "not run"
 
 
 def test_missing_numbers():
-    not_run = tables.verdict(0.433, np.nan, None, None, **TERMS)
+    not_run = published.verdict(0.433, np.nan, None, None, **TERMS)
     assert not_run == ("not run", "make course PROFILE=paper")
-    word, why = tables.verdict(np.nan, 0.4, 0.3, 0.5, **TERMS)
+    word, why = published.verdict(np.nan, 0.4, 0.3, 0.5, **TERMS)
     assert word == "not comparable" and "prints no number" in why
-    word, why = tables.verdict(0.4, 0.4, None, np.nan, **TERMS)
+    word, why = published.verdict(0.4, 0.4, None, np.nan, **TERMS)
     assert word == "not comparable" and "no interval" in why
 
 
@@ -81,7 +82,7 @@ def test_missing_numbers():
 
 def beside(paper="CvT-DistilGPT2", split=None, **changes):
     options = {"paper_split": split} if split else {}
-    table = tables.compare_with_paper(
+    table = published.compare_with_paper(
         summary_of(**changes), paper=paper, **options)
     return table.set_index("metric")
 
@@ -120,8 +121,8 @@ def test_the_papers_own_row_needs_an_assumption_that_is_said():
 
 
 def test_table_1_has_the_papers_rows_and_two_columns_more():
-    table = tables.table_1().set_index("method")
-    results = set(tables.published_results()["system"])
+    table = published.table_1().set_index("method")
+    results = set(published.published_results()["system"])
     assert len(table) == 21 and set(table.index) - results == {"RadCouncil"}
     assert results < set(table.index)
     public = table["predictions public"].eq("yes")
@@ -146,19 +147,19 @@ def summary():
 
 
 def test_table_3_quotes_the_papers_20_rows_then_this_runs(summary):
-    table = tables.table_3(summary, "this run", " (phantom images)")
+    table = published.table_3(summary, "this run", " (phantom images)")
     # Protocol, split, images and origin: never a bare number.
     for column in ("protocol", "split", "images", "origin", "system"):
         assert table[column].notna().all() and table[column].ne("").all()
     quoted = table[table["origin"] == "quoted"].set_index("system")
-    printed = tables.published_results().set_index("system")
+    printed = published.published_results().set_index("system")
     pd.testing.assert_frame_equal(quoted[METRICS], printed[METRICS])
     assert quoted.loc["LLaMA-XR", "protocol"] == "llamaxr"
     assert (quoted["protocol"] == "llamaxr").sum() == 1
     ends = [c for c in table if c.endswith((" low", " high"))]
     assert quoted[ends].isna().all(axis=None)
     assert list(quoted.index[quoted["n"] == 590]) == list(
-        printed.index[printed.index.isin(tables.ON_R2GEN_SPLIT)])
+        printed.index[printed.index.isin(published.ON_R2GEN_SPLIT)])
     computed = table[table["origin"] == "computed here"]
     assert len(computed) == 4 and computed.index.min() == 20
     assert set(computed["images"]) == {"phantom"}
@@ -173,9 +174,9 @@ def test_table_3_quotes_the_papers_20_rows_then_this_runs(summary):
 
 def test_the_page_shows_bold_text_and_the_csv_keeps_numbers(folders, summary):
     nb = Run("06_evaluate_reports", "cpu", None)
-    table = tables.table_3(summary, "this run", " (note)")
+    table = published.table_3(summary, "this run", " (note)")
     bold = {("this run", "r2gen", "BLEU-1"), ("DCL", "r2gen", "ROUGE-L")}
-    shown = tables.readable_table_3(table, bold, " (note)")
+    shown = published.readable_table_3(table, bold, " (note)")
     cell = shown.set_index(["system", "protocol"])["BLEU-1"]
     assert cell["this run (note)", "r2gen"].startswith("**0.")
     assert "*" not in cell["constant", "r2gen"]

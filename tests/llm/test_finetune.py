@@ -357,8 +357,7 @@ def notebook_04(tokenizer_at):
     """The run of notebook 04, with what it reads."""
     from llamaxr_utils.course import artifacts
 
-    knobs = dict.fromkeys(run.knob_table("04_finetune_qlora"))
-    nb = run.start("04_finetune_qlora", "smoke", **knobs)
+    nb = run.start("04_finetune_qlora", "smoke")
     columns = artifacts.ARTIFACTS["studies"].columns
     studies = pd.DataFrame({column: ["x"] for column in columns})
     artifacts.save(nb.folder, "studies", studies, writer="01_explore_data")
@@ -458,8 +457,7 @@ def test_the_adapter_folder_is_small_and_holds_no_pickle(base, tmp_path):
 
 def saved(base_model, folders, rows="train"):
     """An adapter saved as notebook 04 does; its folder and its card."""
-    knobs = dict.fromkeys(run.knob_table("04_finetune_qlora"))
-    nb = run.start("04_finetune_qlora", "smoke", **{**knobs, "ROWS": rows})
+    nb = run.start("04_finetune_qlora", "smoke", change={"ROWS": rows})
     model, _ = fresh(base_model)
     finetune.save_adapter(
         nb, model, "random-llama", {"learning rate": "2e-4"},

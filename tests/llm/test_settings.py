@@ -15,10 +15,10 @@ import yaml
 
 from llamaxr_utils.course import pages, run
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.course.needs import SHAPES
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.llm import finetune, models, paper_settings, prompts
 from llamaxr_utils.llm.finetune import LORA_TARGETS
+from llamaxr_utils.studies import rebuild
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NAME = "04_finetune_qlora"
@@ -82,7 +82,7 @@ def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
     assert "### Instruction:" in prompts.TEMPLATE
     # 3.5: 41,943,040 trainable parameters, early stopping.
     assert len(LORA_TARGETS) == 7
-    assert SHAPES["llama-3.1-8b"].lora(knobs("paper")["RANK"]) == 41_943_040
+    assert rebuild.lora_parameters(knobs("paper")["RANK"]) == 41_943_040
     assert knobs("paper")["PATIENCE"] > 0
     assert knobs("paper")["ROWS"] == "train"
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils.course import pages, plots, run, tables
+from llamaxr_utils.evaluation import published
 from llamaxr_utils.studies import rebuild
 
 ROOT = run.project_folder()
@@ -42,7 +43,7 @@ def summary(value=0.43, low=0.42, high=0.44, system="this run", **terms):
     row = {"system": system, "protocol": "llamaxr", "split": "r2gen",
            "images": "real", "n": 590, "value": value, "low": low,
            "high": high, "note": None} | terms
-    rows = [row | {"metric": metric} for metric in tables.METRICS]
+    rows = [row | {"metric": metric} for metric in published.METRICS]
     return pd.DataFrame(rows)
 
 
@@ -51,7 +52,7 @@ def finish(images, *, numbers=None, extra=None):
     nb = run.Run("06_evaluate_reports", "cpu", images)
     if numbers is not None:
         nb.save("summary", numbers)
-    tables.save_table(nb, tables.table_1(), item="table-1", title="Table 1",
+    tables.save_table(nb, published.table_1(), item="table-1", title="Table 1",
                       of_images=False)
     if extra is not None:
         tables.save_table(nb, extra, "extra", title="<b>Extra</b>")
@@ -113,7 +114,7 @@ def test_a_verdict_needs_xrays_and_a_split(quiet, images, split, words):
     assert by.loc["LLaMA-XR: METEOR", "paper"] == 0.336
     if words == {"reproduced", "differs"}:
         assert by.loc["LLaMA-XR: ROUGE-L", "verdict"] == "reproduced"
-        assert set(found["verdict"]) <= set(tables.VERDICTS)
+        assert set(found["verdict"]) <= set(published.VERDICTS)
         shown = rebuild.readable(found)
         assert {"41,943,040", "–", "0.336"} <= set(shown["paper"])
         assert "+0" in set(shown["difference"])
