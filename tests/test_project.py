@@ -22,7 +22,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 #: side.
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 13000, "modules": 51, "tests": 13500}
+BUDGET = {"package": 12684, "modules": 50, "tests": 13313}
 
 
 def project_files() -> list[Path]:
