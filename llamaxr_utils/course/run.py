@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +95,17 @@ def run_name(profile: str, images: str | None = None) -> str:
     if images in (None, known[profile]["images"]):
         return profile
     return f"{profile}-{images}"
+
+
+@contextmanager
+def hearing_ctrl_c() -> Iterator[None]:
+    """A child that is started inside hears Ctrl-C, also where a shell in the
+    background (nohup, CI) has handed on that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- folders ----------------------------------------------------------------

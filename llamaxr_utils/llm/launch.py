@@ -48,9 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.copytree(real / name, Path(copy) / name, ignore=ignore)
             checkpoints = Path(copy) / name / "checkpoints"  # all read them
             checkpoints.symlink_to((real / name / "checkpoints").resolve())
-        child = subprocess.Popen(
-            command, stdout=None if first else subprocess.DEVNULL,
-            env={**os.environ, "LLAMAXR_RUNS": str(real if first else copy)})
+        with run.hearing_ctrl_c():
+            child = subprocess.Popen(
+                command, stdout=None if first else subprocess.DEVNULL,
+                env={**os.environ,
+                     "LLAMAXR_RUNS": str(real if first else copy)})
         for number in (signal.SIGINT, signal.SIGTERM):
             # The course then ends its kernel, and the copy is removed.
             signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))

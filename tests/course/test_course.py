@@ -299,7 +299,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project):
     set_source(project, TINY[1], 5, "open('here', 'w'); import time\n"
                "time.sleep(60)")
     command = [sys.executable, "-m", "llamaxr_utils", "course"]
-    with subprocess.Popen(
+    with run.hearing_ctrl_c(), subprocess.Popen(
         [*command, "--profile", "smoke", "--to", "03"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
