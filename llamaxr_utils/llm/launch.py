@@ -3,9 +3,8 @@
     accelerate launch --multi_gpu --num_processes 2 \\
         -m llamaxr_utils.llm.launch --profile a100
 
-Every process runs the notebook itself; torch's variables (``RANK`` ...) reach
-its kernel, and the Trainer shares the gradients. The first writes the run
-folder, the others a copy that is thrown away.
+Every process runs the notebook; torch's variables (``RANK`` ...) reach its
+kernel. The first writes the run folder, the others a copy that is thrown away.
 """
 
 from __future__ import annotations
@@ -32,16 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="a100")
     parser.add_argument("--images", help="phantom or real")
     known = parser.parse_args(arguments)
-    name = run.run_name(known.profile, known.images)
+    name, real = run.run_name(known.profile, known.images), run.runs_folder()
     base = run.knob_value("03_build_prompts", "BASE", known.profile)
-    made = (run.runs_folder() / name / "base_model").is_dir()
-    if models.made_here(base) and not made:
+    if models.made_here(base) and not (real / name / "base_model").is_dir():
         print(f"{base} is made by one process: make course TO=04 first.")
         return 1
     command = [sys.executable, "-m", "llamaxr_utils", "course", "--force"]
     command += ["--profile", known.profile, "--from", "04", "--to", "04"]
     command += ["--images", known.images] if known.images else []
-    first, real = os.environ.get("RANK", "0") == "0", run.runs_folder()
+    first = os.environ.get("RANK", "0") == "0"
     with tempfile.TemporaryDirectory(prefix="llamaxr-rank-") as copy:
         if not first:
             ignore = shutil.ignore_patterns(*WRITTEN.split())
@@ -49,10 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             checkpoints = Path(copy) / name / "checkpoints"  # all read them
             checkpoints.symlink_to((real / name / "checkpoints").resolve())
         with run.hearing_ctrl_c():
-            child = subprocess.Popen(
-                command, stdout=None if first else subprocess.DEVNULL,
-                env={**os.environ,
-                     "LLAMAXR_RUNS": str(real if first else copy)})
+            own = {"LLAMAXR_RUNS": str(real if first else copy)}
+            quiet = None if first else subprocess.DEVNULL
+            child = subprocess.Popen(command, stdout=quiet,
+                                     env=os.environ | own)
         for number in (signal.SIGINT, signal.SIGTERM):
             # The course then ends its kernel, and the copy is removed.
             signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))
