@@ -22,7 +22,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 #: side.
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 12684, "modules": 50, "tests": 13313}
+BUDGET = {"package": 12575, "modules": 49, "tests": 13313}
 
 
 def project_files() -> list[Path]:
