@@ -45,6 +45,8 @@ NOTEBOOKS = (
 )
 WARNING = "For research and teaching, not for diagnosis."
 IMAGE_SOURCES = ("phantom", "real")
+#: Profiles of those whose settings stand beside a run's.
+SOURCES = ("paper", "author")
 #: Set by the runner: earlier notebooks are its business then.
 IN_COURSE = "LLAMAXR_IN_COURSE"
 
@@ -321,6 +323,26 @@ def start(
     random.seed(seed)
     np.random.seed(seed)
     return run
+
+
+def settings_table(run: Run, here: Mapping[str, Any]) -> pd.DataFrame:
+    """What the paper and the authors' published notebook say of each setting
+    of training, and this run: ``setting``, ``paper``, ``published notebook``,
+    ``this run``. `here`: this run's values of settings that are no knobs."""
+    rows = []
+    for knob, row in knob_table(run.notebook).items():
+        says = {p: knob_value(run.notebook, knob, p) for p in SOURCES}
+        says |= row.get("says", {})
+        rows.append((knob, *map(says.get, SOURCES), run.knobs[knob]))
+    for name, row in declared()["stated"].items():
+        ours = here.get(name, row.get("here"))
+        rows.append((name, *map(row.get, SOURCES), ours))
+    columns = ["setting", "paper", "published notebook", "this run"]
+    return pd.DataFrame(rows, columns=columns).map(_plain)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:

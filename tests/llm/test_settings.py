@@ -16,7 +16,7 @@ import yaml
 from llamaxr_utils.course import pages, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.llm import finetune, models, paper_settings, prompts
+from llamaxr_utils.llm import finetune, models, prompts
 from llamaxr_utils.llm.finetune import LORA_TARGETS
 from llamaxr_utils.studies import rebuild
 
@@ -168,58 +168,33 @@ def test_other_rows_are_an_error():
 # --- the table --------------------------------------------------------------
 
 
-class Adapter:
-    """What `this_run` reads of a peft model."""
-
-    def __init__(self):
-        import torch
-
-        lora = SimpleNamespace(r=16, lora_alpha=16, lora_dropout=0.0,
-                               target_modules=set(LORA_TARGETS))
-        self.peft_config = {"default": lora}
-        self.weights = [torch.nn.Parameter(torch.zeros(3, 4))]
-
-    def parameters(self):
-        return self.weights
+def table_of(profile, monkeypatch):
+    monkeypatch.setenv(run.IN_COURSE, "1")
+    table = run.settings_table(run.start(NAME, profile), {"split": "r2gen"})
+    assert list(table) == ["setting", "paper", "published notebook",
+                           "this run"]
+    return table.set_index("setting")
 
 
-def table_of(profile, rows="train"):
-    ours = paper_settings.this_run(
-        {**knobs(profile), "ROWS": rows}, settings(profile), Adapter(),
-        finetune.choose_rows(PAIRS, rows), base="llama-3.1-8b",
-        split="r2gen",
-        score_format=run.knob_value(
-            "03_build_prompts", "SCORE_FORMAT", profile
-        ),
-    )
-    return paper_settings.compare(ours).set_index("setting")
+def test_the_table_of_profile_paper_agrees_wherever_the_paper_speaks(
+    monkeypatch,
+):
+    table = table_of("paper", monkeypatch)
+    exact = ["LEARNING_RATE", "scheduler", "WARMUP_STEPS", "weight decay",
+             "OPTIMIZER", "BATCH_SIZE", "ACCUMULATION", "EPOCHS", "PRECISION"]
+    assert (table.loc[exact, "paper"] == table.loc[exact, "this run"]).all()
+    assert table.loc["ALPHA"].to_list() == ["not named", "16", "16"]
+    assert table.loc["split", "this run"] == "r2gen"
 
 
-def test_the_table_of_profile_paper_agrees_wherever_the_paper_speaks():
-    table = table_of("paper")
-    assert list(table) == ["paper", "published notebook", "this run"]
-    exact = ["learning rate", "scheduler", "warm-up steps", "weight decay",
-             "optimizer", "batch x accumulation", "epochs", "precision",
-             "best model at end"]
-    spoken = table[~table["paper"].str.startswith("not named")]
-    assert set(exact) <= set(spoken.index)
-    assert (spoken.loc[exact, "paper"] == spoken.loc[exact, "this run"]).all()
-    assert table.loc["early stopping", "this run"] == "yes, patience 2"
-    assert table.loc["alpha", "paper"] == "not named"
-
-
-def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak():
-    table = table_of("author", "all")
-    same = ["alpha", "dropout", "learning rate", "scheduler", "warm-up steps",
-            "weight decay", "optimizer", "batch x accumulation", "epochs",
-            "precision", "loss on"]
-    assert (
-        table.loc[same, "published notebook"] == table.loc[same, "this run"]
-    ).all()
-    assert table.loc["early stopping", "this run"] == "no"
-    assert table.loc["rows", "this run"] == "4, test rows included"
-
-
-def test_every_knob_named_in_the_file_exists():
-    named = set(paper_settings.stated()["knob"]) - {""}
-    assert named <= run.knob_table(NAME).keys()
+def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak(
+    monkeypatch,
+):
+    table = table_of("author", monkeypatch)
+    same = ["ALPHA", "dropout", "LEARNING_RATE", "scheduler", "WARMUP_STEPS",
+            "weight decay", "OPTIMIZER", "BATCH_SIZE", "ACCUMULATION",
+            "EPOCHS", "PRECISION", "LOSS_ON"]
+    both = table.loc[same, ["published notebook", "this run"]]
+    assert both.nunique(axis=1).eq(1).all()
+    assert "test rows included" in table.loc["ROWS", "published notebook"]
+    assert table.loc["ROWS", "this run"] == "all"

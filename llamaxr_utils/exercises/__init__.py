@@ -1,0 +1,1 @@
+"""What each exercise accepts, its hints and its solution: still empty."""
