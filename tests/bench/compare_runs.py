@@ -17,7 +17,8 @@ ARTIFACTS = ("studies.parquet", "views.parquet", "image_scores.parquet",
              "prompts.parquet", "generations.parquet", "metrics.parquet",
              "operating_points.csv", "training_log.csv", "summary.csv")
 #: Columns and rows that differ between two runs of the same code.
-TIMES = ("seconds", "minutes", "peak memory (GB)", "report_seconds")
+TIMES = ("seconds", "minutes", "peak memory (GB)", "report_seconds",
+         "step_seconds", "memory_gb")
 
 
 def read(path: Path) -> pd.DataFrame:
