@@ -10,7 +10,9 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import re
+import shutil
 import subprocess
+import tempfile
 import threading
 import zipfile
 from collections import defaultdict
@@ -184,12 +186,24 @@ def _process() -> Any:
             raise FileNotFoundError("meteor-1.5.jar")
         command = ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
         command += ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
-        command += ["-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
+        command += ["-jar", str(_without_spaces(jar)), "-", "-", "-stdio"]
+        command += ["-l", "en", "-norm"]
         _running.append(subprocess.Popen(
-            command, cwd=jar.parent, stdin=subprocess.PIPE,
+            command, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         atexit.register(stop_meteor)
     return _running[0]
+
+
+def _without_spaces(jar: Path) -> Path:
+    """The jar can't read its own tables from a path with a blank in it: then
+    a link to its folder."""
+    if " " not in str(jar):
+        return jar
+    place = Path(tempfile.mkdtemp(prefix="meteor-"))
+    atexit.register(shutil.rmtree, place)
+    (place / "meteor").symlink_to(jar.parent)
+    return place / "meteor" / jar.name
 
 
 def _say(process: Any, *fields: str) -> None:

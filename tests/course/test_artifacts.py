@@ -272,7 +272,7 @@ def test_kill_in_the_middle_of_a_save(folder, name):
         f"""
         import os, pathlib, signal, sys
         import pandas as pd
-        from llamaxr_utils import artifacts
+        from llamaxr_utils.course import artifacts
 
         def half(self_or_part, part=None, **_):
             part = pathlib.Path(part or self_or_part)

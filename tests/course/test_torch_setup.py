@@ -64,6 +64,7 @@ def test_operators_are_defined_once(n_calls):
 def test_nothing_is_defined_where_torchvision_is_whole(monkeypatch):
     import torch
 
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])  # it leaves it
     monkeypatch.setattr(torch_setup, "_library", None)
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
     assert torch_setup.define_missing_operators() is False
