@@ -66,7 +66,8 @@ def test_the_columns_are_the_artifacts_and_survive_its_file(
     model, views, tmp_path
 ):
     scores = features.score_views(model, views)
-    assert tuple(scores.columns) == artifacts.ARTIFACTS["image_scores"].columns
+    schema = artifacts.ARTIFACTS["image_scores"].columns
+    assert tuple(scores.columns) == (*schema, *CONDITIONS)
     artifacts.save(
         tmp_path, "image_scores", scores, writer="02_extract_features"
     )
