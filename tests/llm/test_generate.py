@@ -258,9 +258,6 @@ def test_guided_beams_are_those_of_readings_without_a_cache(
     assert list(greedy["generated"]) != list(made["generated"])
 
 
-# --- minimum Bayes risk -----------------------------------------------------
-
-
 # --- swapped scores ---------------------------------------------------------
 
 
