@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.patches import FancyBboxPatch
 
 from llamaxr_utils.course import plots
-from llamaxr_utils.course.files import write_whole
+from llamaxr_utils.course.artifacts import write_whole
 from llamaxr_utils.course.run import runs_folder
 from llamaxr_utils.datasets import mesh, phantoms, reports
 from llamaxr_utils.datasets.conditions import (

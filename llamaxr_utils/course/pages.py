@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from .artifacts import write_whole
 from .errors import CourseError
-from .files import write_whole
 from .run import project_folder
 
 BADGE = (

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .artifacts import write_whole
 from .errors import CourseError
-from .files import write_whole
 from .run import Run, project_folder
 
 WIDTH, HEIGHT = 7.2, 3.6  # inches

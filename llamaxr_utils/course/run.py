@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from . import artifacts, files
+from . import artifacts
 from .errors import CourseError
 from .machine import peak_memory_gb, platform_line, versions
 
@@ -237,11 +237,11 @@ class Run:
             "images": self.images,
             "knobs": self.knobs,
             "inputs": {
-                name: files.sha256(artifacts.path_of(self.folder, name))
+                name: artifacts.sha256(artifacts.path_of(self.folder, name))
                 for name in self.inputs
             },
             "outputs": {
-                path.relative_to(self.folder).as_posix(): files.sha256(
+                path.relative_to(self.folder).as_posix(): artifacts.sha256(
                     path
                 )
                 for path in self.outputs.values()
@@ -251,7 +251,7 @@ class Run:
             "peak_memory_gb": peak_memory_gb(),
             "versions": versions(),
         }
-        files.write_json(
+        artifacts.write_json(
             self.folder / "records" / f"{self.notebook}.json", record
         )
         place = f"runs/{self.name}"

@@ -10,8 +10,8 @@ import io
 
 import pandas as pd
 
+from .artifacts import write_whole
 from .errors import CourseError
-from .files import write_whole
 from .run import WARNING, Run
 
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from ..course import files
+from ..course import artifacts
 from ..course.errors import CourseError
 from ..course.run import cache_folder, data_folder
 from . import images
@@ -74,7 +74,7 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
     )  # fmt: skip
     known = f"sha256:{sha256}" if sha256 else None
     try:
-        with files.disk_errors(folder / name):
+        with artifacts.disk_errors(folder / name):
             saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
     except RequestException as error:
@@ -162,7 +162,7 @@ def unpack_images(archive: Path, target: Path) -> Path:
         with closing(open_it(archive)) as content:
             members = list(_images_in(content))
             check_space(target, sum(m[1] for m in members), archive.name)
-            files.write_whole(target, fill)
+            artifacts.write_whole(target, fill)
     except _BROKEN as error:
         raise BadArchive(
             f"{archive.name} could not be unpacked.",
@@ -352,7 +352,7 @@ def _keep(folder: Path, bring: Callable[..., object]) -> dict[str, str]:
         if fault := images.fault(file):
             reasons[image_id] = fault
         else:
-            files.write_whole(saved, partial(bring, file))
+            artifacts.write_whole(saved, partial(bring, file))
     return reasons
 
 
@@ -523,7 +523,7 @@ def fetch(name: str, origin: str = "") -> Path:
         url = f"{origin.rstrip('/')}/{file.name}"
     elif origin:
         _check(name, known, _find(name, Path(origin)))
-        files.write_whole(file, partial(shutil.copyfile, origin))
+        artifacts.write_whole(file, partial(shutil.copyfile, origin))
     if url != known.url or not origin:
         whole = known.sha256 if len(known.sha256) == 64 else ""
         _check(name, known, download(url, whole, known.size, place))
@@ -533,7 +533,7 @@ def fetch(name: str, origin: str = "") -> Path:
     predictions = pd.read_csv(file, dtype=str, keep_default_na=False)
     predictions = predictions.rename(columns=columns)[["id", "generated"]]
     saved = cache_folder() / known.saves
-    files.write_whole(saved, partial(predictions.to_csv, index=False))
+    artifacts.write_whole(saved, partial(predictions.to_csv, index=False))
     return saved
 
 
@@ -560,7 +560,7 @@ def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
         for key, value in _read(name, path).items()
         if key != "op_threshs"
     }
-    files.write_whole(kept, partial(save_file, state))
+    artifacts.write_whole(kept, partial(save_file, state))
     return state
 
 
@@ -580,7 +580,7 @@ def _find(name: str, file: Path | None) -> Path:
 
 
 def _check(name: str, known: Published, path: Path) -> None:
-    sha256 = files.sha256(path)
+    sha256 = artifacts.sha256(path)
     if not sha256.startswith(known.sha256):  # "" where none was published
         raise CourseError(
             f"{path.name} is not the released file of {name}.",

@@ -26,7 +26,7 @@ from PIL import Image
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter
 
-from ..course.files import disk_errors
+from ..course.artifacts import disk_errors
 from . import mesh
 from .conditions import VIEWS
 

@@ -19,8 +19,8 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from ..course.artifacts import write_whole
 from ..course.errors import CourseError
-from ..course.files import write_whole
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
 from ..datasets.downloads import SOURCES

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..course.artifacts import sha256, write_json
 from ..course.errors import CourseError
-from ..course.files import sha256, write_json
 from ..course.run import WARNING
 from ..datasets import reports
 from . import baselines, stats

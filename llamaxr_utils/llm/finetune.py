@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from ..course import artifacts, machine
+from ..course.artifacts import disk_errors, write_json
 from ..course.errors import CourseError
-from ..course.files import disk_errors, write_json
 from ..course.run import WARNING, Run, read_record
 from . import models
 from .models import base, download_error, load_tokenizer

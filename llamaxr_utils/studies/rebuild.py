@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
-from ..course import artifacts, files, plots, run, tables
+from ..course import artifacts, plots, run, tables
 from ..course.errors import CourseError
 from ..course.run import (
     NOTEBOOKS,
@@ -140,7 +140,7 @@ def outputs(name: str) -> Iterator[Output]:
             path = folder / written
             kind = (path.parent.name, path.suffix)
             if path.is_file() and kind in KINDS:
-                other = files.sha256(path) != recorded
+                other = artifacts.sha256(path) != recorded
                 yield Output(name, notebook, path.stem, path, other)
 
 
@@ -174,11 +174,11 @@ def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
     folder = runs_folder() / name
     record = artifacts.manifest(folder, artifact)
     path = artifacts.path_of(folder, artifact)
-    if record is None or files.sha256(path) != record["sha256"]:
+    if record is None or artifacts.sha256(path) != record["sha256"]:
         return None
     for source, recorded in record["inputs"].items():
         other = artifacts.path_of(folder, source)
-        if other.exists() and files.sha256(other) != recorded:
+        if other.exists() and artifacts.sha256(other) != recorded:
             return None
     read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
     return read(path)

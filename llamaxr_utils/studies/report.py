@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..course import artifacts, files, run
+from ..course import artifacts, run
 from ..course.errors import CourseError
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
 from ..datasets.images import read_grey
@@ -128,7 +128,7 @@ def load_models(profile: str = "cpu", images: str | None = None) -> Models:
         "backbone": f"{backbone.full_name}, {backbone.resolution} x "
         f"{backbone.resolution} pixels, {resize}",
         "base model": base,
-        "adapter": f"SHA-256 {files.sha256(adapter)[:12]}",
+        "adapter": f"SHA-256 {artifacts.sha256(adapter)[:12]}",
         "prompt format": score_format,
         "decoding": f"{generate.describe_decoding(**decoding)}, at most "
         f"{longest} tokens",
@@ -154,7 +154,7 @@ def check_files(paths: Mapping[str, Path]) -> None:
                 f"{kind} in {path.absolute().parent}.",
                 "Give the path of an image file.",
             )
-    if len({files.sha256(path) for path in paths.values()}) < len(paths):
+    if len({artifacts.sha256(path) for path in paths.values()}) < len(paths):
         raise CourseError(
             "Both views are the same image.",
             "Byte for byte: one of them is not the view it stands for.",
@@ -229,7 +229,7 @@ def write_draft(
         top = str((table[view] - table["point"]).idxmax())
         pictures[view] = (picture, heatmap(network, picture, top), top)
     facts = {
-        f"{view} image": f"{path.name}, SHA-256 {files.sha256(path)[:12]}"
+        f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
         for view, path in given.items()
     }
     spent = time.perf_counter() - began
@@ -411,4 +411,6 @@ def as_html(draft: Draft) -> str:
 def write_page(draft: Draft, path: str | Path) -> None:
     """`as_html` into a file, whole or not at all."""
     text = as_html(draft)
-    files.write_whole(Path(path), lambda part: part.write_text(text, "utf-8"))
+    artifacts.write_whole(
+        Path(path), lambda part: part.write_text(text, "utf-8")
+    )

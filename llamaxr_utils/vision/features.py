@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..course.artifacts import write_whole
 from ..course.errors import CourseError
-from ..course.files import write_whole
 from ..datasets import downloads
 from ..datasets.conditions import CONDITIONS, VIEWS, by_name
 from ..datasets.images import locate, missing_views, read_grey, read_views

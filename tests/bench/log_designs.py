@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils.course import artifacts, files, machine, run
+from llamaxr_utils.course import artifacts, machine, run
 from llamaxr_utils.llm import finetune, models
 from llamaxr_utils.studies import designs
 
@@ -41,7 +41,7 @@ def append(target: Path, rows: pd.DataFrame) -> None:
     """Whole rows, or nothing; read anew, for another run may have added."""
     table = pd.concat([part for part in (read(target), rows) if len(part)])
     table = table.drop_duplicates(KEY, keep="last")
-    files.write_whole(
+    artifacts.write_whole(
         target,
         lambda part: table.to_csv(part, index=False, float_format="%.5g"),
     )
@@ -67,7 +67,7 @@ def base_of(
     corpus = models.pretraining_pairs(train, kinds, own=own)
     tokens = artifacts.load(data.folder, "tokenizer")
     key = designs.key_of(data.base_name, design.pretrain_epochs, seed,
-                         files.sha256(tokens), corpus.to_csv())
+                         artifacts.sha256(tokens), corpus.to_csv())
     folder = data.scratch / "bases" / key
     note = folder / "seconds.txt"
     if not note.is_file():
@@ -87,7 +87,7 @@ def base_of(
             minutes = result.facts["minutes"]
             (part / note.name).write_text(f"{60 * minutes:.1f}")
 
-        files.write_whole(folder, write)
+        artifacts.write_whole(folder, write)
     return folder, float(note.read_text())
 
 

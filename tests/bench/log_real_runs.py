@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llamaxr_utils.course import artifacts, files, run
+from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.studies import grounding
 
 TARGET = Path(__file__).parents[2] / "figures" / "data" / "real-runs.csv"
@@ -59,7 +59,7 @@ def rows(name: str) -> pd.DataFrame:
 
 def main(names: list[str]) -> None:
     table = pd.concat([rows(name) for name in names])
-    files.write_whole(
+    artifacts.write_whole(
         TARGET,
         lambda part: table.to_csv(part, index=False, float_format="%.5g"),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course import artifacts, files
+from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 
 #: One way, no way back: artifact -> what it is made from.
@@ -97,8 +97,8 @@ def test_a_manifest_says_where_an_artifact_comes_from(folder):
     assert found["writer"] == "03_build_prompts"
     assert found["parameters"] == {"SEED": 3}
     assert found["versions"] == {"torch": "2"}
-    assert found["sha256"] == files.sha256(folder / "prompts.parquet")
-    assert found["inputs"]["studies"] == files.sha256(
+    assert found["sha256"] == artifacts.sha256(folder / "prompts.parquet")
+    assert found["inputs"]["studies"] == artifacts.sha256(
         folder / "studies.parquet"
     )
 
@@ -212,7 +212,7 @@ def test_a_really_full_disk():
     full = Path("/dev/full")
     with (
         pytest.raises(CourseError, match="No space left"),
-        files.disk_errors(full),
+        artifacts.disk_errors(full),
     ):
         full.write_text("x" * 100_000)
 
@@ -223,7 +223,7 @@ def test_a_first_write_that_fails_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.write_whole(tmp_path / "table.csv", fail)
+        artifacts.write_whole(tmp_path / "table.csv", fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,7 +232,7 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
     with pytest.raises(PermissionError):
-        files.write_whole(tmp_path / "table.csv", fail)
+        artifacts.write_whole(tmp_path / "table.csv", fail)
 
 
 def test_a_folder_artifact_that_fails_keeps_the_old_one(folder):

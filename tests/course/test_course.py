@@ -20,7 +20,7 @@ import pytest
 from conftest import FIXTURES
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils.course import files, kernel, run, runner
+from llamaxr_utils.course import artifacts, run, runner
 from llamaxr_utils.course.errors import CourseError
 
 TINY = run.NOTEBOOKS[:3]
@@ -238,7 +238,7 @@ def test_force_runs_what_is_up_to_date_and_nothing_else(project, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         record = {"seconds": 1, "peak_memory_gb": 1, "outputs": {}}
         path = project / "runs" / "smoke" / "records" / f"{source.stem}.json"
-        files.write_json(path, {**record, "inputs": {}})
+        artifacts.write_json(path, {**record, "inputs": {}})
 
     monkeypatch.setattr(runner, "execute", noted)
     runner.run_course("smoke", first="02", last="03", force=True)
@@ -346,7 +346,7 @@ def test_no_configuration_of_the_user_reaches_a_kernel(monkeypatch):
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", "/somewhere")
     monkeypatch.setenv("IPYTHONDIR", "/somewhere")
     monkeypatch.delenv("JUPYTER_RUNTIME_DIR", raising=False)
-    with kernel.kernel_surroundings():
+    with runner.kernel_surroundings():
         place = os.environ["JUPYTER_RUNTIME_DIR"]
         assert os.environ["JUPYTER_CONFIG_DIR"] == place
         assert os.environ["IPYTHONDIR"] == place

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course import artifacts, files, machine, run
+from llamaxr_utils.course import artifacts, machine, run
 from llamaxr_utils.course.errors import CourseError
 
 NOTEBOOK = "03_build_prompts"
@@ -151,10 +151,10 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
     folder = folders / "smoke"
     assert record["knobs"] == {"SCORE_FORMAT": "names", "SEED": 42}
     assert record["inputs"] == {
-        "image_scores": files.sha256(folder / "image_scores.parquet")
+        "image_scores": artifacts.sha256(folder / "image_scores.parquet")
     }
     assert record["outputs"] == {
-        name: files.sha256(folder / name)
+        name: artifacts.sha256(folder / name)
         for name in ("prompts.parquet", "tables/tokens.csv")
     }
     assert record["seconds"] >= 0 and record["peak_memory_gb"] > 0

@@ -31,8 +31,8 @@ from typing import Any
 import pandas as pd
 
 from llamaxr_utils.course import artifacts, machine, run
+from llamaxr_utils.course.artifacts import write_whole
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.course.files import write_whole
 from llamaxr_utils.course.run import project_folder
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.llm import finetune, models

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_models import SENTENCES, tiny_base
 
-from llamaxr_utils.course import artifacts, files, run
+from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, launch
 from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
@@ -166,7 +166,7 @@ COMMAND = ["-m", "llamaxr_utils.llm.launch", "--profile", "smoke"]
 def test_notebook_04_on_two_processes_has_one_writer(smoke, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    before = {p.name: files.sha256(p) for p in smoke.iterdir()}
+    before = {p.name: artifacts.sha256(p) for p in smoke.iterdir()}
     done = launched(2, COMMAND, tmp_path, LLAMAXR_RUNS=str(smoke.parent),
                     TMPDIR=str(temporary))
     assert done.returncode == 0, done.stdout[-999:] + done.stderr[-3000:]
@@ -174,7 +174,7 @@ def test_notebook_04_on_two_processes_has_one_writer(smoke, tmp_path):
     assert not list(temporary.glob("llamaxr*"))
     for name in ("adapter", "training_log"):
         assert artifacts.stale_because(smoke, name) is None
-    after = {p.name: files.sha256(p) for p in smoke.iterdir()}
+    after = {p.name: artifacts.sha256(p) for p in smoke.iterdir()}
     assert before.items() <= after.items()
     assert set(after) - set(before) == {
         "adapter", "adapter.json", "figures", "notebooks", "records",

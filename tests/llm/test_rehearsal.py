@@ -59,10 +59,10 @@ def run_notebook(name, profile, place, card=None, **knobs):
     kernel |= {"CARD": card} if card else {}
     code = (
         "import json, os, sys, pathlib\n"
-        "from llamaxr_utils.course import kernel\n"
+        "from llamaxr_utils.course import runner\n"
         "source, target, parameters, more = map(json.loads, sys.argv[1:])\n"
         "os.environ |= more\n"
-        "kernel.execute(pathlib.Path(source), pathlib.Path(target),"
+        "runner.execute(pathlib.Path(source), pathlib.Path(target),"
         " parameters)"
     )
     source = ROOT / "notebooks" / f"{name}.ipynb"

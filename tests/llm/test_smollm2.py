@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils.course import files
+from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import models
 
@@ -94,7 +94,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture
 def pinned(wheel, folders, monkeypatch):
     monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
-    monkeypatch.setattr(models, "WHEEL_SHA256", files.sha256(wheel))
+    monkeypatch.setattr(models, "WHEEL_SHA256", artifacts.sha256(wheel))
     return wheel
 
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from llamaxr_utils.course import files, run
+from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import downloads
 from llamaxr_utils.datasets.conditions import NATIVE_ORDER, by_name
@@ -249,7 +249,7 @@ class Trap:
 def pin(monkeypatch, name, file):
     """Let a file of our own pass for the published one."""
     known = dict(downloads.table())
-    digest = files.sha256(file)
+    digest = artifacts.sha256(file)
     known[name] = known[name]._replace(sha256=digest)
     monkeypatch.setattr(downloads, "table", lambda: known)
 
