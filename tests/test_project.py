@@ -23,7 +23,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 12505, "modules": 49, "tests": 13292}
+BUDGET = {"package": 12481, "modules": 47, "tests": 13289}
 
 
 def project_files() -> list[Path]:
