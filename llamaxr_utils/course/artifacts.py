@@ -106,11 +106,7 @@ def path_of(folder: Path, name: str) -> Path:
 
 def _spec(name: str) -> Spec:
     if name not in ARTIFACTS:
-        raise CourseError(
-            f"There is no artifact called {name!r}.",
-            f"The kit knows {', '.join(ARTIFACTS)}.",
-            "Check the spelling.",
-        )
+        raise ValueError(f"There is no artifact called {name!r}")
     return ARTIFACTS[name]
 
 
@@ -155,25 +151,17 @@ def save(
 
     Raises
     ------
-    CourseError
+    ValueError
         Unknown artifact, wrong writer, missing columns, full disk.
     """
     spec = _spec(name)
     if writer != spec.writer:
-        raise CourseError(
-            f"{writer} may not write {name}.",
-            f"Each artifact has one writer; this one's is {spec.writer}.",
-            "Save your result as a table, or under another PROFILE folder.",
-        )
+        raise ValueError(f"{writer} may not write {name}")
     path = path_of(folder, name)
     if isinstance(value, pd.DataFrame):
         missing = [c for c in spec.columns if c not in value.columns]
         if missing:
-            raise CourseError(
-                f"{name} lacks the columns {missing}.",
-                "Later notebooks read them.",
-                f"Give it the columns {list(spec.columns)}.",
-            )
+            raise ValueError(f"{name} lacks the columns {missing}")
         table = value.reset_index(drop=True)
         if path.suffix == ".csv":
             write_whole(path, lambda part: table.to_csv(part, index=False))

@@ -68,11 +68,7 @@ def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
 
 def _need_alt(alt: str) -> None:
     if len(alt.strip()) < 20:
-        raise CourseError(
-            "A figure needs alt text.",
-            "Readers who do not see it rely on it.",
-            'Pass alt="...": one sentence on what the picture shows.',
-        )
+        raise ValueError("A figure needs alt text")
 
 
 def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
@@ -91,7 +87,7 @@ def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
 
     Raises
     ------
-    CourseError
+    ValueError
         Without a sentence of alt text.
     """
     _need_alt(alt)

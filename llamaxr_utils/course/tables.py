@@ -11,7 +11,6 @@ import io
 import pandas as pd
 
 from .artifacts import write_whole
-from .errors import CourseError
 from .run import WARNING, Run
 
 
@@ -48,17 +47,12 @@ def save_table(
 
     Raises
     ------
-    CourseError
+    ValueError
         If a run on phantoms calls its column "ours".
     """
     names = [str(column).strip().lower() for column in table.columns]
     if nb.images == "phantom" and "ours" in names:
-        raise CourseError(
-            'A run on phantoms has no column "ours".',
-            "Drawings are no evidence about X-rays; beside the paper's "
-            "numbers they would look like it.",
-            'Call the column "this run", or use IMAGES = "real".',
-        )
+        raise ValueError('A run on phantoms has no column "ours"')
     name = name or item
     full = title + (nb.title_note if of_images else "")
     text = io.StringIO()

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..course.errors import CourseError
 from .conditions import CONDITIONS
 
 
@@ -201,7 +200,7 @@ def parse_headings(headings: Iterable[str]) -> list[Finding]:
 
     Raises
     ------
-    CourseError
+    TypeError
         If `headings` is one string instead of a list of strings.
 
     Examples
@@ -210,10 +209,8 @@ def parse_headings(headings: Iterable[str]) -> list[Finding]:
     ('Effusion', 'left', '', 'mild')
     """
     if isinstance(headings, str):
-        raise CourseError(
-            "One string was given where a list of headings belongs.",
-            "Its letters would be read as headings.",
-            f"Write [{headings!r}], or pass the `mesh` column's list.",
+        raise TypeError(
+            "One string was given where a list of headings belongs"
         )
     findings = []
     for heading in headings:

@@ -115,10 +115,8 @@ def _rows(source: str, path: str | Path | None) -> tuple[dict, ...]:
         return _read_all(bundled_archive())
     if source == "folder" and path is not None and Path(path).exists():
         return _read_all(Path(path).resolve())
-    raise CourseError(
-        f"Reports source {source!r} with path {path!r} is not known.",
-        "Reports are read from the bundled archive or from XML on disk.",
-        'Use source="bundled", or source="folder" with an existing path.',
+    raise ValueError(
+        f"Reports source {source!r} with path {path!r} is not known"
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..course.errors import CourseError
 from ..datasets.reports import DATA
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "METEOR")
@@ -146,16 +145,12 @@ def compare_with_paper(
 
     Raises
     ------
-    CourseError
+    ValueError
         If Table 3 has no such row.
     """
     quoted = published_results().set_index("system")
     if paper not in quoted.index:
-        raise CourseError(
-            f"Table 3 has no row {paper!r}.",
-            f"It has {', '.join(quoted.index)}.",
-            "Use one of these names.",
-        )
+        raise ValueError(f"Table 3 has no row {paper!r}")
     terms = quoted_terms(pd.Series([paper])).iloc[0]
     split = paper_split or str(terms["split"])
     own = summary[summary["system"] == system]

@@ -198,11 +198,7 @@ def build_prompt(
             "Set SCORE_FORMAT to one of them.",
         )
     if operating_points is None:
-        raise CourseError(
-            f"The format `{score_format}` needs operating points.",
-            "A score is turned into a word where it passes a threshold.",
-            "Pass operating_points=prompts.operating_points(...).",
-        )
+        raise ValueError(f"The format `{score_format}` needs operating points")
     words = _words(scores, operating_points, score_format)
     return SHORT_TEMPLATE.format(input=describe_names(words))
 

@@ -209,15 +209,11 @@ def score_images(
 
     Raises
     ------
-    CourseError
+    ValueError
         No images; weights that are not there or not those of `backbone`.
     """
     if not len(paths):
-        raise CourseError(
-            "There is no image to score.",
-            "The list of paths is empty.",
-            "Pass at least one path.",
-        )
+        raise ValueError("There is no image to score")
     if weights is not None and Path(weights).is_dir():
         model = backbones.load(Path(weights))
     elif backbone in downloads.table():
@@ -226,13 +222,7 @@ def score_images(
     elif weights is None and backbone.endswith("@random"):
         model = backbones.build(backbone)
     else:
-        raise CourseError(
-            f"There are no weights for {backbone}.",
-            f"weights = {weights} is not a folder of a trained network; "
-            "random scores would go by a trained network's name.",
-            "Pass the folder `backbone` of a run, or run "
-            "02_extract_features.",
-        )
+        raise ValueError(f"There are no weights for {backbone}")
     grey = np.stack([read_grey(p, model.resolution) for p in paths])
     outputs = backbones.predict(model, grey, batch_size)
     check_spread(outputs)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
 from ..datasets import phantoms
 from ..datasets.conditions import CONDITIONS, plain_name
 from ..datasets.images import read_views
@@ -38,7 +37,7 @@ def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
 
     Raises
     ------
-    CourseError
+    ValueError
         If the network has no output of this name.
     """
     return heatmap_batch(model, grey[None], [condition])[0]
@@ -53,11 +52,7 @@ def heatmap_batch(
     names = [plain_name(name) for name in model.pathologies]
     for condition in conditions:
         if condition not in names:
-            raise CourseError(
-                f"{model.full_name} has no output {condition!r}.",
-                f"Its outputs are {', '.join(filter(None, names))}.",
-                "Choose one of them.",
-            )
+            raise ValueError(f"{model.full_name} has no output {condition!r}")
     layer = model.get_submodule(backbones.architecture(model.full_name).cam)
     cam = LayerGradCam(lambda x: backbones.logits(model, x), layer)
     heat = cam.attribute(

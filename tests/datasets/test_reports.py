@@ -285,7 +285,7 @@ def test_nothing_to_read(tmp_path):
     with pytest.raises(CourseError, match="No reports"):
         reports.load_studies("folder", tmp_path)
     for source, path in (("folder", tmp_path / "no"), ("web", None)):
-        with pytest.raises(CourseError, match="is not known"):
+        with pytest.raises(ValueError, match="is not known"):
             reports.load_studies(source, path)
 
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils.course import tables
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.run import Run
 from llamaxr_utils.evaluation import metrics, published, score
 
@@ -113,7 +112,7 @@ def test_the_papers_own_row_needs_an_assumption_that_is_said():
     meteor = beside("R2Gen", value=None, low=None, high=None,
                     note="needs Java").loc["METEOR"]
     assert tuple(meteor[["verdict", "why"]]) == ("not run", "needs Java")
-    with pytest.raises(CourseError, match="no row 'GPT-7'"):
+    with pytest.raises(ValueError, match="no row 'GPT-7'"):
         beside("GPT-7")
 
 

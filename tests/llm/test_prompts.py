@@ -177,7 +177,7 @@ def test_the_mean_of_both_views_counts_and_the_point_itself_is_above():
 
 
 def test_names_need_points_and_formats_are_known():
-    with pytest.raises(CourseError, match="needs operating points"):
+    with pytest.raises(ValueError, match="needs operating points"):
         prompts.build_prompt(study(), "names")
     with pytest.raises(CourseError, match="'digits' is not known"):
         prompts.build_prompt(study(), "digits")

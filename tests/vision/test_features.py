@@ -163,9 +163,9 @@ def test_scores_of_files(model, views, folders, tmp_path):
 
 def test_no_random_scores_under_a_trained_name(views, folders, tmp_path):
     file = folders.parent / "data" / "a_f.png"
-    with pytest.raises(CourseError, match="no weights for densenet-small@iu"):
+    with pytest.raises(ValueError, match="no weights for densenet-small@iu"):
         features.score_images([file], "densenet-small@iu-train")
-    with pytest.raises(CourseError, match="no weights for densenet-small@iu"):
+    with pytest.raises(ValueError, match="no weights for densenet-small@iu"):
         features.score_images(
             [file], "densenet-small@iu-train", tmp_path / "nowhere"
         )
@@ -179,7 +179,7 @@ def test_the_released_network_is_the_default_and_needs_its_file(views):
 
 
 def test_no_paths():
-    with pytest.raises(CourseError, match="no image"):
+    with pytest.raises(ValueError, match="no image"):
         features.score_images([], "densenet-small@random")
 
 

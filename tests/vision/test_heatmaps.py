@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import phantoms
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.vision import backbones, heatmaps
@@ -61,7 +60,7 @@ def test_an_output_that_a_network_lacks():
     model = backbones.build(SMALL)
     model.pathologies = ["Edema"] + [""] * 17
     grey = np.zeros((64, 64), np.uint8)
-    with pytest.raises(CourseError, match="no output 'Mass'"):
+    with pytest.raises(ValueError, match="no output 'Mass'"):
         heatmaps.heatmap(model, grey, "Mass")
 
 
