@@ -311,12 +311,13 @@ def start(
         run.knobs[knob] = change.get(knob, own)
         paper = knob_value(notebook, knob, "paper")
         mark = "" if run.knobs[knob] == paper else "≠"
-        rows.append((knob, run.knobs[knob], mark, paper, row["about"]))
+        here = _plain(run.knobs[knob])
+        rows.append((knob, here, mark, _plain(paper), row["about"]))
     if rows:
-        columns = ["knob", "here", "", "paper", "what it is"]
-        print(pd.DataFrame(rows, columns=columns, dtype=object).to_string(
-            index=False, justify="left",
-            formatters={"what it is": "{:<66}".format}))
+        rows.insert(0, ("knob", "here", "", "paper", "what it is"))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        for words in rows:
+            print("  ".join(map(str.ljust, words, widths)).rstrip())
     print(f"Run folder: runs/{run.name} · {platform_line()}")
     _check_inputs(run, reads, IN_COURSE not in os.environ)
     seed = int(run.knobs.get("SEED") or 0)
