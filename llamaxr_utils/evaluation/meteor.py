@@ -186,8 +186,9 @@ def _process() -> Any:
             raise FileNotFoundError("meteor-1.5.jar")
         command = ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
         command += ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
-        command += ["-jar", str(_without_spaces(jar)), "-", "-", "-stdio"]
-        command += ["-l", "en", "-norm"]
+        jar = _without_spaces(jar)
+        command += ["-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+        command += ["-a", str(jar.with_name("data") / "paraphrase-en.gz")]
         _running.append(subprocess.Popen(
             command, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
@@ -196,8 +197,8 @@ def _process() -> Any:
 
 
 def _without_spaces(jar: Path) -> Path:
-    """The jar can't read its own tables from a path with a blank in it: then
-    a link to its folder."""
+    """The jar can't read its paraphrases from a path with a blank in it:
+    then it gets a link to its folder."""
     if " " not in str(jar):
         return jar
     place = Path(tempfile.mkdtemp(prefix="meteor-"))
