@@ -37,7 +37,7 @@ $(READY): constraints.txt pyproject.toml
 	done; \
 	if [ -z "$$python" ]; then \
 	    echo "  What: No Python for the course was found."; \
-	    echo "  Why:  It needs 3.11, from 3.11.5 on (3.12, 3.13: resolved, not run)."; \
+	    echo "  Why:  It needs 3.11.5 to 3.13."; \
 	    echo "  Do:   Install one, or name it: make setup PYTHON=python3.11"; \
 	    exit 1; \
 	fi; \
