@@ -79,4 +79,4 @@ lab: $(READY)
 	@$(IN) -m jupyterlab notebooks
 
 tidy: $(READY)
-	@$(IN) -m llamaxr_utils tidy
+	@$(IN) -m jupyter nbconvert --clear-output --inplace notebooks/*.ipynb

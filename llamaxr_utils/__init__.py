@@ -6,7 +6,7 @@ the functions that need them. For research and teaching, not for diagnosis.
 
 from importlib import import_module
 
-from .course.torch_setup import prepare
+from .course.machine import prepare
 
 __version__ = "0.1.0"
 prepare()

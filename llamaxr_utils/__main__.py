@@ -24,15 +24,6 @@ def _course(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tidy(options: argparse.Namespace) -> int:
-    from .course.pages import tidy
-    from .course.run import project_folder
-
-    for path in sorted((project_folder() / "notebooks").glob("*.ipynb")):
-        print(f"{path.name}: {'tidied' if tidy(path) else 'tidy'}")
-    return 0
-
-
 def _check(options: argparse.Namespace) -> int:
     from .studies.check import run_check
 
@@ -130,9 +121,6 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("--profile", default="cpu")
     check.add_argument("--images", help="phantom or real")
     check.set_defaults(command=_check)
-
-    tidy = commands.add_parser("tidy", help="strip the notebooks of outputs")
-    tidy.set_defaults(command=_tidy)
 
     score = commands.add_parser(
         "score",

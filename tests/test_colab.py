@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from llamaxr_utils.course import pages
+from llamaxr_utils.course import runner
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
@@ -24,6 +24,8 @@ import colab_constraints as colab
 OURS = colab.versions(ROOT / "constraints.txt")
 PINS = colab.versions(ROOT / "constraints-colab.txt")
 RECORD = colab.versions(colab.RECORD)
+#: The same in every notebook (test_notebooks).
+SETUP = runner.read(ROOT / "notebooks/01_explore_data.ipynb").cells[1].source
 #: The others are installed with --no-deps.
 FOLLOWED = sorted(PINS.keys() - {"torchao", "unsloth", "unsloth-zoo"})
 
@@ -97,7 +99,7 @@ def run_cell(tmp_path, monkeypatch) -> list[list[str]]:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("sys.path", [])
     monkeypatch.chdir(tmp_path)
-    exec(pages.setup_source(), {})  # noqa: S102
+    exec(SETUP, {})  # noqa: S102
     return calls
 
 

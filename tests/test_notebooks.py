@@ -12,16 +12,16 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import FIXTURES
 
-from llamaxr_utils.course import artifacts, pages, run
+from llamaxr_utils.course import artifacts, run, runner
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -44,7 +44,7 @@ CHANGE = {}  # any knob of the table below, e.g. {"SEED": 1}"""
 @PAGES
 def test_the_form_of_the_page(path):
     """Title, setup, imports, parameters, start; short cells; an end."""
-    page = pages.read(path)
+    page = runner.read(path)
     sources = [cell.source for cell in page.cells]
     kinds = [cell.cell_type for cell in page.cells]
     assert kinds[:5] == ["markdown", *["code"] * 4]
@@ -61,7 +61,7 @@ def test_the_form_of_the_page(path):
 
 @PAGES
 def test_cells_are_short_plain_python(path):
-    code = [c for c in pages.read(path).cells if c.cell_type == "code"]
+    code = [c for c in runner.read(path).cells if c.cell_type == "code"]
     counts = []
     for position, cell in enumerate(code):
         tree = ast.parse(cell.source)
@@ -81,7 +81,7 @@ def test_cells_are_short_plain_python(path):
 @PAGES
 def test_a_knob_is_declared_and_read_or_neither(path):
     text = "\n".join(
-        c.source for c in pages.read(path).cells if c.cell_type == "code")
+        c.source for c in runner.read(path).cells if c.cell_type == "code")
     read = set(re.findall(r"\bnb\.([A-Z][A-Z_]+)\b", text)) | {"SEED"}
     assert read - {"SEED"} == run.knob_table(path.stem).keys() - {"SEED"}
 
@@ -89,18 +89,28 @@ def test_a_knob_is_declared_and_read_or_neither(path):
 @PAGES
 def test_a_paper_item_is_saved_once_where_its_tag_is(path):
     saved, tagged = [], []
-    for cell in pages.read(path).cells:
+    for cell in runner.read(path).cells:
         saved += re.findall(r'\bitem="([^"]+)"', cell.source)
-        tags = pages.tags(cell)
+        tags = cell.metadata.get("tags", [])
         tagged += [t[6:] for t in tags if t.startswith("paper:")]
     assert saved == tagged and len(set(saved)) == len(saved)
 
 
 @PAGES
-def test_tidy_has_nothing_to_do(path, tmp_path):
-    """No outputs, stable ids, the same badge and setup cell everywhere."""
-    copy = Path(shutil.copy(path, tmp_path / path.name))
-    assert pages.tidy(copy) is False, "run `make tidy`"
+def test_a_page_is_committed_tidy(path):
+    """No outputs; ids of their own; the same badge and setup cell."""
+    page, first = runner.read(path), runner.read(NOTEBOOKS[0])
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    assert not any(c.outputs or c.execution_count for c in code), "make tidy"
+    assert len({cell.id for cell in page.cells}) == len(page.cells)
+    assert all(set(cell.metadata) <= {"tags"} for cell in page.cells)
+    assert page.cells[1].source == first.cells[1].source
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    url = project["project"]["urls"]["Repository"]
+    name = url.removeprefix("https://github.com/")
+    assert f'url = "{url}"' in page.cells[1].source
+    badge = f"github/{name}/blob/main/notebooks/{path.name})"
+    assert page.cells[0].source.splitlines()[0].endswith(badge)
 
 
 # --- profile smoke ----------------------------------------------------------

@@ -1,23 +1,23 @@
 """The machine a run is on: versions, cores, memory, device, seed.
 
-Facts for records and for choices that are made by name and with a reason.
-It changes nothing but the seed and torch's number of threads.
+Facts for records, choices that are made by name and with a reason, and what
+must be set before torch is imported (`prepare`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
 import importlib.metadata
+import importlib.util
+import logging
 import os
 import platform
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from .errors import CourseError
 
@@ -62,6 +62,8 @@ def peak_memory_gb(of_all: bool = True) -> float:
         import torch
 
         return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     scale = 1 if sys.platform == "darwin" else 1024
     return round(max(peak * scale / 1e9, _earlier if of_all else 0), 2)
@@ -82,6 +84,7 @@ def forget_peak() -> None:
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch."""
+    import numpy as np
     import torch
 
     random.seed(seed)
@@ -259,3 +262,61 @@ def pick_threads(
     chosen = "bf16" if low and low < 0.9 * best[threads] else "fp32"
     why = f"{rows} rows took {tried}; {told}"
     return threads, chosen, f"threads: {threads}, {chosen}: {why}"
+
+
+# --- before torch is imported ------------------------------------------------
+
+
+class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Runs `define_missing_operators` once, when torchvision is imported."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == "torchvision":
+            sys.meta_path.remove(self)
+            define_missing_operators()
+        # It finds nothing itself: the ordinary finders do the import.
+
+
+_library = None  # operators live as long as the Library object
+
+
+def define_missing_operators() -> bool:
+    """Define ``torchvision::nms`` and ``qnms`` if the library can't load.
+
+    The package index's torchvision is built for CUDA; beside a CPU build of
+    torch its import stops at an operator that does not exist. True when the
+    schemas were defined, False when nothing was needed.
+    """
+    global _library
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None or _library is not None:
+        return False
+    import torch
+
+    for binary in Path(spec.origin).parent.glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(binary))
+            return False
+        except OSError:
+            pass  # built for CUDA, beside a CPU build of torch
+    _library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        _library.define(
+            f"{operator}(Tensor dets, Tensor scores, float iou_threshold)"
+            " -> Tensor"
+        )
+    return True
+
+
+def prepare() -> None:
+    """Called by ``import llamaxr_utils``; light, does not import torch.
+
+    OpenMP threads that spin while they wait make two busy cores slower than
+    one: they are told to sleep, before torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # It asks for compiled kernels from a hub, which the course never needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, _BeforeTorchvision())

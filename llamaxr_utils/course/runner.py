@@ -21,12 +21,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import nbformat
 import pandas as pd
 
 from . import artifacts, machine, run
 from .errors import CourseError
-from .pages import read
 from .run import IN_COURSE
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook, or a clear error where the file is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise CourseError(
+            f"{Path(path).name} could not be read.",
+            f"It is not a Jupyter notebook ({type(error).__name__}).",
+            "Restore it (`git checkout -- notebooks`).",
+        ) from error
+
 
 # --- what is up to date -----------------------------------------------------
 
@@ -294,7 +307,7 @@ def kernel_surroundings() -> Iterator[Any]:
 
     Yields the configuration of the kernel manager: kernels talk over sockets
     in a folder, not over TCP, so that a machine with no network will do.
-    `torch_setup` has set ``OMP_WAIT_POLICY`` in this process already.
+    `machine.prepare` has set ``OMP_WAIT_POLICY`` in this process already.
     """
     from traitlets.config import Config
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from llamaxr_utils.course import torch_setup
+from llamaxr_utils.course import machine
 
 
 def python(code: str, **environment: str) -> str:
@@ -54,8 +54,8 @@ def test_the_finder_is_gone_after_its_work():
 def test_operators_are_defined_once(n_calls):
     """True at most once, and never where torchvision is whole."""
     code = (
-        "from llamaxr_utils.course import torch_setup\n"
-        "d = torch_setup.define_missing_operators\n"
+        "from llamaxr_utils.course import machine\n"
+        "d = machine.define_missing_operators\n"
         f"print(sum(d() for _ in range({n_calls})))\n"
     )
     assert python(code) in ("0", "1")
@@ -65,16 +65,16 @@ def test_nothing_is_defined_where_torchvision_is_whole(monkeypatch):
     import torch
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])  # it leaves it
-    monkeypatch.setattr(torch_setup, "_library", None)
+    monkeypatch.setattr(machine, "_library", None)
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
-    assert torch_setup.define_missing_operators() is False
-    assert torch_setup._library is None
+    assert machine.define_missing_operators() is False
+    assert machine._library is None
 
 
 def test_nothing_is_defined_without_torchvision(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(torch_setup, "_library", None)
-    assert torch_setup.define_missing_operators() is False
+    monkeypatch.setattr(machine, "_library", None)
+    assert machine.define_missing_operators() is False
 
 
 def test_threads_sleep_unless_the_reader_says_otherwise():

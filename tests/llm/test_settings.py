@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from llamaxr_utils.course import pages, run
+from llamaxr_utils.course import run, runner
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.llm import finetune, models, prompts
@@ -31,7 +31,7 @@ def knobs(profile: str) -> dict:
 
 def settings(profile: str) -> dict:
     """The trainer's settings as the cell of notebook 04 makes them."""
-    cells = pages.read(NOTEBOOKS / f"{NAME}.ipynb").cells
+    cells = runner.read(NOTEBOOKS / f"{NAME}.ipynb").cells
     (source,) = [
         c.source for c in cells if "num_train_epochs=nb.EPOCHS" in c.source
     ]

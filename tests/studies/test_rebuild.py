@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course import pages, plots, run, tables
+from llamaxr_utils.course import plots, run, runner, tables
 from llamaxr_utils.evaluation import published
 from llamaxr_utils.studies import rebuild
 
@@ -31,7 +31,8 @@ def test_no_item_of_the_paper_is_missing_or_twice():
 def test_the_cell_of_an_item_exists(item):
     row = rebuild.registry().set_index("item").loc[item]
     (path,) = (ROOT / "notebooks").glob(f"{row['notebook']}_*.ipynb")
-    found = [t for cell in pages.read(path).cells for t in pages.tags(cell)]
+    cells = runner.read(path).cells
+    found = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     assert row["tag"] == f"paper:{item}" and row["tag"] in found
 
 
