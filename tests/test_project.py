@@ -23,7 +23,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 12280, "modules": 45, "tests": 13308}
+BUDGET = {"package": 12083, "modules": 45, "tests": 13291}
 
 
 def project_files() -> list[Path]:
