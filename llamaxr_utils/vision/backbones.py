@@ -2,8 +2,7 @@
 
 A full name says architecture and training data, ``densenet-small@phantom``,
 or is the name under which others published the network
-(``densenet121-res224-all``), and stands beside every score. Names are put to
-the 18 outputs here, and only here.
+(``densenet121-res224-all``), and stands beside every score.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ def _densenet(growth_rate: int, block_config: tuple, first: int) -> Any:
     )
 
 
-def _torchvision(name: str, outputs: int = len(NATIVE_ORDER)) -> Any:
+def _torchvision(name: str) -> Any:
     from torchvision import models
 
-    return models.get_model(name, weights=None, num_classes=outputs)
+    return models.get_model(name, weights=None, num_classes=len(NATIVE_ORDER))
 
 
 def _one_channel_resnet() -> Any:
@@ -87,13 +86,7 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of a full name.
-
-    Raises
-    ------
-    CourseError
-        For a name without one.
-    """
+    """The architecture of a full name; CourseError where there is none."""
     word = name.partition("@")[0]
     if "@" not in name and name in downloads.table():
         word = name.rpartition("-")[0].removesuffix("-res224")
@@ -101,8 +94,7 @@ def architecture(name: str) -> Architecture:
         raise CourseError(
             f"There is no backbone {name!r}.",
             f"The kit knows {', '.join(ARCHITECTURES)} (with @ and the "
-            "training data) and torchxrayvision's own, such as "
-            f"{RELEASED}.",
+            f"training data) and torchxrayvision's own, such as {RELEASED}.",
             "Set BACKBONE to one of them.",
         )
     return ARCHITECTURES[word]
@@ -110,11 +102,6 @@ def architecture(name: str) -> Architecture:
 
 def build(name: str, seed: int = 3407) -> Any:
     """A network with random weights.
-
-    Parameters
-    ----------
-    name : str
-        ``<architecture>@<training data>``, or a published network's name.
 
     Returns
     -------
@@ -152,17 +139,8 @@ def make(name: str, seed: int = 3407) -> Any:
 def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
     """A published network of torchxrayvision, with its operating points.
 
-    Parameters
-    ----------
-    name : str
-        A name of torchxrayvision's list.
-    file : path, optional
-        The published file; else `downloads.state_dict` looks for it.
-
-    Raises
-    ------
-    CourseError
-        If the file is missing, or is not the published one.
+    `file` is the published file; without it `downloads.state_dict` looks for
+    one, and refuses one that is not as published.
     """
     import torch
 
@@ -176,13 +154,7 @@ def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
 
 def to_batch(grey: np.ndarray) -> Any:
     """uint8 (n, size, size) -> float32 tensor (n, 1, size, size) in the
-    range of torchxrayvision, channels last.
-
-    Raises
-    ------
-    CourseError
-        If the values cannot be in [-1024, 1024] (`images.check_range`).
-    """
+    range of torchxrayvision, [-1024, 1024], channels last."""
     import torch
 
     values = to_model_range(grey)
@@ -213,25 +185,10 @@ def device_of(model: Any) -> Any:
     return next(model.parameters()).device
 
 
-def embed(model: Any, batch: Any) -> Any:
-    """What the last layer reads, shape (n, features): the image embedding
-    (1,024 numbers for a DenseNet-121)."""
-    seen = []
-    head = model.get_submodule(architecture(model.full_name).head)
-    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given))
-    try:
-        logits(model, batch)
-    finally:
-        hook.remove()
-    return seen[0][0]
-
-
 def predict(model: Any, grey: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """What the network says, float32 (n, 18), in its own order.
-
-    Scores in [0, 1] when ``op_threshs`` is set (0.5 is then the operating
-    point), probabilities otherwise.
-    """
+    """Scores of uint8 images (n, size, size): float32 (n, 18), in [0, 1], in
+    the network's own order. Where ``op_threshs`` is set, 0.5 is the operating
+    point; otherwise they are probabilities."""
     parts = [np.zeros((0, len(NATIVE_ORDER)), np.float32)]
     for first in range(0, len(grey), batch_size):
         batch = to_batch(grey[first : first + batch_size])
@@ -254,7 +211,7 @@ def score_batch(model: Any, batch: Any) -> np.ndarray:
 def set_operating_points(
     model: Any, probabilities: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Set ``op_threshs`` to the probabilities of best F1, per condition.
+    """Set ``op_threshs`` to the probability of best F1, per condition.
 
     Each score is then rescaled so that 0.5 is this point (torchxrayvision's
     ``op_norm``). Without a positive example the threshold is 0.5.
@@ -286,8 +243,6 @@ def train(
     ----------
     grey : ndarray of uint8, shape (n, size, size)
     labels : ndarray of 0 and 1, shape (n, 18), native order
-        Rare conditions weigh more (square root of the ratio of negatives to
-        positives, at most 10).
 
     Returns
     -------
@@ -323,18 +278,13 @@ def train(
             with half:
                 output = logits(model, batch)
             loss = loss_of(output.float(), truth[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            _step(optimizer, loss)
             schedule.step()
             total += loss.item() * len(chosen)
         losses.append(total / len(grey))
         spent = time.perf_counter() - began
-        print(
-            f"epoch {epoch + 1}/{epochs} · loss {losses[-1]:.4f} · "
-            f"{spent:.0f} s",
-            flush=True,
-        )
+        progress = f"epoch {epoch + 1}/{epochs} · loss {losses[-1]:.4f}"
+        print(f"{progress} · {spent:.0f} s", flush=True)
     model.eval()
     set_operating_points(model, predict(model, grey), labels)
     return losses
@@ -343,30 +293,23 @@ def train(
 def train_head(
     model: Any, grey: np.ndarray, labels: np.ndarray, steps: int = 300
 ) -> list[float]:
-    """Train the last layer alone on embeddings that are computed once: what
-    an ImageNet network with a head for 18 conditions can tell.
-
-    Parameters and result as for `train`; a loss for every step.
-    """
+    """Train the last layer alone, on embeddings that are computed once: what
+    an ImageNet network can tell of 18 conditions. As `train`, but a loss for
+    every step."""
     import torch
 
-    with torch.inference_mode():
-        parts = [
-            embed(model, to_batch(grey[i : i + 8]))
-            for i in range(0, len(grey), 8)
-        ]
-    inputs = torch.cat(parts).clone()
-    truth = torch.from_numpy(labels.astype(np.float32)).to(inputs.device)
     head = model.get_submodule(architecture(model.full_name).head)
-    optimizer = torch.optim.AdamW(
-        head.parameters(), lr=3e-3, weight_decay=0.1
-    )
+    seen: list = []
+    hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    predict(model, grey, batch_size=8)
+    hook.remove()
+    inputs = torch.cat(seen).clone()
+    truth = torch.from_numpy(labels.astype(np.float32)).to(inputs.device)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.1)
     losses, loss_of = [], _loss(truth)
     for _ in range(steps):
         loss = loss_of(head(inputs), truth)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        _step(optimizer, loss)
         losses.append(loss.item())
     with torch.inference_mode():
         probabilities = torch.sigmoid(head(inputs)).cpu().numpy()
@@ -375,19 +318,24 @@ def train_head(
 
 
 def _loss(truth: Any) -> Any:
+    """Rare conditions weigh more: the root of negatives to positives."""
     import torch
 
     ratio = (1 - truth.mean(0)) / truth.mean(0).clamp_min(1e-3)
     return torch.nn.BCEWithLogitsLoss(pos_weight=ratio.sqrt().clamp(1, 10))
 
 
+def _step(optimizer: Any, loss: Any) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
 def train_if_needed(
     model: Any, grey: np.ndarray, labels: np.ndarray, **settings: Any
 ) -> list[float]:
-    """`train` a network of ours, the head of one on an ImageNet trunk;
-    leave a published or random one alone.
-
-    A random one (``@random``) still gets operating points.
+    """`train` a network of ours, the head of one on an ImageNet trunk; leave
+    a published one alone; give a random one (``@random``) operating points.
     """
     name = model.full_name
     if name in downloads.table():
@@ -437,19 +385,15 @@ def save(model: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        key: value.contiguous()
-        for key, value in model.state_dict().items()
-        if key != "op_threshs"
-    }
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    state.pop("op_threshs", None)
     save_file(state, folder / "model.safetensors")
+    points = model.op_threshs
     card = {
         "full_name": model.full_name,
         "pathologies": model.pathologies,
         "resolution": model.resolution,
-        "op_threshs": None
-        if model.op_threshs is None
-        else [float(v) for v in model.op_threshs],
+        "op_threshs": None if points is None else points.tolist(),
     }
     (folder / "backbone.json").write_text(json.dumps(card, indent=1))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..datasets import phantoms
+from ..datasets import mesh, phantoms
 from ..datasets.conditions import CONDITIONS, plain_name
 from ..datasets.images import read_views
 from . import backbones
@@ -24,21 +24,9 @@ from . import backbones
 def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
     """Grad-CAM (Selvaraju et al., 2017) of one condition on one image.
 
-    The gradient is that of the *logit*: behind ``op_norm`` it can vanish.
-
-    Parameters
-    ----------
-    grey : ndarray of uint8, shape (size, size)
-    condition : str
-
-    Returns
-    -------
-    ndarray of float32, shape (size, size), in [0, 1]
-
-    Raises
-    ------
-    ValueError
-        If the network has no output of this name.
+    uint8 (size, size) -> float32 (size, size) in [0, 1]. The gradient is
+    that of the *logit*: behind ``op_norm`` it can vanish. ValueError if the
+    network has no output of this name.
     """
     return heatmap_batch(model, grey[None], [condition])[0]
 
@@ -50,9 +38,6 @@ def heatmap_batch(
     from captum.attr import LayerAttribution, LayerGradCam
 
     names = [plain_name(name) for name in model.pathologies]
-    for condition in conditions:
-        if condition not in names:
-            raise ValueError(f"{model.full_name} has no output {condition!r}")
     layer = model.get_submodule(backbones.architecture(model.full_name).cam)
     cam = LayerGradCam(lambda x: backbones.logits(model, x), layer)
     heat = cam.attribute(
@@ -72,67 +57,57 @@ def write_maps(
     scores: pd.DataFrame,
     folder: Path,
     resize: str = "squash",
-    size: int = 128,
 ) -> int:
     """A picture for every view: the heatmap of its highest score over it.
 
-    Parameters
-    ----------
-    views, scores : DataFrame
-        Schemas ``views`` and ``image_scores``.
-    folder : path
-        ``<study_id>_<view>.png``; which condition it is, stands in the PNG's
-        ``Description``. Pictures of an earlier call are removed.
-    size : int
-        Pixels of the pictures.
-
-    Returns
-    -------
-    int
-        How many were written.
+    Written as ``<study_id>_<view>.png``, 128 pixels, the condition in the
+    PNG's ``Description``; pictures of an earlier call are removed. Schemas
+    ``views`` and ``image_scores``. Returns how many were written.
     """
-    from matplotlib import colormaps
     from PIL import Image, PngImagePlugin
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     table = scores.set_index(["study_id", "view"])[list(CONDITIONS)]
-    top = table.dropna(how="all").idxmax(axis=1)
-    keys = pd.MultiIndex.from_frame(views[["study_id", "view"]])
-    views, step = views[keys.isin(top.index)], 16
-    for first in range(0, len(views), step):
-        rows = views.iloc[first : first + step]
-        grey, rows = read_views(rows, model.resolution, resize)
-        named = [top[key] for key in zip(rows["study_id"], rows["view"])]
-        maps = heatmap_batch(model, grey, named) if len(grey) else ()
-        for row, name, one, heat in zip(rows.itertuples(), named, grey, maps):
-            share = 0.45 * (heat > 0.15)[..., None]
-            colour = 255 * colormaps["inferno"](heat)[..., :3]
-            mixed = one[..., None] * (1 - share) + colour * share
+    top = table.dropna(how="all").idxmax(axis=1).rename("condition")
+    views = views.join(top, on=["study_id", "view"], how="inner")
+    for first in range(0, len(views), 16):
+        grey, rows = read_views(
+            views.iloc[first : first + 16], model.resolution, resize
+        )
+        conditions = rows["condition"].tolist()
+        maps = heatmap_batch(model, grey, conditions) if len(grey) else ()
+        for row, image, heat in zip(rows.itertuples(), grey, maps):
             note = PngImagePlugin.PngInfo()
-            note.add_text("Description", name)
-            picture = Image.fromarray(mixed.astype(np.uint8))
-            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+            note.add_text("Description", row.condition)
+            picture = Image.fromarray(_overlay(image, heat))
+            picture = picture.resize((128, 128), Image.Resampling.BILINEAR)
             file = folder / f"{row.study_id}_{row.view}.png"
             picture.save(file, pnginfo=note)
     return len(list(folder.glob("*.png")))
 
 
+def _overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The image with its warm regions in colour, uint8 (size, size, 3)."""
+    from matplotlib import colormaps
+
+    share = 0.45 * (heat > 0.15)[..., None]
+    colour = 255 * colormaps["inferno"](heat)[..., :3]
+    mixed = grey[..., None] * (1 - share) + colour * share
+    return mixed.astype(np.uint8)
+
+
 def pointing_game(
-    model: Any,
-    studies: pd.DataFrame,
-    view: str = "frontal",
-    most: int = 25,
-    seed: int = 3407,
+    model: Any, studies: pd.DataFrame, most: int = 25, seed: int = 3407
 ) -> pd.DataFrame:
     """Do the heatmaps of drawn lesions lie on the lesions?
 
+    The control is the same architecture with random weights.
+
     Parameters
     ----------
-    model
-        A backbone; its control is the same architecture, random weights.
     studies : DataFrame
-        ``study_id``, ``mesh``; the phantoms are drawn from them.
+        ``study_id``, ``mesh``; their frontal phantoms are drawn.
     most : int
         Studies a condition.
 
@@ -145,27 +120,26 @@ def pointing_game(
         random control; ``area``, the lesion's share of the image, which a
         random point would hit.
     """
-    control = backbones.build(f"{model.full_name.partition('@')[0]}@random",
-                              seed)
-    size, rows = model.resolution, []
-    found = pd.DataFrame(
-        [phantoms.mesh.labels(m) for m in studies["mesh"]],
-        index=studies.index,
+    random = f"{model.full_name.partition('@')[0]}@random"
+    networks = (model, backbones.build(random, seed))
+    labels = pd.DataFrame(
+        [mesh.labels(m) for m in studies["mesh"]], index=studies.index
     )
+    rows = []
     for condition in CONDITIONS:
-        ill = studies[found[condition].eq(1)]
+        ill = studies[labels[condition].eq(1)]
         ill = ill.sample(min(most, len(ill)), random_state=seed)
         for study in ill.itertuples():
-            picture = (study.study_id, study.mesh, view, size)
-            mask = phantoms.lesions(*picture)[condition]
+            what = (study.study_id, study.mesh, "frontal", model.resolution)
+            mask = phantoms.lesions(*what)[condition]
             if not mask.any():
                 continue  # outside the picture
-            grey = phantoms.draw(*picture)
-            own, other = (
-                _on_target(heatmap(m, grey, condition), mask)
-                for m in (model, control)
-            )
-            rows.append((condition, *own, *other, mask.mean()))
+            grey = phantoms.draw(*what)
+            marks = [
+                _on_target(heatmap(network, grey, condition), mask)
+                for network in networks
+            ]
+            rows.append((condition, *marks[0], *marks[1], mask.mean()))
     names = ["hit", "inside", "hit random", "inside random", "area"]
     table = pd.DataFrame(rows, columns=["condition", *names])
     groups = table.groupby("condition")

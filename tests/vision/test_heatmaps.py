@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from llamaxr_utils.datasets import phantoms
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
@@ -15,32 +16,25 @@ SMALL = "densenet-small@phantom"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_heatmap_lies_on_what_the_network_looks_at(model):
+def test_a_heatmap_lies_on_what_the_network_looks_at(model, monkeypatch):
     size = model.resolution
     grey = np.full((size, size), 40, np.uint8)
     grey[size // 2 :] += 150
+    before = backbones.predict(model, grey[None])
     heat = heatmaps.heatmap(model, grey, "Effusion")
     assert heat.shape == (size, size)
     assert heat.dtype == np.float32
     assert heat.min() >= 0
     assert heat.max() == pytest.approx(1.0)
-    assert np.isfinite(heat).all()
-
-
-def test_a_heatmap_knows_torchxrayvisions_spelling(model, monkeypatch):
+    assert heat[size // 2 :].mean() > heat[: size // 4].mean()
+    assert np.array_equal(backbones.predict(model, grey[None]), before)
+    with pytest.raises(ValueError, match="Cough"):
+        heatmaps.heatmap(model, grey, "Cough")
     spelled = [n.replace(" Th", "_Th") for n in NATIVE_ORDER]
-    grey = np.zeros((model.resolution,) * 2, np.uint8)
     plain = heatmaps.heatmap(model, grey, "Pleural Thickening")
-    monkeypatch.setattr(model, "pathologies", spelled)
+    monkeypatch.setattr(model, "pathologies", spelled)  # torchxrayvision's
     same = heatmaps.heatmap(model, grey, "Pleural Thickening")
     assert np.array_equal(plain, same)
-
-
-def test_a_heatmap_leaves_the_network_as_it_was(model):
-    grey = np.zeros((2, model.resolution, model.resolution), np.uint8)
-    before = backbones.predict(model, grey)
-    heatmaps.heatmap(model, grey[0], "Edema")
-    assert np.array_equal(backbones.predict(model, grey), before)
 
 
 @pytest.mark.parametrize(
@@ -56,17 +50,7 @@ def test_every_architecture_has_a_layer_for_it(name):
     assert np.isfinite(heat).all()
 
 
-def test_an_output_that_a_network_lacks():
-    model = backbones.build(SMALL)
-    model.pathologies = ["Edema"] + [""] * 17
-    grey = np.zeros((64, 64), np.uint8)
-    with pytest.raises(ValueError, match="no output 'Mass'"):
-        heatmaps.heatmap(model, grey, "Mass")
-
-
 def test_maps_for_the_case_page(model, folders, tmp_path):
-    from PIL import Image
-
     data = folders.parent / "data"
     data.mkdir()
     grey = np.full((64, 64), 40, np.uint8)
@@ -85,9 +69,8 @@ def test_maps_for_the_case_page(model, folders, tmp_path):
     folder = tmp_path / "maps"
     folder.mkdir()
     (folder / "CXR9_frontal.png").write_bytes(b"of an earlier run")
-    n = heatmaps.write_maps(model, views, scores, folder)
+    assert heatmaps.write_maps(model, views, scores, folder) == 1
     assert [file.name for file in folder.iterdir()] == ["CXR1_frontal.png"]
-    assert n == 1
     with Image.open(folder / "CXR1_frontal.png") as picture:
         assert picture.size == (128, 128)
         assert picture.info["Description"] == "Effusion"
@@ -97,61 +80,44 @@ def test_maps_for_the_case_page(model, folders, tmp_path):
 def test_a_batch_is_what_its_images_are(model):
     rng = np.random.default_rng(2)
     grey = rng.integers(0, 256, (3, 64, 64)).astype(np.uint8)
-    named = ["Effusion", "Edema", "Effusion"]
-    together = heatmaps.heatmap_batch(model, grey, named)
-    for one, name, heat in zip(grey, named, together):
-        assert np.allclose(heatmaps.heatmap(model, one, name), heat,
-                           atol=1e-4)  # fmt: skip
+    names = ["Effusion", "Edema", "Effusion"]
+    together = heatmaps.heatmap_batch(model, grey, names)
+    for image, name, heat in zip(grey, names, together):
+        alone = heatmaps.heatmap(model, image, name)
+        assert np.allclose(alone, heat, atol=1e-4)
 
 
-# --- the pointing game ------------------------------------------------------
-
-
-STUDIES = pd.DataFrame(
-    {
-        "study_id": ["CXR1", "CXR2", "CXR3"],
-        "mesh": [
-            ["Cardiomegaly/severe"],
-            ["Pleural Effusion/left/large"],
-            ["normal"],
-        ],
-    }
-)
-
-
-def play(monkeypatch, own):
-    """The game with maps that are known; the random control's are 0."""
+@pytest.mark.parametrize("case", ["lesion", "elsewhere", "everywhere"])
+def test_the_pointing_game_marks_maps_that_are_known(monkeypatch, case):
+    studies = pd.DataFrame(
+        {
+            "study_id": ["CXR1", "CXR2", "CXR3"],
+            "mesh": [
+                ["Cardiomegaly/severe"],
+                ["Pleural Effusion/left/large"],
+                ["normal"],
+            ],
+        }
+    )
     model = backbones.build(SMALL)
 
     def known(network, grey, condition):
-        if network is not model:
+        if network is not model:  # the random control sees nothing
             return np.zeros(grey.shape, np.float32)
-        study = STUDIES.iloc[0 if condition == "Cardiomegaly" else 1]
-        mask = phantoms.lesions(
-            study["study_id"], study["mesh"], "frontal", len(grey)
-        )[condition]
-        return own(mask.astype(np.float32))
+        study = studies.iloc[0 if condition == "Cardiomegaly" else 1]
+        what = (study["study_id"], study["mesh"], "frontal", len(grey))
+        lesion = phantoms.lesions(*what)[condition].astype(np.float32)
+        maps = {"lesion": lesion, "elsewhere": 1 - lesion}
+        return maps.get(case, np.ones_like(lesion))
 
     monkeypatch.setattr(heatmaps, "heatmap", known)
-    return heatmaps.pointing_game(model, STUDIES)
-
-
-def test_a_map_of_the_lesion_wins(monkeypatch):
-    game = play(monkeypatch, lambda mask: mask)
+    game = heatmaps.pointing_game(model, studies)
     assert list(game.index) == ["Cardiomegaly", "Effusion"]
     assert game["n"].tolist() == [1, 1]
-    assert game["hit"].eq(1).all()
-    assert game["inside"].eq(1).all()
-    assert game["hit random"].eq(0).all()
     assert game["area"].between(0.001, 0.5).all()
-
-
-def test_a_map_of_everything_else_loses(monkeypatch):
-    game = play(monkeypatch, lambda mask: 1 - mask)
-    assert game["hit"].eq(0).all()
-    assert game["inside"].eq(0).all()
-
-
-def test_a_map_without_preference_has_the_lesions_share(monkeypatch):
-    game = play(monkeypatch, np.ones_like)
-    assert np.allclose(game["inside"], game["area"])
+    assert game["hit random"].eq(0).all()
+    if case == "everywhere":
+        assert np.allclose(game["inside"], game["area"])
+    else:
+        assert game["hit"].eq(case == "lesion").all()
+        assert game["inside"].eq(case == "lesion").all()
