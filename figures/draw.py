@@ -218,6 +218,26 @@ def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
     )
 
 
+def draw_collapse(table: pd.DataFrame) -> plt.Figure:
+    """What one LoRA makes of two bases (``figures/data/collapse.csv``)."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.2), sharey=True)
+    bases = table["base pre-trained on"]
+    for axis, column, factor, label in (
+        (axes[0], "distinct reports", 1, "distinct reports"),
+        (axes[1], "changed when scores are swapped", 100,
+         "% changed when scores are swapped"),
+    ):
+        bars = axis.barh(bases, factor * table[column], 0.55,
+                         color=["0.8", "0.35"], ec="black", lw=0.6)
+        axis.bar_label(bars, fmt="%.0f", padding=3, size=8)
+        axis.set_xlabel(label)
+        axis.margins(x=0.12)
+        axis.grid(axis="y", visible=False)
+    figure.suptitle("The same LoRA on two bases (590 test studies, phantom "
+                    "images)", x=0.01, ha="left")
+    return figure
+
+
 def keep(figure: plt.Figure, path: Path, alt: str, source: str) -> None:
     """Stamp a figure (without a date), write it as `path`, close it."""
     # Relative to the folder, the same wherever it lies.
@@ -247,7 +267,7 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
     jobs = {
         "figure-1": (draw_framework, "drawn phantoms"),
         "figure-2": (partial(draw_classes, classes), "data/prevalence.csv"),
-        "collapse": (partial(plots.collapse_bars, collapse),
+        "collapse": (partial(draw_collapse, collapse),
                      "data/collapse.csv"),
         "preview/phantoms": (draw_phantoms, "invented patients, drawn"),
         "preview/figure-3": (partial(draw_phantom_heatmap, backbone),

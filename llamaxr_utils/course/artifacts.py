@@ -100,23 +100,13 @@ ARTIFACTS: dict[str, Spec] = {
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Path of an artifact inside a run folder."""
-    return Path(folder) / _spec(name).file
-
-
-def _spec(name: str) -> Spec:
-    if name not in ARTIFACTS:
-        raise ValueError(f"There is no artifact called {name!r}")
-    return ARTIFACTS[name]
-
-
-def _manifest_path(folder: Path, name: str) -> Path:
-    return Path(folder) / f"{name}.json"
+    """Path of an artifact (a key of `ARTIFACTS`) inside a run folder."""
+    return Path(folder) / ARTIFACTS[name].file
 
 
 def manifest(folder: Path, name: str) -> dict | None:
     """The manifest of an artifact, or None when there is none."""
-    path = _manifest_path(folder, name)
+    path = Path(folder) / f"{name}.json"
     if not (path.is_file() and path_of(folder, name).exists()):
         return None
     return json.loads(path.read_text("utf-8"))
@@ -136,28 +126,16 @@ def save(
 
     Parameters
     ----------
-    folder : Path
-        The run folder.
-    name : str
-        A key of `ARTIFACTS`.
     value : DataFrame or callable
         A table, or a function that fills the folder whose path it is given.
     writer : str
         The notebook; must be the one that `ARTIFACTS` names.
     inputs : iterable of str
         Names of the artifacts it was made from.
-    parameters, versions : mapping, optional
-        Recorded as they are.
-
-    Raises
-    ------
-    ValueError
-        Unknown artifact, wrong writer, missing columns, full disk.
     """
-    spec = _spec(name)
+    spec, path = ARTIFACTS[name], path_of(folder, name)
     if writer != spec.writer:
         raise ValueError(f"{writer} may not write {name}")
-    path = path_of(folder, name)
     if isinstance(value, pd.DataFrame):
         missing = [c for c in spec.columns if c not in value.columns]
         if missing:
@@ -166,11 +144,11 @@ def save(
         if path.suffix == ".csv":
             write_whole(path, lambda part: table.to_csv(part, index=False))
         else:
-            write_whole(path, lambda part: table.to_parquet(part))
+            write_whole(path, table.to_parquet)
     else:
         write_whole(path, value)
     write_json(
-        _manifest_path(folder, name),
+        Path(folder) / f"{name}.json",
         {
             "schema_version": SCHEMA_VERSION,
             "name": name,
@@ -217,42 +195,35 @@ def stale_because(folder: Path, name: str) -> Problem | None:
 
 
 def run_options(folder: Path) -> str:
-    """`` PROFILE=... IMAGES=real`` for the make command of a run folder."""
-    profile = Path(folder).name.removesuffix("-real")
-    options = "" if profile == "cpu" else f" PROFILE={profile}"
-    return options + (" IMAGES=real" if profile != Path(folder).name else "")
+    """`` PROFILE=... IMAGES=real``: a run folder for the make command."""
+    profile, *images = Path(folder).name.split("-")
+    return f" PROFILE={profile}" + "".join(f" IMAGES={i}" for i in images)
 
 
 def load(folder: Path, name: str) -> Any:
     """Read an artifact: a DataFrame, or the path of a folder artifact.
 
-    Raises
-    ------
-    CourseError
-        If it is missing, damaged, or stale. The message names the artifact
-        furthest upstream that is the cause, and the notebook to rerun.
+    CourseError if it is missing, damaged, or stale: it names the artifact
+    furthest upstream that is the cause, and the notebook to rerun.
     """
     path = path_of(folder, name)
     problem = stale_because(folder, name)
     if problem:
         state = "is out of date" if path.exists() else "was not found"
-        writer = _spec(problem.redo).writer
+        writer = ARTIFACTS[problem.redo].writer
+        options = f"FROM={writer[:2]}{run_options(folder)}"
         raise CourseError(
             f"{name} {state} in runs/{Path(folder).name}.",
             f"{problem.reason}; {problem.redo} is written by {writer}.",
-            f"Run that notebook, or "
-            f"`make course FROM={writer[:2]}{run_options(folder)}`.",
+            f"Run that notebook, or `make course {options}`.",
         )
     if path.is_dir():
         return path
-    return (
-        pd.read_csv(path)
-        if path.suffix == ".csv"
-        else pd.read_parquet(path)
-    )
+    read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
+    return read(path)
 
 
-# --- hashes, and writing whole or not at all ---------------------------------
+# --- hashes ------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4096)
@@ -281,20 +252,17 @@ def sha256(path: Path) -> str:
 def disk_errors(path: Path):
     """A full or read-only disk becomes a `CourseError` about `path`."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    # safetensors and torch say it in exceptions of their own.
+    words = [f"(os error {code})" for code in codes] + ["inline_container.cc"]
     try:
         yield
     except Exception as error:
-        # safetensors and torch say it in exceptions of their own.
-        said = [f"(os error {code})" in str(error) for code in codes]
-        torn = "inline_container.cc" in str(error)
-        if not (getattr(error, "errno", None) in codes or any(said) or torn):
+        told = any(word in str(error) for word in words)
+        if not (told or getattr(error, "errno", None) in codes):
             raise
-        reason = getattr(error, "strerror", None) or (
-            "No space left on device" if torn else str(error)
-        )
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
-            f"{reason} ({path.parent}).",
+            f"The disk is full or read-only: {error} ({path.parent}).",
             "Free some space, or move the data folder with LLAMAXR_DATA; "
             "then the same command continues.",
         ) from error

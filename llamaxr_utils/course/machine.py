@@ -26,27 +26,26 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            result[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found
+            result[package] = "missing"
+    return result
 
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(
-        os, "sched_getaffinity"
-    ) else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def platform_line() -> str:
-    return (
-        f"Python {platform.python_version()}, {cores()} cores, "
-        f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}"
-    )
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    python = platform.python_version()
+    return f"Python {python}, {cores()} cores, OMP_WAIT_POLICY={policy}"
 
 
 _earlier = 0.0  # the peak before it was last forgotten
@@ -118,35 +117,23 @@ def cannot_start(
 ) -> tuple[str, str, str] | None:
     """Why a training's precision has no chance on a device whose best dtype
     is `best` (`pick_device`): what, why, do; None where it has."""
+    what = f"PRECISION = {precision} cannot start on this machine."
     if device == "cpu" and precision == "fp16":
-        return (
-            "PRECISION = fp16 needs a GPU.",
-            "On a CPU half precision is bf16, or nothing.",
-            'Set CHANGE = {"PRECISION": "fp32"}.',
-        )
+        why = "On a CPU half precision is bf16, or nothing."
+        return what, why, 'Set CHANGE = {"PRECISION": "fp32"}.'
     if device == "cuda" and precision == "bf16" and best != "bfloat16":
-        return (
-            "PRECISION = bf16 cannot start on this GPU.",
-            "It has no bfloat16 (a T4 and a V100 have none).",
-            'Set CHANGE = {"PRECISION": "fp16"}.',
-        )
+        why = "This GPU has no bfloat16 (a T4 and a V100 have none)."
+        return what, why, 'Set CHANGE = {"PRECISION": "fp16"}.'
     return None
 
 
 def compute_dtype(precision: str) -> tuple[str, str]:
     """Device, and the dtype that a frozen base computes in there.
 
-    Parameters
-    ----------
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        Of the training. On a GPU the base follows it: unsloth refuses a
-        model in another half precision than the training's. On a CPU and on
-        Apple's GPUs the base computes in float32.
-
-    Raises
-    ------
-    CourseError
-        fp16 on a CPU, bf16 on a GPU that has none (T4, V100).
+    On a GPU the base follows the training's `precision` (auto, fp32, bf16,
+    fp16): unsloth refuses a model in another half precision. On a CPU and on
+    Apple's GPUs it is float32. CourseError for fp16 on a CPU, and for bf16 on
+    a GPU that has none.
     """
     device, best, _ = pick_device()
     if problem := cannot_start(precision, device, best):
@@ -213,10 +200,8 @@ def pick_threads(
     Parameters
     ----------
     work : callable
-        ``work(n)`` does what is to be fast on `n` rows of a batch, for
-        instance `finetune.one_pass`.
-    size : int
-        Rows of a whole batch; fewer are timed where rows are slow.
+        ``work(n)`` does what is to be fast on `n` rows of a batch of `size`;
+        fewer are timed where rows are slow.
     seconds : float
         For all timings together, two calls on one row aside.
 
@@ -233,11 +218,12 @@ def pick_threads(
     if pick_device()[0] != "cpu":
         why = "the accelerator does the work; nothing was timed"
         return before, pick_precision("auto"), why
-    counts = [2**i for i in range(cores().bit_length()) if 2**i < cores()]
-    counts.append(cores())
-    bf16 = _bf16_in_hardware()
+    powers = [2**i for i in range(9) if 2**i < cores()]
+    counts, bf16 = [*powers, cores()], _bf16_in_hardware()
 
-    def timed(rows: int, low: bool = False) -> float:
+    def timed(rows: int, threads: int = 0, low: bool = False) -> float:
+        if threads:
+            torch.set_num_threads(threads)
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             work(rows)
@@ -247,21 +233,22 @@ def pick_threads(
         timed(1)  # a first call is slower
         share = seconds / (2 * (len(counts) + bf16)) / timed(1)
         rows = max(1, min(size, int(share)))
-        best = dict.fromkeys(counts, float("inf"))
-        for count in counts * 2:  # in turn: others' work hits all alike
-            torch.set_num_threads(count)
-            best[count] = min(best[count], timed(rows))
-        threads = min(best, key=lambda count: best[count])
-        torch.set_num_threads(threads)
-        low = min(timed(rows, True) for _ in range(2)) if bf16 else None
+        # Twice, in turn: the work of others then hits all alike.
+        tries = [{n: timed(rows, n) for n in counts} for _ in range(2)]
+        best = {n: min(tries[0][n], tries[1][n]) for n in counts}
+        threads = min(counts, key=best.__getitem__)
+        low = float("inf")
+        for _ in range(2 if bf16 else 0):
+            low = min(low, timed(rows, threads, low=True))
     except BaseException:
         torch.set_num_threads(before)
         raise
-    tried = ", ".join(f"{best[count]:.3f} s with {count}" for count in counts)
-    told = f"{low:.3f} s in bf16" if low else "no bfloat16 in hardware"
-    chosen = "bf16" if low and low < 0.9 * best[threads] else "fp32"
-    why = f"{rows} rows took {tried}; {told}"
-    return threads, chosen, f"threads: {threads}, {chosen}: {why}"
+    torch.set_num_threads(threads)
+    precision = "bf16" if low < 0.9 * best[threads] else "fp32"
+    times = ", ".join(f"{best[n]:.3f} s with {n}" for n in counts)
+    half = f"{low:.3f} s in bf16" if bf16 else "no bfloat16 in hardware"
+    why = f"{rows} rows took {times}; {half}"
+    return threads, precision, f"threads: {threads}, {precision}: {why}"
 
 
 # --- before torch is imported ------------------------------------------------
@@ -281,12 +268,9 @@ _library = None  # operators live as long as the Library object
 
 
 def define_missing_operators() -> bool:
-    """Define ``torchvision::nms`` and ``qnms`` if the library can't load.
-
-    The package index's torchvision is built for CUDA; beside a CPU build of
-    torch its import stops at an operator that does not exist. True when the
-    schemas were defined, False when nothing was needed.
-    """
+    """Define ``torchvision::nms`` and ``qnms`` if the library can't load: one
+    built for CUDA, beside a CPU build of torch, stops at an operator that
+    does not exist. False when nothing was needed."""
     global _library
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or _library is not None:
@@ -298,7 +282,7 @@ def define_missing_operators() -> bool:
             torch.ops.load_library(str(binary))
             return False
         except OSError:
-            pass  # built for CUDA, beside a CPU build of torch
+            pass
     _library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         _library.define(

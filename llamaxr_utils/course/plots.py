@@ -66,31 +66,11 @@ def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
     return plt.subplots(figsize=(width, height))
 
 
-def _need_alt(alt: str) -> None:
+def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
+    """A figure as the bytes of an ``svg`` or ``png`` file, its alt text
+    inside; the same figure gives the same bytes (no date, no version)."""
     if len(alt.strip()) < 20:
         raise ValueError("A figure needs alt text")
-
-
-def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
-    """A figure as the bytes of an SVG or PNG file, its alt text inside.
-
-    The same figure gives the same bytes: no date, no program version.
-
-    Parameters
-    ----------
-    figure : matplotlib Figure
-    suffix : {"svg", "png"}
-    alt : str
-        What the picture shows, for those who do not see it.
-    dpi : int
-        Of the PNG.
-
-    Raises
-    ------
-    ValueError
-        Without a sentence of alt text.
-    """
-    _need_alt(alt)
     varying = {"svg": "Date", "png": "Software"}[suffix]
     content = io.BytesIO()
     figure.savefig(
@@ -129,14 +109,10 @@ def save_figure(
 
     Parameters
     ----------
-    nb : Run
-    figure : matplotlib Figure
     name : str
-        File name; `item` when empty.
+        File name; where empty `item`, the paper item that it rebuilds.
     alt : str
         What the picture shows, for those who do not see it.
-    item : str
-        The paper item that it rebuilds, ``figure-3``.
     of_images : bool
         False for a plot of the real reports alone: then the title does not
         say "(phantom images)". The stamp still does.
@@ -144,7 +120,6 @@ def save_figure(
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
-    _need_alt(alt)
     name = name or item
     if of_images and figure.get_suptitle():
         text = figure.get_suptitle() + nb.title_note
@@ -193,14 +168,10 @@ def show_heatmaps(
 ) -> Any:
     """X-ray, heatmap over it, and the scores as bars (paper, Figure 3).
 
-    Parameters
-    ----------
-    rows : mapping of str to (grey, heat, scores)
-        One row of pictures a view: uint8 of shape (height, width); float in
-        [0, 1], of any size, laid over the whole picture; condition -> score.
-        A colour each, as in the paper; light and dark take turns and the
-        names stand beside, so that none needs a colour.
-    title : str
+    A row of pictures for each item of `rows`: name -> (grey uint8 of shape
+    (height, width); heat in [0, 1], of any size; condition -> score). A
+    colour each, as in the paper; light and dark take turns and the names
+    stand beside, so that none needs a colour.
     """
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -231,41 +202,6 @@ def show_heatmaps(
         axes[2].invert_yaxis()
         axes[2].tick_params(axis="y", labelsize=7)
         axes[2].grid(axis="y", visible=False)
-    return figure
-
-
-def loss_curve(log: pd.DataFrame, title: str) -> Any:
-    """Training and validation loss over steps (artifact training_log)."""
-    figure, axis = canvas()
-    styles = {"train": ("o-", "training"), "val": ("s--", "validation")}
-    for split, (style, label) in styles.items():
-        part = log[log["split"] == split]
-        if len(part):
-            axis.plot(part["step"], part["loss"], style, ms=4, label=label)
-    axis.set(xlabel="step", ylabel="loss (nats per token)", title=title)
-    axis.legend()
-    return figure
-
-
-def collapse_bars(table: pd.DataFrame) -> Any:
-    """What one LoRA makes of two bases (``figures/data/collapse.csv``)."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.2), sharey=True)
-    bases = table["base pre-trained on"]
-    for axis, column, factor, label in (
-        (axes[0], "distinct reports", 1, "distinct reports"),
-        (axes[1], "changed when scores are swapped", 100,
-         "% changed when scores are swapped"),
-    ):
-        bars = axis.barh(bases, factor * table[column], 0.55,
-                         color=["0.8", "0.35"], ec="black", lw=0.6)
-        axis.bar_label(bars, fmt="%.0f", padding=3, size=8)
-        axis.set_xlabel(label)
-        axis.margins(x=0.12)
-        axis.grid(axis="y", visible=False)
-    figure.suptitle("The same LoRA on two bases (590 test studies, phantom "
-                    "images)", x=0.01, ha="left")
     return figure
 
 

@@ -213,16 +213,14 @@ class Run:
     @property
     def stamp(self) -> str:
         """Provenance in one line, for tables and figures."""
-        seed = self.knobs.get("SEED")
-        return " · ".join(
-            [
-                f"LLaMA-XR course, {self.notebook[:2]}",
-                f"profile {self.profile}",
-                f"{self.images} images",
-                *([f"seed {seed}"] if seed is not None else []),
-                time.strftime("%Y-%m-%d"),
-            ]
-        )
+        parts = [
+            f"LLaMA-XR course, {self.notebook[:2]}",
+            f"profile {self.profile}",
+            f"{self.images} images",
+            f"seed {self.knobs['SEED']}" if "SEED" in self.knobs else "",
+            time.strftime("%Y-%m-%d"),
+        ]
+        return " · ".join(filter(None, parts))
 
     @property
     def title_note(self) -> str:
@@ -231,36 +229,29 @@ class Run:
 
     def finish(self) -> None:
         """Record the run, print what was written and what comes next."""
+        inputs = [artifacts.path_of(self.folder, n) for n in self.inputs]
+        outputs = {
+            path.relative_to(self.folder).as_posix(): artifacts.sha256(path)
+            for path in self.outputs.values()
+            if path.exists()
+        }
+        seconds, memory = time.perf_counter() - self.began, peak_memory_gb()
         record: dict[str, Any] = {
             "notebook": self.notebook,
             "profile": self.profile,
             "images": self.images,
             "knobs": self.knobs,
-            "inputs": {
-                name: artifacts.sha256(artifacts.path_of(self.folder, name))
-                for name in self.inputs
-            },
-            "outputs": {
-                path.relative_to(self.folder).as_posix(): artifacts.sha256(
-                    path
-                )
-                for path in self.outputs.values()
-                if path.exists()
-            },
-            "seconds": round(time.perf_counter() - self.began, 1),
-            "peak_memory_gb": peak_memory_gb(),
+            "inputs": dict(zip(self.inputs, map(artifacts.sha256, inputs))),
+            "outputs": outputs,
+            "seconds": round(seconds, 1),
+            "peak_memory_gb": memory,
             "versions": versions(),
         }
-        artifacts.write_json(
-            self.folder / "records" / f"{self.notebook}.json", record
-        )
-        place = f"runs/{self.name}"
-        print(
-            f"{self.notebook}: {record['seconds']:.0f} s, peak memory "
-            f"{record['peak_memory_gb']:.1f} GB. Written to {place}:"
-        )
-        for name in record["outputs"]:
-            print(f"  {name}")
+        path = self.folder / "records" / f"{self.notebook}.json"
+        artifacts.write_json(path, record)
+        print(f"{self.notebook}: {seconds:.0f} s, peak memory {memory:.1f} GB."
+              f" Written to runs/{self.name}:")  # fmt: skip
+        print("\n".join(f"  {name}" for name in outputs))
         print(", ".join(f"{k} {v}" for k, v in versions().items()))
         following = NOTEBOOKS[NOTEBOOKS.index(self.notebook) + 1 :]
         print(f"Next: {following[0]}" if following else "That was the last.")
@@ -278,10 +269,6 @@ def start(
 
     Parameters
     ----------
-    notebook : str
-        Its file name without ``.ipynb``.
-    profile : str
-        A profile of ``profiles.yaml``.
     images : {"phantom", "real"}, optional
         None takes the profile's own.
     change : mapping
@@ -305,19 +292,16 @@ def start(
                 f"Did you mean {near[0]}?" if near else "Leave CHANGE empty.",
             )
     print(f"{notebook} · profile {profile} · {run.images} images")
-    rows = []
+    rows = [("knob", "here", "", "paper", "what it is")]
     for knob, row in table.items():
-        own = knob_value(notebook, knob, profile, images)
-        run.knobs[knob] = change.get(knob, own)
+        value = knob_value(notebook, knob, profile, images)
+        value = run.knobs[knob] = change.get(knob, value)
         paper = knob_value(notebook, knob, "paper")
-        mark = "" if run.knobs[knob] == paper else "≠"
-        here = _plain(run.knobs[knob])
-        rows.append((knob, here, mark, _plain(paper), row["about"]))
-    if rows:
-        rows.insert(0, ("knob", "here", "", "paper", "what it is"))
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        for words in rows:
-            print("  ".join(map(str.ljust, words, widths)).rstrip())
+        mark = "" if value == paper else "≠"
+        rows.append((knob, _plain(value), mark, _plain(paper), row["about"]))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for words in rows if table else []:
+        print("  ".join(map(str.ljust, words, widths)).rstrip())
     print(f"Run folder: runs/{run.name} · {platform_line()}")
     _check_inputs(run, reads, IN_COURSE not in os.environ)
     seed = int(run.knobs.get("SEED") or 0)
@@ -327,9 +311,9 @@ def start(
 
 
 def settings_table(run: Run, here: Mapping[str, Any]) -> pd.DataFrame:
-    """What the paper and the authors' published notebook say of each setting
-    of training, and this run: ``setting``, ``paper``, ``published notebook``,
-    ``this run``. `here`: this run's values of settings that are no knobs."""
+    """``setting``, ``paper``, ``published notebook``, ``this run``: what each
+    says of training. `here`: this run's values of settings that are no knobs.
+    """
     rows = []
     for knob, row in knob_table(run.notebook).items():
         says = {p: knob_value(run.notebook, knob, p) for p in SOURCES}
@@ -347,34 +331,27 @@ def _plain(value: Any) -> str:
 
 
 def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:
-    for attempt in (1, 2):
-        for name in reads:
-            if artifacts.stale_because(run.folder, name):
-                break
-        else:
-            if reads:
-                print(f"Inputs: {', '.join(reads)} [OK]")
-            return
-        if attempt == 2 or not make:
-            artifacts.load(run.folder, name)  # raises, saying what to do
-        earlier = NOTEBOOKS[: NOTEBOOKS.index(run.notebook)]
+    """Run the earlier notebooks where an input is missing or stale."""
+    lacking = [n for n in reads if artifacts.stale_because(run.folder, n)]
+    if lacking and make:
+        last = NOTEBOOKS[NOTEBOOKS.index(run.notebook) - 1][:2]
         minutes = declared()["profiles"][run.profile]["minutes"]
-        print(
-            f"{name} is not ready: running {earlier[0][:2]} to "
-            f"{earlier[-1][:2]} first (the whole course of this profile "
-            f"takes about {minutes} minutes) ..."
-        )
+        print(f"{lacking[0]} is not ready: running 01 to {last} first (the "
+              f"whole course takes about {minutes} minutes) ...")  # fmt: skip
         command = [sys.executable, "-m", "llamaxr_utils", "course"]
         command += ["--profile", run.profile, "--images", run.images]
         with subprocess.Popen(
-            [*command, "--to", earlier[-1][:2]],
+            [*command, "--to", last],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         ) as child:
-            assert child.stdout is not None
-            for line in child.stdout:
+            for line in child.stdout or ():
                 print(line, end="", flush=True)
+    for name in lacking:
+        artifacts.load(run.folder, name)  # raises, saying what to do
+    if reads:
+        print(f"Inputs: {', '.join(reads)} [OK]")
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:

@@ -6,8 +6,6 @@ title.
 
 from __future__ import annotations
 
-import io
-
 import pandas as pd
 
 from .artifacts import write_whole
@@ -29,40 +27,26 @@ def save_table(
 
     Parameters
     ----------
-    nb : Run
-    table : DataFrame
     name : str
-        File name; `item` when empty.
+        File name; where empty `item`, the paper item that it rebuilds.
     title : str
-        "(phantom images)" is added where it is true.
-    item : str
-        The paper item that it rebuilds, ``table-3``.
+        "(phantom images)" is added where `of_images` is true.
     decimals : int
         For the Markdown copy; the CSV keeps all digits.
-    of_images : bool
-        False for a table of the real reports alone.
     shown : DataFrame, optional
         The same table as people read it: for the Markdown and the page,
         while the CSV keeps `table`.
-
-    Raises
-    ------
-    ValueError
-        If a run on phantoms calls its column "ours".
     """
     names = [str(column).strip().lower() for column in table.columns]
     if nb.images == "phantom" and "ours" in names:
         raise ValueError('A run on phantoms has no column "ours"')
     name = name or item
     full = title + (nb.title_note if of_images else "")
-    text = io.StringIO()
-    text.write(f"**{full}**\n\n")
-    text.write(markdown(table if shown is None else shown, decimals))
-    text.write(f"\n\n{nb.stamp}. {WARNING}\n")
-    csv = nb.file("tables", f"{name}.csv")
+    body = markdown(table if shown is None else shown, decimals)
+    text = f"**{full}**\n\n{body}\n\n{nb.stamp}. {WARNING}\n"
+    csv, page = (nb.file("tables", f"{name}.{kind}") for kind in ("csv", "md"))
     write_whole(csv, lambda part: table.to_csv(part, index=False))
-    page = nb.file("tables", f"{name}.md")
-    write_whole(page, lambda part: part.write_text(text.getvalue()))
+    write_whole(page, lambda part: part.write_text(text, "utf-8"))
     print(f"{full}  [runs/{nb.name}/tables/{name}.csv]")
     return table.round(decimals) if shown is None else shown
 

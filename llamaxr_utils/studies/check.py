@@ -9,39 +9,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import shutil
-import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from ..course import machine, run
 from ..datasets import downloads, images
 from ..evaluation.meteor import java_version
 from ..llm import models
 
-#: soupsieve, which Jupyter brings, asks for 3.11.5.
-PYTHONS = (3, 11, 5), (3, 14)
 #: GB of a base's published files, and the peak of GPU memory that notebook 04
 #: was measured to take (figures/data/gpu.csv; None: not measured).
 BASES_GB = {"smollm2-135m": (0.3, None), "llama-3.2-1b": (1.1, None),
             "llama-3.1-8b": (5.7, 17.4)}
 RESULTS_GB = 2.0  # a run's results and checkpoints, about
-HUB, TIMEOUT = "https://huggingface.co", 5
+HUB = "https://huggingface.co"
 
-
-def ok(text: str) -> str:
-    return f"[ OK ] {text}"
-
-
-def note(text: str) -> str:
-    return f"[NOTE] {text}"
-
-
-def fail(what: str, why: str, do: str) -> str:
-    return f"[FAIL] {what} {why} Do: {do}"
+OK, NOTE, FAIL = "[ OK ]", "[NOTE]", "[FAIL]"
 
 
 def run_check(profile: str = "cpu", images: str | None = None) -> bool:
@@ -55,109 +44,89 @@ def run_check(profile: str = "cpu", images: str | None = None) -> bool:
     print(f"profile {profile} · {images} images\n{machine.platform_line()}")
     base, backend = knob(3, "BASE"), knob(4, "BACKEND")
     lines = [
-        *python(sys.version_info[:3]),
         *packages(installed(), backend == "unsloth"),
         *gpu(base, knob(4, "PRECISION")),
         *disk(base, images),
-        *folders(),
         *java(),
         *base_model(base),
         *xrays(images),
         *weights(knob(2, "BACKBONE")),
     ]
     print("\n".join(lines))
-    failed = sum(line.startswith("[FAIL]") for line in lines)
+    failed = sum(line.startswith(FAIL) for line in lines)
     print(f"{failed} to do." if failed else "Ready to run.")
     return not failed
-
-
-def python(version: tuple[int, int, int]) -> Iterator[str]:
-    text = ".".join(map(str, version))
-    if PYTHONS[0] <= version < PYTHONS[1]:
-        yield ok(f"Python {text}")
-    else:
-        yield fail(f"Python {text}.", "Versions are pinned for 3.11.5 to "
-                   "3.13.", "make setup PYTHON=python3.11")
 
 
 def installed() -> dict[str, str]:
     """Package -> version, names as pip writes them."""
     return {
-        _plain(package.metadata["Name"]): package.version
+        canonicalize_name(package.metadata["Name"]): package.version
         for package in importlib.metadata.distributions()
         if package.metadata["Name"]
     }
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def packages(there: dict[str, str], unsloth: bool) -> Iterator[str]:
+def packages(here: dict[str, str], unsloth: bool) -> Iterator[str]:
     """Against pyproject.toml and constraints.txt, and the known traps."""
-    from packaging.specifiers import SpecifierSet
-
     top = run.project_folder()
     try:
         lines = (top / "constraints.txt").read_text("utf-8").splitlines()
-        asked = tomllib.loads((top / "pyproject.toml").read_text("utf-8"))
+        project = tomllib.loads((top / "pyproject.toml").read_text("utf-8"))
     except OSError:
-        yield note("No clone here: versions are not compared.")
+        yield f"{NOTE} No clone here: versions are not compared."
         return
-    pinned = {
-        _plain(name): version
-        for name, _, version in (line.partition("==") for line in lines)
-    }
-    asked = asked["project"]
-    needed = asked["dependencies"] + asked["optional-dependencies"]["course"]
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    pinned = {canonicalize_name(n): version for n, version in pinned.items()}
+    project = project["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["course"]]
     needed += ["unsloth", "unsloth-zoo"] if unsloth else []
-    names = [_plain(name) for name in needed]
-    missing = [name for name in names if name not in there]
-    if missing:
-        yield fail(f"Not installed: {', '.join(missing)}.", "The notebooks of "
-                   "this profile import them.", "make setup (on Colab: run "
-                   'the setup cell; without unsloth: BACKEND = "peft")')
+    names = [canonicalize_name(Requirement(name).name) for name in needed]
+    missing = [name for name in names if name not in here]
     other = [
-        f"{name} {there[name]}, not {pinned.get(name)}"
+        f"{name} {here[name]}, not {pinned.get(name)}"
         for name in names
-        if name in there and there[name].split("+")[0] != pinned.get(name)
+        if name in here and here[name].split("+")[0] != pinned.get(name)
     ]
+    if missing:
+        yield (f"{FAIL} Not installed: {', '.join(missing)}. Do: make setup "
+               "(Colab: the setup cell; or BACKEND = \"peft\")")  # fmt: skip
     if other:
-        yield note(f"Other versions than in constraints.txt: "
-                   f"{'; '.join(other)}. Not run together by us.")
-    elif not missing:
-        yield ok(f"{len(names)} packages as in constraints.txt")
-    on_cpu = machine.pick_device()[0] == "cpu" and "triton" not in there
+        yield (f"{NOTE} Other versions than in constraints.txt: "
+               f"{'; '.join(other)}. Not run together by us.")  # fmt: skip
+    if not (missing or other):
+        yield f"{OK} {len(names)} packages as in constraints.txt"
+    on_cpu = machine.pick_device()[0] == "cpu" and "triton" not in here
     traps = (("torchao", "<0.16", True), ("datasets", "==4.0.*", unsloth),
              ("trl", ">=1.15", on_cpu))
     for name, bad, applies in traps:
-        if applies and there.get(name, "") in SpecifierSet(bad):
-            yield fail(f"{name} {there[name]}:", "it breaks training here.",
-                       f"pip install --no-deps -c constraints.txt {name}")
+        if applies and here.get(name, "") in SpecifierSet(bad):
+            yield (f"{FAIL} {name} {here[name]}: it breaks training here. "
+                   f"Do: pip install --no-deps -c constraints.txt {name}")
 
 
 def gpu(base: str, precision: str) -> Iterator[str]:
     """Bases that are published in 4 bit are for a GPU."""
     device, best, reason = machine.pick_device()
     if "4bit" in models.base(base).source and device != "cuda":
-        yield fail(f"No NVIDIA GPU was found ({device}).", f"{base} in 4 bit "
-                   "is trained on one.", "on Colab, Runtime > Change runtime "
-                   "type; or PROFILE=cpu")
+        yield (f"{FAIL} No NVIDIA GPU was found ({device}); {base} in 4 bit "
+               "is trained on one. Do: on Colab, Runtime > Change runtime "
+               "type; or PROFILE=cpu")  # fmt: skip
         return
-    problem = machine.cannot_start(precision, device, best)
-    if problem:
-        yield fail(*problem)
+    if problem := machine.cannot_start(precision, device, best):
+        yield " ".join((FAIL, *problem))
     if device != "cuda":
-        yield ok(f"{base} needs no GPU; here: {device}")
+        yield f"{OK} {base} needs no GPU; here: {device}"
         return
     free, measured = free_gpu_gb(), BASES_GB.get(base, (0, None))[1]
     text = f"{reason}; {free:.1f} GB free"
     if measured and free < measured:
-        yield fail(f"{text}.", f"Notebook 04 took {measured} GB with {base}.",
-                   "halve BATCH_SIZE and double ACCUMULATION, or PROFILE=t4")
+        yield (f"{FAIL} {text}. Notebook 04 took {measured} GB with {base}. "
+               "Do: halve BATCH_SIZE and double ACCUMULATION, or PROFILE=t4")
     else:
         more = f"took {measured} GB" if measured else "was not measured"
-        yield ok(f"{text}; notebook 04 with {base} {more}")
+        yield f"{OK} {text}; notebook 04 with {base} {more}"
 
 
 def free_gpu_gb() -> float:
@@ -167,62 +136,50 @@ def free_gpu_gb() -> float:
 
 
 def disk(base: str, images: str) -> Iterator[str]:
-    """Results, and what is still to be fetched."""
+    """Room for results and for what is still to be fetched; may it be
+    written?"""
     needed = RESULTS_GB
     if origin(base) != "local":
         needed += BASES_GB[base][0]
     if images == "real" and not xrays_here():
         needed += 2 * downloads.ARCHIVE_BYTES / 1e9  # packed and unpacked
-    places = (run.runs_folder(), run.data_folder(), Path.home())
-    free = min(shutil.disk_usage(_there(p)).free for p in places) / 1e9
+    runs, data = _nearest(run.runs_folder()), _nearest(run.data_folder())
+    places = (runs, data, Path.home())
+    free = min(shutil.disk_usage(p).free for p in places) / 1e9
     text = f"disk: {free:.1f} GB free, about {needed:.1f} GB needed"
     if free >= needed:
-        yield ok(text)
+        yield f"{OK} {text}"
     else:
-        yield fail(f"{text}.", "", "free some, or move the folders with "
-                   "LLAMAXR_RUNS, LLAMAXR_DATA and HF_HOME")
+        yield (f"{FAIL} {text}. Do: free some, or move the folders with "
+               "LLAMAXR_RUNS, LLAMAXR_DATA and HF_HOME")  # fmt: skip
+    if not os.access(runs, os.W_OK):
+        yield f"{FAIL} runs/ takes no file. Do: set LLAMAXR_RUNS to a folder"
+    elif not os.access(data, os.W_OK):
+        yield f"{NOTE} data/ is read-only: caches go to runs/cache."
 
 
-def _there(path: Path) -> Path:
+def _nearest(path: Path) -> Path:
     """The path or its nearest folder that exists."""
     path = path.absolute()
     return next(p for p in (path, *path.parents) if p.is_dir())
 
 
-def folders() -> Iterator[str]:
-    if not takes_a_file(_there(run.runs_folder())):
-        yield fail("runs/ takes no file.", "Every notebook writes its results "
-                   "there.", "set LLAMAXR_RUNS to a folder of yours")
-    elif not takes_a_file(_there(run.data_folder())):
-        yield note("data/ is read-only: caches go to runs/cache.")
-    else:
-        yield ok("runs/ and data/ can be written")
-
-
-def takes_a_file(folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
 def java() -> Iterator[str]:
     version = java_version()
-    yield ok(f"Java {version}") if version else note(
-        "No Java: METEOR 1.5 is left out, nothing else.")
+    missing = f"{NOTE} No Java: METEOR 1.5 is left out, nothing else."
+    yield f"{OK} Java {version}" if version else missing
 
 
 def base_model(base: str) -> Iterator[str]:
     place = origin(base)
-    if place in ("local", "hub"):
-        where = {"local": "is here, or made by the run", "hub": "can be "
-                 "fetched, no login asked"}[place]
-        yield ok(f"{base} {where}")
+    if place == "local":
+        yield f"{OK} {base} is here, or made by the run"
+    elif place == "hub":
+        yield f"{OK} {base} can be fetched, no login asked"
     else:
-        yield fail(f"{models.base(base).source} is not to be had.", place,
-                   "connect, or put a copy into a folder and set "
-                   "LLAMAXR_MODELS to its parent; PROFILE=cpu needs none")
+        yield (f"{FAIL} {models.base(base).source} is not to be had. {place} "
+               "Do: connect, or put a copy into a folder and set "
+               "LLAMAXR_MODELS to its parent; PROFILE=cpu needs none")
 
 
 def origin(base: str) -> str:
@@ -234,16 +191,16 @@ def origin(base: str) -> str:
     if models.made_here(base):
         return "local"
     source = models.locate(base)
-    if Path(source).is_dir() or isinstance(
-        try_to_load_from_cache(source, "config.json"), str
-    ):
+    if Path(source).is_dir():
+        return "local"
+    if isinstance(try_to_load_from_cache(source, "config.json"), str):
         return "local"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return "HF_HUB_OFFLINE is set."
     place = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
     address = f"{place}/{source}/resolve/main/config.json"
     try:
-        answer = requests.head(address, timeout=TIMEOUT, allow_redirects=True)
+        answer = requests.head(address, timeout=5, allow_redirects=True)
     except requests.RequestException as error:
         return f"{place} was not reached ({type(error).__name__})."
     if answer.status_code in (401, 403):
@@ -255,13 +212,12 @@ def origin(base: str) -> str:
 
 def xrays(source: str) -> Iterator[str]:
     if source == "phantom":
-        yield ok("images are drawn; no X-ray is needed")
+        yield f"{OK} images are drawn; no X-ray is needed"
     elif xrays_here():
-        yield ok("X-rays, or an archive of them, are in data/")
+        yield f"{OK} X-rays, or an archive of them, are in data/"
     else:
-        yield fail("No X-rays in data/.", "This run reads IU X-ray images.",
-                   "python -m llamaxr_utils fetch openi --all (1.4 GB), or "
-                   "IMAGES=phantom")
+        yield (f"{FAIL} No X-rays in data/. Do: python -m llamaxr_utils "
+               "fetch openi --all (1.4 GB), or IMAGES=phantom")  # fmt: skip
 
 
 def xrays_here() -> bool:
@@ -278,15 +234,12 @@ def xrays_here() -> bool:
 
 def weights(backbone: str) -> Iterator[str]:
     names = [f"{backbone}.safetensors"]
-    if "@" not in backbone and "torchxrayvision" in installed():
+    if backbone in downloads.table():
         names.append(downloads.file_name(backbone))
-    homes = (run.data_folder(), run.cache_folder())
-    if "@" in backbone or any(
-        (home / "weights" / name).is_file()
-        for home in homes for name in names
-    ):
-        yield ok(f"backbone {backbone}")
+    homes = (run.data_folder() / "weights", run.cache_folder() / "weights")
+    here = any((home / n).is_file() for home in homes for n in names)
+    if "@" in backbone or here:
+        yield f"{OK} backbone {backbone}"
     else:
-        yield fail(f"The weights of {backbone} are not here.", "They are "
-                   "published by others and not part of the kit.",
-                   f"python -m llamaxr_utils fetch {backbone}")
+        yield (f"{FAIL} The weights of {backbone} are not here. Do: python "
+               f"-m llamaxr_utils fetch {backbone}")  # fmt: skip

@@ -26,31 +26,22 @@ def card(monkeypatch):
     return put
 
 
-@pytest.mark.parametrize(
-    ("version", "level"),
-    [((3, 11, 7), " OK "), ((3, 13, 0), " OK "), ((3, 10, 12), "FAIL"),
-     ((3, 11, 2), "FAIL"), ((3, 14, 0), "FAIL")],
-)
-def test_python(version, level):
-    (line,) = check.python(version)
-    assert line.startswith(f"[{level}] Python 3.")
-
-
 def test_packages_and_traps(card):
     card("cpu", "float32")
     good = check.installed()
-    assert [line[:6] for line in check.packages(good, False)] == ["[ OK ]"]
+    (line,) = check.packages(good, False)
+    assert line.startswith("[ OK ]")
     (line,) = check.packages({**good, "torch": "2.11.0+cu128"}, False)
     assert line.startswith("[NOTE]") and "torch 2.11.0+cu128, not" in line
     rest = {name: good[name] for name in good if name != "peft"}
     (line,) = check.packages(rest, False)
     assert "[FAIL] Not installed: peft." in line and "make setup" in line
-    for name, bad in (("torchao", "0.10.0"), ("trl", "1.15.0")):
-        found = {n: v for n, v in good.items() if n != "triton"}
-        lines = "".join(check.packages({**found, name: bad}, False))
+    plain = {name: good[name] for name in good if name != "triton"}
+    for name, bad in (("torchao", "0.10.0"), ("trl", "1.15.0"),
+                      ("datasets", "4.0.0")):  # fmt: skip
+        unsloth = name == "datasets"
+        lines = "".join(check.packages({**plain, name: bad}, unsloth))
         assert f"[FAIL] {name} {bad}" in lines
-    lines = "".join(check.packages({**good, "datasets": "4.0.0"}, True))
-    assert "[FAIL] datasets 4.0.0" in lines
 
 
 def test_a_gpu_and_what_was_measured(card):
@@ -64,8 +55,6 @@ def test_a_gpu_and_what_was_measured(card):
     card("cpu", "float32")
     (line,) = check.gpu("llama-3.1-8b", "fp32")
     assert "[FAIL] No NVIDIA GPU" in line and "PROFILE=cpu" in line
-    (line,) = check.gpu("small-llama", "fp32")
-    assert "[ OK ] small-llama needs no GPU" in line
 
 
 #: A T4 has no bfloat16, an A100 has both; a CPU steps in no fp16.
@@ -99,15 +88,19 @@ def test_check_and_load_agree_on_what_can_start(
 def test_disk_and_folders(folders, monkeypatch):
     usage = check.shutil.disk_usage("/")._replace(free=3e9)
     monkeypatch.setattr(check.shutil, "disk_usage", lambda _: usage)
-    assert "[ OK ]" in next(check.disk("small-llama", "phantom"))
+    (line,) = check.disk("small-llama", "phantom")
+    assert "[ OK ]" in line
     (line,) = check.disk("llama-3.1-8b", "real")
     assert "[FAIL] disk: 3.0 GB free" in line and "LLAMAXR_RUNS" in line
-    assert "[ OK ]" in next(check.folders())
-    monkeypatch.setattr(check, "takes_a_file", lambda _: False)
-    assert "[FAIL] runs/ takes no file" in next(check.folders())
+    monkeypatch.setattr(check.os, "access", lambda *_: False)
+    lines = list(check.disk("small-llama", "phantom"))
+    assert "[FAIL] runs/ takes no file" in lines[1]
 
 
-def test_the_hub_is_asked_for_a_header_and_its_answer_is_told(monkeypatch):
+def test_the_hub_is_asked_for_a_header_and_its_answer_is_told(
+    monkeypatch, tmp_path
+):
+    assert "HF_HUB_OFFLINE" in check.origin("llama-3.2-1b")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     asked = []
 
@@ -118,20 +111,16 @@ def test_the_hub_is_asked_for_a_header_and_its_answer_is_told(monkeypatch):
     monkeypatch.setattr("requests.head", head)
     for status, says in ((200, "hub"), (401, "gated"), (404, "404")):
         assert says in check.origin("llama-3.1-8b")
-    assert asked[0].endswith(
-        "unsloth/Meta-Llama-3.1-8B-bnb-4bit/resolve/main/config.json"
-    )
-
-
-def test_a_local_copy_needs_no_hub(tmp_path, monkeypatch):
-    (tmp_path / "Meta-Llama-3.1-8B-bnb-4bit").mkdir()
+    name = "Meta-Llama-3.1-8B-bnb-4bit"
+    assert asked[0].endswith(f"unsloth/{name}/resolve/main/config.json")
+    (tmp_path / name).mkdir()
     monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
     assert check.origin("llama-3.1-8b") == "local"
     assert check.origin("small-llama") == "local"
-    assert "HF_HUB_OFFLINE" in check.origin("llama-3.2-1b")
+    assert len(asked) == 3
 
 
-def test_xrays_and_weights_are_found_by_name(folders):
+def test_xrays_and_weights_are_looked_for_by_name(folders):
     data = folders.parent / "data"
     drawn = data / "phantoms" / "CXR1_1_IM-0001-3001.png"
     drawn.parent.mkdir(parents=True)
@@ -151,9 +140,7 @@ def test_the_command_and_its_exit_code(folders, capsys):
     assert "profile cpu · phantom images" in out
     assert out.rstrip().endswith("Ready to run.")
     assert __main__.main(["check", "--profile", "paper"]) == 1
-    out = capsys.readouterr().out
-    assert "[FAIL] No X-rays in data/" in out
-    assert out.rstrip().endswith("to do.")
+    assert "[FAIL] No X-rays in data/" in capsys.readouterr().out
     assert __main__.main(["check", "--profile", "t5"]) == 1
     assert "no profile 't5'" in capsys.readouterr().err
     assert not folders.exists()  # nothing was made
