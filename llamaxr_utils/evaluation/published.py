@@ -24,17 +24,10 @@ def published_results() -> pd.DataFrame:
 
 
 def table_1() -> pd.DataFrame:
-    """Table 1 of the paper as printed, and two columns of ours.
-
-    Returns
-    -------
-    DataFrame
-        ``method``, ``image embedding``, ``model``, ``pre-trained``,
-        ``fine-tuning``: quoted; "-" and the marks are the paper's.
-        ``predictions public`` (the generated test reports of IU X-ray) and
-        ``split public`` (the study ids of its split): "yes", else "not known
-        to us", which is no claim that they are not.
-    """
+    """Table 1 of the paper as printed ("-" and the marks are the paper's),
+    and two columns of ours: ``predictions public`` (generated test reports
+    of IU X-ray) and ``split public`` (its study ids): "yes", else "not known
+    to us", which is no claim that they are not."""
     return pd.read_csv(DATA / "published_designs.csv", keep_default_na=False)
 
 
@@ -54,29 +47,12 @@ def verdict(
 ) -> tuple[str, str]:
     """One of `VERDICTS` on a number of the paper, and why.
 
-    The first that holds: *not run*: there is no value of ours; *not
-    comparable*: the paper prints none, or ours is of phantoms, of another
-    protocol or another split, or has no interval; *reproduced*: the paper's
-    number lies inside our 95 % interval (its ends rounded as the paper
-    rounds); *differs*: it does not.
-
-    Parameters
-    ----------
-    paper, value, low, high : float or None
-        The paper's number; ours, and its interval. NaN is None.
-    paper_protocol, protocol, paper_split, split : str
-        Equal or not; a split that nobody published equals none.
-    images : str
-        "phantom", or what the reports were written from.
-    command : str
-        Gives the value when there is none.
-    decimals : int
-        Of the paper's number.
-
-    Returns
-    -------
-    (str, str)
-        A word of `VERDICTS`; the reason, or the command.
+    The first that holds: *not run*: there is no value of ours (`command`
+    gives it); *not comparable*: the paper prints none, or ours is of
+    phantoms, of another protocol or another split (a split that nobody
+    published equals none), or has no interval; *reproduced*: the paper's
+    number lies inside our 95 % interval, its ends rounded to the paper's
+    `decimals`; *differs*: it does not.
     """
     if value is None or pd.isna(value):
         return "not run", command
@@ -120,51 +96,31 @@ def compare_with_paper(
     paper_split: str | None = None,
     command: str = "make course PROFILE=paper",
 ) -> pd.DataFrame:
-    """Each number of a row of the paper's Table 3, and its verdict.
+    """Each number of a row of the paper's Table 3, and its `verdict`.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        Of `score.summarise`.
-    system : str
-        Whose numbers are set beside the paper's.
-    paper : str
-        A row of Table 3; "CvT-DistilGPT2" can be checked from predictions.
-    paper_split : str, optional
-        Take the paper's split to be this one. Without it a split that was
-        not published is comparable with none: so is the paper's own row.
-    command : str
-        What would give a value that is missing.
-
-    Returns
-    -------
-    DataFrame
-        ``metric``, ``protocol`` and ``split`` (the paper's), ``paper``,
-        ``this run``, ``difference`` (missing unless comparable),
-        ``verdict`` and ``why``, by the rule of `verdict`.
-
-    Raises
-    ------
-    ValueError
-        If Table 3 has no such row.
+    `summary` is of `score.summarise`; `system` is set beside the row `paper`
+    ("CvT-DistilGPT2" can be checked from predictions). `paper_split` takes
+    the paper's split to be this one: one that was not published, as the
+    paper's own, is comparable with none. Columns: ``metric``, ``protocol``
+    and ``split`` (the paper's), ``paper``, ``this run``, ``difference``
+    (missing unless comparable), ``verdict``, ``why``.
     """
     quoted = published_results().set_index("system")
-    if paper not in quoted.index:
-        raise ValueError(f"Table 3 has no row {paper!r}")
     terms = quoted_terms(pd.Series([paper])).iloc[0]
     split = paper_split or str(terms["split"])
-    own = summary[summary["system"] == system]
-    same = own[own["protocol"] == terms["protocol"]]
+    same = summary[summary["system"].eq(system)
+                   & summary["protocol"].eq(terms["protocol"])]
+    same = same.set_index("metric")
     lines = []
     for metric in METRICS:
-        rows = same[same["metric"] == metric]
-        ours = rows.iloc[0] if len(rows) else pd.Series(dtype=object)
+        printed = quoted.loc[paper, metric]
+        ours = same.loc[metric] if metric in same.index else {}
         n, value, note = (ours.get(key) for key in ("n", "value", "note"))
         its_split = str(ours.get("split", "")).removesuffix(" test")
         if its_split == "r2gen" and n != R2GEN_TEST:
             its_split = f"{n} of r2gen's {R2GEN_TEST}"
         word, why = verdict(
-            quoted.loc[paper, metric],
+            printed,
             value,
             ours.get("low"),
             ours.get("high"),
@@ -178,7 +134,6 @@ def compare_with_paper(
         comparable = word in ("reproduced", "differs")
         if comparable and paper_split:
             why += f", taking the paper's split to be {paper_split}"
-        printed = quoted.loc[paper, metric]
         gap = value - printed if comparable else None
         lines.append((metric, printed, value, gap, word, why))
     columns = ["metric", "paper", "this run", "difference", "verdict", "why"]
@@ -189,52 +144,12 @@ def compare_with_paper(
     return table
 
 
-def readable_table_3(
-    table: pd.DataFrame, bold: set[tuple[str, str, str]], note: str = ""
-) -> pd.DataFrame:
-    """`table_3` as text, for Markdown and the page.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `table_3`.
-    bold : set
-        Of `score.winners`. A quoted number is never bold: nobody can
-        test it.
-    note : str
-        The one that `table_3` was given.
-
-    Returns
-    -------
-    DataFrame
-        A cell a metric: "0.471", "**0.148** [0.14, 0.16]", or "–".
-    """
-    ends = [c for c in table if c.endswith((" low", " high"))]
-    shown = table.drop(columns=ends)
-    shown = shown.astype({metric: object for metric in METRICS})
-    plain = table["system"].map(lambda s: s.removesuffix(note))
-    for i, row in table.iterrows():
-        for metric in METRICS:
-            low, high = row[f"{metric} low"], row[f"{metric} high"]
-            text = "–" if pd.isna(row[metric]) else f"{row[metric]:.3f}"
-            if (plain[i], row["protocol"], metric) in bold:
-                text = f"**{text}**" if pd.notna(low) else text
-            span = f" [{low:.2f}, {high:.2f}]" if pd.notna(low) else ""
-            shown.loc[i, metric] = text + span
-    return shown
-
-
 def table_3(summary: pd.DataFrame, run: str, note: str = "") -> pd.DataFrame:
-    """The paper's Table 3, quoted, then every system of this run.
-
-    Returns
-    -------
-    DataFrame
-        ``system``, ``year``, ``origin`` (quoted / computed here),
-        ``protocol``, ``split``, ``images``, ``n`` (missing where a paper
-        does not say), the six metrics, and for each, where it was computed
-        here, the ends of its 95 % interval (``METEOR low`` ...).
-    """
+    """The paper's Table 3, quoted, then every system of this run: ``system``,
+    ``year``, ``origin`` (quoted / computed here), ``protocol``, ``split``,
+    ``images``, ``n`` (missing where a paper does not say), the six metrics,
+    and where they were computed here the ends of their 95 % intervals
+    (``METEOR low`` ...)."""
     quoted = published_results().drop(columns="citation")
     quoted = quoted.join(quoted_terms(quoted["system"]))
     quoted["origin"], quoted["images"] = "quoted", "X-rays"

@@ -45,8 +45,6 @@ FORM = (
     "`id,generated,reference`), one line a study (CXR3030), texts that hold "
     "commas in double quotes. Or ReXrank's JSON with `model_prediction`."
 )
-#: Fields of ReXrank's cases that travel along unread.
-ALONG = ("image_path", "key_image_path", "frontal_lateral", "context", "split")
 
 
 # --- tables of systems ------------------------------------------------------
@@ -131,32 +129,6 @@ def paired_tests(
                  for i, metric in enumerate(names) if metric in metrics]
     table = pd.DataFrame(rows, columns=["other", "metric", "difference", "p"])
     return table.assign(p_holm=stats.holm(table["p"].to_numpy(float)))
-
-
-def winners(results: Results, n_samples: int, seed: int,
-            alpha: float = 0.05) -> set[tuple[str, str, str]]:
-    """What a table may print in bold: (system, protocol, metric).
-
-    The system with the best value of a metric of Table 3, if it is better
-    than *each* other system under the same protocol: paired approximate
-    randomisation, Holm over all tests of the protocol. Two equal bests:
-    neither.
-    """
-    bold = set()
-    for protocol in dict.fromkeys(protocol for _, protocol in results):
-        values = pd.DataFrame(
-            {s: [r[m] for m in METRICS]
-             for (s, p), r in results.items() if p == protocol},
-            index=METRICS, dtype=float)
-        is_best = values.eq(values.max(axis=1), axis=0)
-        tests = pd.concat(
-            paired_tests(results, system, protocol, n_samples, seed,
-                         is_best.index[is_best[system]]).assign(system=system)
-            for system in values if is_best[system].any())
-        tests["p"] = stats.holm(tests["p"].to_numpy(float))
-        worst = tests.groupby(["system", "metric"])["p"].max()
-        bold |= {(s, protocol, m) for s, m in worst.index[worst < alpha]}
-    return bold
 
 
 def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
@@ -289,28 +261,8 @@ def _case(name: str, case: dict[str, Any]) -> dict[str, Any]:
     if generated is not None:
         cut = re.split(r"(?i)\bimpression\s*:", _text(generated))[0]
         generated = re.sub(r"(?i)^\s*findings\s*:", "", cut).strip()
-    findings, impression = (_text(case.get(f"section_{s}", case.get(s)))
-                            for s in ("findings", "impression"))
-    return {"id": name, "reference": findings, "generated": generated,
-            "impression": impression,
-            **{key: case[key] for key in ALONG if key in case}}
-
-
-def write_rexrank(table: pd.DataFrame, path: str | Path) -> None:
-    """Predictions into ReXrank's JSON: ``id`` or ``study_id`` (each once),
-    ``generated``, ``reference``; ``impression`` and `ALONG` if there."""
-    ids = table["id" if "id" in table else "study_id"]
-    if ids.duplicated().any():
-        raise ValueError("a case stands twice: the ids are the JSON's keys")
-    cases = {}
-    for name, row in zip(ids, table.to_dict("records"), strict=True):
-        a, b = _text(row["reference"]), _text(row.get("impression"))
-        cases[str(name)] = {
-            "report": f"Findings: {a} Impression: {b}",
-            "section_findings": a, "section_impression": b,
-            **{key: row[key] for key in ALONG if key in row},
-            "model_prediction": row["generated"]}
-    write_json(Path(path), cases)
+    reference = case.get("section_findings", case.get("findings"))
+    return {"id": name, "reference": _text(reference), "generated": generated}
 
 
 def _refuse(path: Path, wrong: Any, what: str, why: str) -> None:

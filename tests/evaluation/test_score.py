@@ -16,11 +16,7 @@ from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.reports import load_studies, r2gen_split
 from llamaxr_utils.evaluation import baselines, clinical, metrics, score
-from llamaxr_utils.evaluation.score import (
-    read_predictions,
-    read_table,
-    write_rexrank,
-)
+from llamaxr_utils.evaluation.score import read_predictions, read_table
 
 SAID = (
     "The heart is normal in size. The lungs are clear. No pleural effusion.",
@@ -168,38 +164,20 @@ def test_no_file_and_messages_without_control_characters(tmp_path):
 # --- ReXrank's JSON ---------------------------------------------------------
 
 
-def test_rexrank_is_read_and_written(tmp_path):
+def test_rexrank_is_read(tmp_path):
     case = {
-        "image_path": ["CXR1_IM-0001/0.png", "CXR1_IM-0001/1.png"],
         "report": "Findings: The heart is large. Impression: Large heart.",
         "section_findings": "The heart is large.",
-        "section_impression": "Large heart.",
-        "split": "test",
         "model_prediction": "Findings: The heart is big.Impression:Big.",
     }
-    path, out = tmp_path / "rexrank.json", tmp_path / "out.json"
-    path.write_text(json.dumps({"CXR1_IM-0001": case}))
-    table = read_table(path)
-    row = table.iloc[0]
-    assert (row["id"], row["study_id"]) == ("CXR1_IM-0001", "CXR1")
-    assert row["reference"] == "The heart is large."
-    assert row["generated"] == "The heart is big."
-    assert row["image_path"][1] == "CXR1_IM-0001/1.png"
-    write_rexrank(table, out)
-    pd.testing.assert_frame_equal(read_table(out), table, check_like=True)
-    written = json.loads(out.read_text())["CXR1_IM-0001"]
-    assert written["report"] == case["report"]
-    ours = pd.DataFrame({"study_id": ["CXR1", "CXR2"], "reference": "Clear.",
-                         "generated": ["Clear lungs.", ""]})
-    write_rexrank(ours, out)
-    assert read_table(out)["generated"].tolist() == ["Clear lungs.", ""]
-    with pytest.raises(ValueError, match="stands twice"):
-        write_rexrank(ours.assign(study_id="CXR1"), out)
-    # The older form, and missing sections.
     older = {"findings": "Clear.", "impression": None, "model_prediction": ""}
-    path.write_text(json.dumps({"50000001": older}))
-    row = read_table(path).iloc[0]
-    assert (row["reference"], row["generated"]) == ("Clear.", "")
+    path = tmp_path / "rexrank.json"
+    path.write_text(json.dumps({"CXR1_IM-0001": case, "5000": older}))
+    columns = ["id", "study_id", "reference", "generated"]
+    assert read_table(path)[columns].to_numpy().tolist() == [
+        ["CXR1_IM-0001", "CXR1", "The heart is large.", "The heart is big."],
+        ["5000", "5000", "Clear.", ""],
+    ]
 
 
 def test_another_json_is_refused(tmp_path):
@@ -297,22 +275,6 @@ def test_a_better_system_is_better_and_none_than_itself(results):
     table = score.paired_tests(twice, "a", "llamaxr", 100, 1)
     assert (table["difference"].abs() < 1e-12).all()
     assert (table["p_holm"] == 1).all()
-
-
-def test_bold_is_what_a_paired_test_finds(results):
-    bold = score.winners(results, n_samples=200, seed=1)
-    assert ("this run", "r2gen", "BLEU-1") in bold
-    assert {system for system, _, _ in bold} == {"this run"}
-    # Neither a tie, nor chance (better in one study of 36), nor one alone.
-    this = results["this run", "llamaxr"]
-    nearly = metrics.score_reports(REFERENCES, [*FAR[:-1], CLOSE[-1]])
-    for systems in (
-        {"a": this, "copy": this},
-        {"a": results["constant", "llamaxr"], "b": nearly},
-        {"a": this},
-    ):
-        one = {(name, "llamaxr"): result for name, result in systems.items()}
-        assert score.winners(one, n_samples=200, seed=1) == set()
 
 
 def test_scores_of_single_studies_carry_their_id():
