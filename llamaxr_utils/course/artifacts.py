@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 from .errors import CourseError
 
@@ -37,63 +38,17 @@ class Spec(NamedTuple):
     columns: tuple[str, ...] = ()
 
 
-#: Every artifact of a run; the columns are the schema (DESIGN, artifacts).
-ARTIFACTS: dict[str, Spec] = {
-    "studies": Spec(
-        "studies.parquet",
-        "01_explore_data",
-        ("study_id", "findings", "impression", "indication", "comparison")
-        + ("mesh", "status", "n_images", "split_r2gen", "split_random")
-        + ("split",),
-    ),
-    "views": Spec(
-        "views.parquet",
-        "01_explore_data",
-        ("study_id", "image_id", "view", "view_source", "path")
-        + ("image_source",),
-    ),
-    "backbone": Spec("backbone", "02_extract_features"),
-    "image_scores": Spec(
-        "image_scores.parquet",
-        "02_extract_features",
-        ("study_id", "view", "backbone"),  # and the 18 conditions
-    ),
-    "operating_points": Spec(
-        "operating_points.csv",
-        "03_build_prompts",
-        ("condition", "operating_point", "train_prevalence"),
-    ),
-    "tokenizer": Spec("tokenizer", "03_build_prompts"),
-    "prompts": Spec(
-        "prompts.parquet",
-        "03_build_prompts",
-        ("study_id", "split", "prompt", "completion", "n_prompt_tokens")
-        + ("score_format",),
-    ),
-    "base_model": Spec("base_model", "04_finetune_qlora"),
-    "adapter": Spec("adapter", "04_finetune_qlora"),
-    "training_log": Spec(
-        "training_log.csv",
-        "04_finetune_qlora",
-        ("step", "epoch", "split", "loss", "learning_rate", "seconds"),
-    ),
-    "generations": Spec(
-        "generations.parquet",
-        "05_generate_reports",
-        ("study_id", "reference", "generated", "n_tokens", "finished")
-        + ("seconds", "model", "scores_from", "decoding"),
-    ),
-    "metrics": Spec(
-        "metrics.parquet",
-        "06_evaluate_reports",
-        ("study_id", "system", "protocol", "metric", "value"),
-    ),
-    "summary": Spec(
-        "summary.csv",
-        "06_evaluate_reports",
-        ("system", "protocol", "split", "images", "n", "metric", "value"),
-    ),
-}
+def _declared() -> dict[str, Spec]:
+    path = Path(__file__).parents[1] / "artifacts.yaml"
+    table = yaml.safe_load(path.read_text("utf-8"))
+    return {
+        name: Spec(row["file"], row["writer"], tuple(row.get("columns", ())))
+        for name, row in table.items()
+    }
+
+
+#: Every artifact of a run.
+ARTIFACTS = _declared()
 
 
 # --- save, load, staleness --------------------------------------------------
