@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,8 @@ def known_views() -> pd.DataFrame:
 
 
 def openi_id(stem: str) -> str | None:
-    """OpenI's image id for a file name without its ending, or None.
-
-    ``CXR2_IM-0652-1001`` (OpenI) and ``2_IM-0652-1001.dcm`` (Kaggle, from
-    ``2_IM-0652-1001.dcm.png``) are the same image.
-    """
+    """OpenI's image id for a file name without its ending, or None; Kaggle's
+    ``2_IM-0652-1001.dcm`` is OpenI's ``CXR2_IM-0652-1001``."""
     match = _OPENI.fullmatch(stem.removesuffix(".dcm"))
     if match is None:
         return None
@@ -74,25 +70,17 @@ def find_images(folder: Path | None = None) -> pd.DataFrame:
     -------
     DataFrame
         ``study_id``, ``image_id``, ``path``, ``layout``, sorted by study
-        and image; one row an image (the first file, if there are several).
-
-        - ``openi``, ``kaggle``, ``dicom``: ``image_id`` is OpenI's.
-        - ``r2gen``: R2Gen's files are numbered within a study, and how was
-          not published. So ``image_id`` is ``CXR2384_IM-0942/0``, an id of
-          its own, and its view is unknown: 0 is not always the frontal.
-
-        ``attrs["ignored"]``: image files under other names, as paths.
+        and image; one row an image. ``image_id`` is OpenI's; under R2Gen's
+        names (layout ``r2gen``), whose numbers within a study tell no view,
+        it is ``CXR2384_IM-0942/0``. ``attrs["ignored"]``: image files under
+        other names, as paths.
     """
     r2gen = set(r2gen_split()["r2gen_id"])
     rows: dict[str, tuple[str, str, Path, str]] = {}
     ignored = []
     for file in (file for root in _roots(folder) for file in _files(root)):
         image_id, layout = openi_id(file.stem), "openi"
-        if image_id and file.suffix.lower() in (".dcm", ""):
-            layout = "dicom"
-        elif image_id and not file.name.startswith("CXR"):
-            layout = "kaggle"
-        elif file.stem.isdecimal() and file.parent.name in r2gen:
+        if file.stem.isdecimal() and file.parent.name in r2gen:
             image_id, layout = f"{file.parent.name}/{file.stem}", "r2gen"
         if image_id is None:
             ignored.append(str(file))
@@ -115,13 +103,11 @@ def find_xrays(folder: Path | None = None) -> dict[str, Path]:
         others = len(images) + len(images.attrs["ignored"])
         raise CourseError(
             f"No X-rays were found under {(folder or data_folder()).name}/.",
-            "IMAGES = \"real\" reads IU X-ray images named by their OpenI id "
-            "(CXR1_1_IM-0001-3001.png), in any sub-folder or archive"
-            + (f"; {others} images there have other names" if others else "")
-            + ".",
+            "They are known by their OpenI id (CXR1_1_IM-0001-3001.png), in "
+            f"any sub-folder or archive; {others} images there have other "
+            "names.",
             "Get them with `python -m llamaxr_utils fetch openi`, put them "
-            "into data/, or set LLAMAXR_DATA to their folder; "
-            'IMAGES = "phantom" needs none.',
+            "into data/, or set LLAMAXR_DATA to their folder.",
         )
     return dict(zip(known["image_id"], known["path"], strict=True))
 
@@ -154,10 +140,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def fault(file: Path) -> str:
-    """Why a file is no whole image, "" if it is one.
-
-    PNG by its checksums, JPEG by reading all of it, DICOM by its beginning.
-    """
+    """Why a file is no whole image, "" if it is one: PNG by its checksums,
+    JPEG by reading all of it, DICOM by its beginning."""
     from PIL import Image
 
     try:
@@ -192,19 +176,9 @@ def _relative(path: Path) -> str:
 
 
 def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
-    """One frontal and one lateral image a study: the lowest image number.
-
-    Parameters
-    ----------
-    image_ids : DataFrame
-        ``study_id``, ``image_id`` (`reports.load_image_ids`).
-
-    Returns
-    -------
-    DataFrame
-        ``study_id``, ``image_id``, ``view``; studies in their given order.
-        Images that the list of views does not know are left out.
-    """
+    """One frontal and one lateral image a study, the lowest image number:
+    ``study_id``, ``image_id`` -> the same and ``view``, studies in their
+    given order. Images that the list of views does not know are left out."""
     known = image_ids.merge(known_views(), on="image_id", how="inner")
     first = _first_of_each(known.assign(view_source=LISTED))
     return first[["study_id", "image_id", "view"]]
@@ -227,20 +201,8 @@ def draw_views(
     size: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """Phantoms for the views that the real studies have.
-
-    Parameters
-    ----------
-    studies, image_ids : DataFrame
-        ``study_id``, ``mesh``; ``study_id``, ``image_id``.
-    size : int
-        Pixels; draw at the resolution that the model reads.
-
-    Returns
-    -------
-    DataFrame
-        Schema ``views``; ``image_source`` is ``phantom``.
-    """
+    """Phantoms of `size` pixels for the views that the real studies have:
+    schema ``views``, ``image_source`` phantom."""
     views = choose_views(
         image_ids[image_ids["study_id"].isin(studies["study_id"])]
     )
@@ -257,14 +219,10 @@ def draw_views(
 def xray_views(
     image_ids: pd.DataFrame, folder: Path | None = None
 ) -> pd.DataFrame:
-    """Schema ``views`` for X-rays on disk.
-
-    Only images that are there take part: if the lowest frontal image is
-    missing, the next one is used. Images without a published view (a few of
-    OpenI's; all under R2Gen's names) are classified, and ``view_source``
-    says so, with the classifier's accuracy. ``attrs["unreadable"]``: list of
-    (path, reason).
-    """
+    """Schema ``views`` for X-rays on disk: the lowest frontal and lateral
+    image *that is there*. Images without a published view (a few of OpenI's;
+    all under R2Gen's names) are classified, and ``view_source`` says so, with
+    the accuracy. ``attrs["unreadable"]``: list of (path, reason)."""
     files = find_images(folder)
     if files.empty:
         find_xrays(folder)  # raises, and says what was looked for
@@ -277,13 +235,13 @@ def xray_views(
     there["view_source"] = LISTED
     unlisted, lost = there["view"].isna(), []
     if unlisted.any():
-        model = view_model(files)
-        grey, unknown = _read_files(there[unlisted], VIEW_SIZE)
-        lost = [(_relative(Path(p)), why) for p, why in
-                unknown.attrs["unreadable"]]  # fmt: skip
+        grey, unknown = read_views(there[unlisted], VIEW_SIZE)
+        lost = [(_relative(Path(path)), why)
+                for path, why in unknown.attrs["unreadable"]]  # fmt: skip
         if len(unknown):
-            unknown["view"] = model.classify(grey)["view"]
-            unknown["view_source"] = str(model)
+            model, source = view_model(files)
+            unknown["view"] = model.predict(_view_features(grey))
+            unknown["view_source"] = source
         there = pd.concat([there[~unlisted], unknown])
     views = _first_of_each(there).assign(image_source="IU X-ray")
     views["path"] = [_relative(Path(path)) for path in views["path"]]
@@ -291,15 +249,6 @@ def xray_views(
     views = views[[*columns, "view_source", "image_source"]]
     views.attrs = {"unreadable": lost}
     return views
-
-
-def missing_views(views: pd.DataFrame) -> pd.DataFrame:
-    """``study_id``, ``view`` of the views that a study does not have."""
-    all_views = pd.MultiIndex.from_product(
-        [views["study_id"].unique(), VIEWS], names=["study_id", "view"]
-    )
-    there = pd.MultiIndex.from_frame(views[["study_id", "view"]])
-    return all_views.difference(there).to_frame(index=False)
 
 
 @lru_cache(maxsize=1)
@@ -318,16 +267,11 @@ def _headers() -> pd.DataFrame:
 
 
 def view_disagreements() -> pd.DataFrame:
-    """Images whose DICOM header names another view than the published list.
-
-    Returns
-    -------
-    DataFrame
-        ``image_id``, ``published`` (frontal, lateral), ``dicom`` (the
-        header's View Position: AP and PA are frontal, the rest lateral). A
-        third of the headers say nothing, and those are not listed.
-        ``attrs["compared"]``: how many images both sources name.
-    """
+    """Images whose DICOM header names another view than the published list:
+    ``image_id``, ``published`` (frontal, lateral), ``dicom`` (the header's
+    View Position: AP and PA are frontal, the rest lateral).
+    ``attrs["compared"]``: how many images both sources name (a third of the
+    headers say nothing)."""
     headers = _headers()["View Position"].dropna().rename("dicom")
     both = known_views().merge(headers, on="image_id")
     frontal = both["dicom"].isin(["AP", "PA"])
@@ -392,10 +336,12 @@ def _check_resize(resize: str) -> None:
         )
 
 
-def _unreadable(path: str | Path, why: str, do: str = "") -> CourseError:
-    do = do or ("Get the image again, or remove the file: its view then "
-                "counts as missing.")  # fmt: skip
-    return CourseError(f"{Path(path).name} could not be read.", why, do)
+def _unreadable(path: str | Path, why: str) -> CourseError:
+    return CourseError(
+        f"{Path(path).name} could not be read.",
+        why,
+        "Get the image again, or remove it: its view then counts as missing.",
+    )
 
 
 def _central_square(
@@ -442,38 +388,23 @@ def _is_dicom(path: str | Path) -> bool:
 
 
 def _read_dicom(path: str | Path) -> Any:
-    """A radiograph in DICOM as a grey picture.
-
-    As torchxrayvision's ``utils.read_xray_dcm`` does it: the whole range of
-    stored values, no window of the header (half of IU X-ray has none), and
-    MONOCHROME1 inverted. Beyond it: signed values are shifted to begin at 0,
-    and values that need fewer bits than the header allows are not read dark.
-    A linear rescale (slope, intercept) cancels out of a scaling of the whole
-    range; a negative slope inverts.
+    """A radiograph in DICOM as torchxrayvision's ``utils.read_xray_dcm`` reads
+    it: the whole range of stored values, no window of the header (half of IU
+    X-ray has none), and MONOCHROME1, or a negative rescale slope, inverted.
+    Beyond it signed values are shifted to begin at 0, and values that need
+    fewer bits than the header allows are not read dark.
     """
     import pydicom
     from PIL import Image
 
     data = pydicom.dcmread(path, force=True)
     kind = data.get("PhotometricInterpretation", "no image")
+    frames = int(data.get("NumberOfFrames") or 1)
     if not kind.startswith("MONOCHROME") or "PixelData" not in data:
-        why = f"It is no grey radiograph in DICOM, but {kind}."
-        raise _unreadable(path, why)
-    if int(data.get("NumberOfFrames") or 1) > 1:
-        why = f"It holds {data.NumberOfFrames} frames; a radiograph has one."
-        raise _unreadable(path, why)
-    syntax = getattr(data, "file_meta", {}).get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed:
-        decoder = pydicom.pixels.get_decoder(syntax)
-        if not decoder.is_available:
-            raise _unreadable(
-                path,
-                f"Its pixels are compressed as {syntax.name}, and no decoder "
-                "for that is installed.",
-                "Run `pip install pylibjpeg pylibjpeg-libjpeg "
-                "pylibjpeg-openjpeg`, or store the file uncompressed first.",
-            )
-    values = data.pixel_array.astype(np.int32)
+        raise ValueError(f"it is no grey radiograph in DICOM, but {kind}")
+    if frames > 1:
+        raise ValueError(f"it holds {frames} frames; a radiograph has one")
+    values = data.pixel_array.astype(np.int32)  # names a missing decoder
     if data.PixelRepresentation:
         values -= min(int(values.min()), 0)
     grey = _to_bytes(values, int(data.BitsStored))
@@ -498,12 +429,6 @@ def read_views(
         those rows, with ``attrs["unreadable"]``: list of (path, reason).
     """
     _check_resize(resize)  # here, or it would look like a broken file
-    return _read_files(views, size, resize)
-
-
-def _read_files(
-    views: pd.DataFrame, size: int, resize: str = "squash"
-) -> tuple[np.ndarray, pd.DataFrame]:
     grey = np.empty((len(views), size, size), np.uint8)
     shapes = _shapes(views) if resize == "crop" else [None] * len(views)
 
@@ -588,50 +513,38 @@ VIEW_STUDIES = {"X-rays": 625, "phantoms": 200}
 LEAST = 50
 
 
-@dataclass(frozen=True)
-class ViewModel:
-    """A linear model: weights · features + bias, above 0 lateral."""
-
-    weights: np.ndarray  #: (GRID * GRID,)
-    bias: float
-    trained_on: str = ""  #: "X-rays" or "phantoms"
-    accuracy: float = float("nan")  #: on images of studies held out
-    n_held_out: int = 0
-
-    def __str__(self) -> str:
-        return (
-            f"classifier (accuracy {self.accuracy:.3f} on "
-            f"{self.n_held_out} held-out {self.trained_on})"
-        )
-
-    def classify(self, grey: np.ndarray) -> pd.DataFrame:
-        """``view`` and ``confidence`` in [0.5, 1], not calibrated, of images
-        (n, size, size) of bytes."""
-        score = _view_features(grey) @ self.weights + self.bias
-        view = np.where(score > 0, "lateral", "frontal")
-        sure = 1 / (1 + np.exp(-np.abs(score)))
-        return pd.DataFrame({"view": view, "confidence": sure})
-
-
-def fit_view_model(grey: np.ndarray, views: np.ndarray) -> ViewModel:
-    """Logistic regression on images (n, size, size) of bytes, `size` a
-    multiple of 16, whose views are known."""
+def view_model(files: pd.DataFrame) -> tuple[Any, str]:
+    """A logistic regression of `_view_features` trained now, in seconds: on
+    the X-rays whose view is published if `files` (`find_images`) has enough
+    of them, else on phantoms; and its accuracy on a fifth of the studies,
+    which was held out, in words."""
     from sklearn.linear_model import LogisticRegression
 
+    table, source = files.merge(known_views(), on="image_id"), "X-rays"
+    if table["view"].value_counts().reindex(VIEWS).fillna(0).min() < LEAST:
+        source = "phantoms"
+        few = load_studies().sample(VIEW_STUDIES[source], random_state=1)
+        home = cache_folder() / source
+        table = phantoms.draw_studies(few, home, size=VIEW_SIZE, workers=1)
+    studies = table["study_id"].drop_duplicates()
+    order = studies.sample(frac=1, random_state=1).head(VIEW_STUDIES[source])
+    grey, table = read_views(table[table["study_id"].isin(order)], VIEW_SIZE)
+    test = table["study_id"].isin(order.head(round(len(order) / 5)))
+    features, view = _view_features(grey), table["view"]
     # C: from 0.003 to 0.1 the accuracy on real images moves by 0.003.
     model = LogisticRegression(C=0.03, max_iter=500)
-    model.fit(_view_features(grey), np.asarray(views) == "lateral")
-    return ViewModel(model.coef_[0], float(model.intercept_[0]))
+    model.fit(features[~test], view[~test])
+    right = model.score(features[test], view[test])
+    return model, (
+        f"classifier (accuracy {right:.3f} on {sum(test)} held-out {source})"
+    )
 
 
 def _view_features(grey: np.ndarray) -> np.ndarray:
     """What is alike in the left and the right half of a picture, and what
-    differs: float (n, GRID * GRID).
-
-    Of means of GRID x GRID blocks, each image of mean 0 and deviation 1. A
-    frontal is nearly symmetric, a lateral is not; and a mirrored picture has
-    the same features, so it does not matter which way a lateral faces.
-    """
+    differs: float (n, GRID * GRID), of block means of mean 0 and deviation 1.
+    A frontal is nearly symmetric, a lateral is not; it does not matter which
+    way a lateral faces."""
     n, size = len(grey), grey.shape[1] // GRID
     blocks = grey.reshape(n, GRID, size, GRID, size).mean((2, 4))
     flat = blocks.reshape(n, GRID * GRID)
@@ -641,28 +554,3 @@ def _view_features(grey: np.ndarray) -> np.ndarray:
     right = right[:, :, ::-1]
     parts = [(left + right) / 2, np.abs(left - right) / 2]
     return np.concatenate(parts, axis=2).reshape(n, GRID * GRID)
-
-
-def view_model(files: pd.DataFrame) -> ViewModel:
-    """A model trained now, in seconds: on the X-rays whose view is published
-    if there are enough of them in `files` (`find_images`), else on phantoms.
-
-    A fifth of the studies is held out, and the accuracy on them is part of
-    the model. One trained on phantoms knows no real anatomy: its accuracy is
-    that on phantoms, and says so.
-    """
-    table, source = files.merge(known_views(), on="image_id"), "X-rays"
-    if table["view"].value_counts().reindex(VIEWS).fillna(0).min() < LEAST:
-        source = "phantoms"
-        few = load_studies().sample(VIEW_STUDIES[source], random_state=1)
-        home = cache_folder() / source
-        table = phantoms.draw_studies(few, home, size=VIEW_SIZE, workers=1)
-    studies = table["study_id"].drop_duplicates()
-    order = studies.sample(frac=1, random_state=1).head(VIEW_STUDIES[source])
-    table = table[table["study_id"].isin(order)]
-    grey, table = _read_files(table, VIEW_SIZE)
-    test = table["study_id"].isin(order.head(round(len(order) / 5)))
-    model = fit_view_model(grey[~test], table["view"][~test])
-    views = model.classify(grey[test])["view"].to_numpy()
-    right = float((views == table["view"][test].to_numpy()).mean())
-    return ViewModel(model.weights, model.bias, source, right, sum(test))
