@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 11293, "modules": 45, "tests": 12420}
+BUDGET = {"package": 11217, "modules": 45, "tests": 12413}
 
 
 def project_files() -> list[Path]:

@@ -96,6 +96,18 @@ def as_html(path: Path) -> str:
     )
 
 
+def data_uri(pixels: np.ndarray, side: int) -> str:
+    """uint8 pixels (n, n) or (n, n, 3) as the address (``data:``) of a JPEG
+    of `side` pixels, for a page that is one file."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    image = Image.fromarray(pixels).resize((side, side))
+    image.save(content, "JPEG", quality=80, optimize=True)
+    code = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/jpeg;base64,{code}"
+
+
 def save_figure(
     nb: Run,
     figure: Any,

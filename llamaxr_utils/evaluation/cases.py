@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from PIL import Image
 
 from ..course.artifacts import write_whole
 from ..course.errors import CourseError
+from ..course.plots import data_uri
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
 from ..datasets.downloads import SOURCES
@@ -206,23 +208,16 @@ def texts_table(rows: Sequence[Row], caption: str) -> str:
 # --- the page of all cases --------------------------------------------------
 
 
-def data_uri(path: Path, colour: bool = False) -> str:
-    """An image file as a JPEG of at most `SIZE` pixels inside an address
-    (``data:``), grey unless it is a heatmap; "" if it is no image."""
-    from PIL import Image
-
+def _embedded(path: Path, colour: bool = False) -> str:
+    """An image file inside an address, grey unless it is a heatmap; "" if
+    it is no image."""
     try:
         with Image.open(path) as image:
-            side, picture = max(image.size), image.convert("RGB")
+            side = min(SIZE, max(image.size))
+            pixels = np.asarray(image.convert("RGB"))
     except OSError:
         return ""
-    if not colour:
-        picture = Image.fromarray(read_grey(path, min(SIZE, side)))
-    content = io.BytesIO()
-    picture.thumbnail((SIZE, SIZE))
-    picture.save(content, "JPEG", quality=72, optimize=True)
-    code = base64.b64encode(content.getvalue()).decode()
-    return f"data:image/jpeg;base64,{code}"
+    return data_uri(pixels if colour else read_grey(path, side), side)
 
 
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
@@ -305,8 +300,6 @@ def write_page(
     heatmaps : path
         A folder of ``STUDY_VIEW.png``; what is not there is not shown.
     """
-    from PIL import Image
-
     columns = zip(*systems.values(), strict=True)
     by_id = {
         row["study_id"]: study_data(row, dict(zip(systems, texts)),
@@ -314,12 +307,12 @@ def write_page(
         for row, texts in zip(table.to_dict("records"), columns, strict=True)}
     for row in views.itertuples():
         is_shown = row.study_id in by_id and row.view in VIEWS
-        if is_shown and (image := data_uri(locate(row.path))):
+        if is_shown and (image := _embedded(locate(row.path))):
             by_id[row.study_id]["img"][row.view] = image
     for name, view in ((s, v) for s in by_id for v in VIEWS):
         file = heatmaps / f"{name}_{view}.png"
         if file.is_file():
-            by_id[name]["heat"][view] = data_uri(file, colour=True)
+            by_id[name]["heat"][view] = _embedded(file, colour=True)
             with Image.open(file) as picture:
                 label = picture.info.get("Description", "")
             by_id[name]["heatof"][view] = label

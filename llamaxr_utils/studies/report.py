@@ -7,8 +7,6 @@ what a model of this kind does with a new image; it does not read X-rays.
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +18,13 @@ import pandas as pd
 
 from ..course import artifacts, run
 from ..course.errors import CourseError
+from ..course.plots import data_uri
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
 from ..datasets.images import read_grey
 from ..evaluation.cases import PAGES
 from ..evaluation.findings import label_report, sentences
-from ..llm import prompts
+from ..llm import finetune, generate, models, prompts
+from ..vision import backbones, heatmaps
 
 #: Grey levels of standard deviation below which nothing can be seen.
 LEAST_CONTRAST = 8.0
@@ -49,6 +49,19 @@ NOTE = (
     "which this run set on its training studies. Scores are not "
     "probabilities."
 )
+#: (a word or two, a sentence or two): a reason for doubt.
+Caveat = tuple[str, str]
+CAVEATS = {
+    "random network": "The image network has random weights.",
+    "trained on phantoms": "The run knows drawings, and no X-ray at all.",
+    "image is a phantom": "An image is a drawing; the run has seen X-rays.",
+    "view missing": "The operating points were set on means of both views.",
+    "no contrast": "An image is nearly one grey.",
+    "cut off": "The report did not come to an end.",
+    "empty": "The model wrote no report at all.",
+    "placeholder": "XXXX stands where training reports lost a word.",
+    "beyond": "it comes from the training reports: no score speaks of it.",
+}
 
 
 class Models(NamedTuple):
@@ -63,13 +76,6 @@ class Models(NamedTuple):
     tokenizer: Any
     decoding: dict[str, Any]  #: of `generate.generate_reports`
     facts: dict[str, str]  #: provenance, for people
-
-
-class Caveat(NamedTuple):
-    """A reason for doubt."""
-
-    kind: str  #: a word or two
-    text: str  #: a sentence or two
 
 
 class Draft(NamedTuple):
@@ -88,18 +94,7 @@ def load_models(profile: str = "cpu", images: str | None = None) -> Models:
     """The models of ``runs/<profile>``, as its notebooks used them."""
     from transformers.utils import logging
 
-    from ..llm import finetune, generate, models
-    from ..vision import backbones
-
     folder = run.runs_folder() / run.run_name(profile, images)
-    if not folder.is_dir():
-        raise CourseError(
-            f"There is no run {folder.name!r} to write with.",
-            "A report is written by a run's own network, operating points "
-            "and adapter.",
-            f"`make course TO=04{artifacts.run_options(folder)}`, or name a "
-            "run that you have with --profile.",
-        )
     adapter = artifacts.load(folder, "adapter")  # refuses a stale one
 
     def knobs(name: str) -> dict[str, Any]:
@@ -108,16 +103,16 @@ def load_models(profile: str = "cpu", images: str | None = None) -> Models:
     tuned, base = knobs("adapter"), knobs("tokenizer")["BASE"]
     points = artifacts.load(folder, "operating_points")
     backbone = backbones.load(artifacts.load(folder, "backbone"))
-    here = models.made_here(base)
-    own = artifacts.load(folder, "base_model") if here else None
+    made_here = models.made_here(base)
+    own = artifacts.load(folder, "base_model") if made_here else None
     logging.disable_progress_bar()  # the terminal is for the report
     model, tokenizer = finetune.load_adapter(
         models.locate(base, own), adapter, tuned["BACKEND"]
     )
     last = "05_generate_reports"
-    done = (run.read_record(folder, last) or {}).get("knobs", {})
+    record = (run.read_record(folder, last) or {}).get("knobs", {})
     longest, scale, beams = (
-        done.get(knob) or run.knob_value(last, knob, profile, images)
+        record.get(knob) or run.knob_value(last, knob, profile, images)
         for knob in ("MAX_NEW_TOKENS", "GUIDANCE", "BEAMS")
     )
     decoding = generate.guided(scale, beams)
@@ -148,10 +143,9 @@ def check_files(paths: Mapping[str, Path]) -> None:
     """Refuse what is no file, and one image for two views."""
     for view, path in paths.items():
         if not path.is_file():
-            kind = "It is a folder" if path.is_dir() else "No such file lies"
             raise CourseError(
                 f"The {view} image {path.name} was not found.",
-                f"{kind} in {path.absolute().parent}.",
+                f"No such file lies in {path.absolute().parent}.",
                 "Give the path of an image file.",
             )
     if len({artifacts.sha256(path) for path in paths.values()}) < len(paths):
@@ -163,37 +157,19 @@ def check_files(paths: Mapping[str, Path]) -> None:
         )
 
 
-def shifted(grey: np.ndarray) -> np.ndarray:
-    """An image and four copies moved by a 32nd of its side, uint8
-    (5, n, n): a change on which no finding depends."""
-    n, step = len(grey), max(1, len(grey) // 32)
-    padded = np.pad(grey, step, mode="edge")
-    moves = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
-    return np.stack([padded[y * step : y * step + n, x * step : x * step + n]
-                     for y, x in moves])
-
-
 def score_table(
     model: Any, grey: Mapping[str, np.ndarray], points: Mapping[str, float]
 ) -> pd.DataFrame:
     """Scores of the views there are, a row a condition: ``frontal``,
-    ``lateral`` (NaN when missing); ``mean`` over the views, ``low`` and
-    ``high`` of that mean over `shifted` copies; ``point`` (NaN: none was
+    ``lateral`` (NaN when missing), their ``mean``; ``point`` (NaN: none was
     set) and ``named``."""
-    from ..vision import backbones
-
     table = pd.DataFrame(index=pd.Index(CONDITIONS, name="condition"))
-    copies = []
     for view in VIEWS:
         table[view] = np.nan
         if view in grey:
-            outputs = backbones.predict(model, shifted(grey[view]))
-            rows = [by_name(row, model.pathologies) for row in outputs]
-            copies.append(pd.DataFrame(rows)[list(CONDITIONS)].to_numpy())
-            table[view] = copies[-1][0]
-    mean = np.mean(copies, axis=0)
-    table["mean"] = mean[0]
-    table["low"], table["high"] = mean.min(axis=0), mean.max(axis=0)
+            outputs = backbones.predict(model, grey[view][None])[0]
+            table[view] = pd.Series(by_name(outputs, model.pathologies))
+    table["mean"] = table[list(VIEWS)].mean(axis=1)
     point = pd.Series(points).reindex(table.index)
     table["point"] = point.where(point <= 1)  # above 1: never reached
     table["named"] = table["mean"] >= table["point"]
@@ -202,40 +178,40 @@ def score_table(
 
 def write_draft(
     paths: Mapping[str, str | Path | None],
-    profile: str = "cpu", images: str | None = None,
-) -> Draft:  # fmt: skip
+    profile: str = "cpu",
+    images: str | None = None,
+) -> Draft:
     """Write a draft report; `paths`: view -> image file, at least one.
 
     Its heatmaps are of the condition farthest above (or least below) its
     operating point in that view.
     """
-    from ..llm.generate import generate_reports
-    from ..vision.heatmaps import heatmap
-
     began = time.perf_counter()
-    given = {v: Path(p) for v in VIEWS if (p := paths.get(v))}
-    check_files(given)
-    models = load_models(profile, images)
-    network = models.backbone
-    grey = {view: read_grey(path, network.resolution, models.resize)
-            for view, path in given.items()}
-    table = score_table(network, grey, models.points)
+    files = {v: Path(p) for v in VIEWS if (p := paths.get(v))}
+    check_files(files)
+    loaded = load_models(profile, images)
+    network = loaded.backbone
+    grey = {view: read_grey(path, network.resolution, loaded.resize)
+            for view, path in files.items()}
+    table = score_table(network, grey, loaded.points)
     scores = {view: table[view].to_dict() for view in grey}
-    prompt = prompts.build_prompt(scores, models.score_format, models.points)
-    row = generate_reports(models.language_model, models.tokenizer, [prompt],
-                           **models.decoding).iloc[0]
+    prompt = prompts.build_prompt(scores, loaded.score_format, loaded.points)
+    row = generate.generate_reports(
+        loaded.language_model, loaded.tokenizer, [prompt], **loaded.decoding
+    ).iloc[0]
     pictures = {}
     for view, picture in grey.items():
         top = str((table[view] - table["point"]).idxmax())
-        pictures[view] = (picture, heatmap(network, picture, top), top)
+        heat = heatmaps.heatmap(network, picture, top)
+        pictures[view] = (picture, heat, top)
     facts = {
         f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
-        for view, path in given.items()
+        for view, path in files.items()
     }
     spent = time.perf_counter() - began
-    facts |= models.facts
+    facts |= loaded.facts
     facts["written"] = f"{time.strftime('%Y-%m-%d %H:%M')}, in {spent:.1f} s"
-    caveats = about_run(models, given, grey)
+    caveats = about_run(loaded, files, grey)
     caveats += about_text(row["generated"], table, bool(row["finished"]))
     return Draft(row["generated"], prompt, table, caveats, pictures, facts)
 
@@ -247,32 +223,18 @@ def about_run(
     models: Models, paths: Mapping[str, Path], grey: Mapping[str, np.ndarray]
 ) -> list[Caveat]:
     """Caveats about models and images, before a word is read."""
-    caveats = []
-    homes = [(folder() / "phantoms").resolve()
-             for folder in (run.data_folder, run.cache_folder)]
-    drawn = [view for view, path in paths.items()
-             if any(path.resolve().is_relative_to(home) for home in homes)]
-    if models.backbone.full_name.endswith("@random"):
-        line = "The image network has random weights: scores mean nothing."
-        caveats.append(Caveat("random network", line))
-    if models.images == "phantom" and len(drawn) < len(paths):
-        line = ("This run has learned from drawings. If an image is an X-ray, "
-                "neither scores nor text say anything about it.")
-        caveats.append(Caveat("trained on phantoms", line))
-    if models.images == "real" and drawn:
-        line = (f"The {' and the '.join(drawn)} image is a drawing of this "
-                "course; the run has learned from X-rays.")
-        caveats.append(Caveat("image is a phantom", line))
-    for view in VIEWS:
-        if view not in grey:
-            line = (f"There is no {view} image. The means are of one view; "
-                    "the operating points were set on means of both.")
-            caveats.append(Caveat("view missing", line))
-        elif grey[view].std() < LEAST_CONTRAST:
-            line = (f"The {view} image is nearly one grey (standard deviation "
-                    f"{grey[view].std():.1f} of 255).")
-            caveats.append(Caveat("no contrast", line))
-    return caveats
+    home = (run.cache_folder() / "phantoms").resolve()
+    drawn = [p.resolve().is_relative_to(home) for p in paths.values()]
+    missing = [view for view in VIEWS if view not in grey]
+    faint = any(g.std() < LEAST_CONTRAST for g in grey.values())
+    holds = {
+        "random network": models.backbone.full_name.endswith("@random"),
+        "trained on phantoms": models.images == "phantom" and not all(drawn),
+        "image is a phantom": models.images == "real" and any(drawn),
+        "view missing": bool(missing),
+        "no contrast": faint,
+    }
+    return [(kind, CAVEATS[kind]) for kind, yes in holds.items() if yes]
 
 
 def about_text(
@@ -280,40 +242,23 @@ def about_text(
 ) -> list[Caveat]:
     """Caveats from comparing a report with the scores that led to it (a
     `score_table`); `finished` is False where decoding ran into its limit."""
-    caveats = []
-    if not finished:
-        caveats.append(Caveat("cut off", "The report did not come to an end."))
-    if not report.strip():
-        caveats.append(Caveat("empty", "The model wrote no report at all."))
-    if "XXXX" in report:
-        line = ("XXXX stands where the training reports had a word removed; "
-                "the model has learned to write it.")
-        caveats.append(Caveat("placeholder", line))
+    holds = {
+        "cut off": not finished,
+        "empty": not report.strip(),
+        "placeholder": "XXXX" in report,
+    }
+    caveats = [(kind, CAVEATS[kind]) for kind, yes in holds.items() if yes]
     written = label_report(report)
     names = list(table.index[table["named"]])
-    silent = [c for c in names
-              if not {written.get(f) for f in STATED_BY[c]} & REPORTED]
-    # To deny consolidation is not to deny every opacity.
-    denied = [c for c in silent if written.get(STATED_BY[c][0]) == "absent"]
-    caveats += [Caveat("denied", f"{_score(c, table)}: named, but the text "
-                       "denies it.") for c in denied]
-    caveats += [Caveat("not stated", f"{_score(c, table)}: named, but the "
-                       "text does not state it.")
-                for c in silent if c not in denied]
-    doubts = [_without_support(finding, sentence, table)
-              for finding, sentence in unsupported(report, names).items()]
-    caveats += sorted(doubts, key=lambda one: one.kind == "beyond the scores")
-    point = table["point"]
-    near = table[(table["low"] < point) & (table["high"] >= point)]
-    for condition, row in near.iterrows():
-        line = (
-            f"{_score(str(condition), table)}: a distance of "
-            f"{abs(row['mean'] - row['point']):.3f}, less than a shift "
-            "of the image by a 32nd of its side moves it "
-            f"({row['low']:.3f} to {row['high']:.3f}). Whether it is "
-            "named is a matter of cropping."
-        )
-        caveats.append(Caveat("near", line))
+    for condition in names:
+        states = {written.get(finding) for finding in STATED_BY[condition]}
+        # To deny consolidation is not to deny every opacity.
+        denied = written.get(STATED_BY[condition][0]) == "absent"
+        if not states & REPORTED:
+            kind = "denied" if denied else "not stated"
+            caveats.append((kind, f"{_score(condition, table)}: is {kind}."))
+    for finding, sentence in unsupported(report, names).items():
+        caveats.append(_without_support(finding, sentence, table))
     return caveats
 
 
@@ -334,14 +279,11 @@ def _without_support(
 ) -> Caveat:
     sources = [c for c in CONDITIONS if finding in STATED_BY[c]]
     nearest = (table["mean"] - table["point"]).reindex(sources).dropna()
-    claim = f"“{sentence}” states {finding}, "
+    claim = f"“{sentence}” states {finding}"
     if nearest.empty:
-        line = ("of which none of the 18 scores speaks: it comes from the "
-                "training reports, not from the image.")
-        return Caveat("beyond the scores", claim + line)
+        return "beyond the scores", f"{claim}; {CAVEATS['beyond']}"
     score = _score(str(nearest.idxmax()), table)
-    line = f"but no score supports it; the nearest is {score}."
-    return Caveat("unsupported", claim + line)
+    return "unsupported", f"{claim}; the nearest score is {score}."
 
 
 def _score(condition: str, table: pd.DataFrame) -> str:
@@ -353,13 +295,9 @@ def _score(condition: str, table: pd.DataFrame) -> str:
 
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Named conditions first, each group by its distance to the point."""
+    """Scores by their distance to the point, the farthest above first."""
     gap = (table["mean"] - table["point"]).sort_values(ascending=False)
     return table.loc[gap.index]
-
-
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"
 
 
 def as_text(draft: Draft) -> str:
@@ -368,49 +306,30 @@ def as_text(draft: Draft) -> str:
     lines += ["", f"Caveats: {len(draft.caveats) or NO_CAVEAT}"]
     lines += [fill(f"{i:2}. {kind}: {text}", 78, subsequent_indent="    ")
               for i, (kind, text) in enumerate(draft.caveats, 1)]
-    lines += ["", f"{'Scores':30}" + "".join(f"{c:>9}" for c in COLUMNS)]
-    for name, row in _ranked(draft.scores).iterrows():
-        numbers = "".join(f"{_number(row[c]):>9}" for c in COLUMNS)
-        lines.append(f"{'*' if row['named'] else ' '} {name:28}{numbers}")
-    lines += [fill(NOTE, 78), ""]
+    scores = _ranked(draft.scores)
+    scores.index = [f"{'*' if named else ' '} {name}"
+                    for name, named in scores["named"].items()]
+    table = scores[COLUMNS].to_string(float_format="%.2f", na_rep="–")
+    lines += ["", "Scores", table, fill(NOTE, 78), ""]
     wide = max(map(len, draft.facts))
     return "\n".join(lines + [f"{k:{wide}}  {v}" for k, v in
                               draft.facts.items()])
 
 
-def _picture(grey: np.ndarray, heat: np.ndarray | None = None) -> str:
-    """The address of a PNG; with colour only where the heat is above 0.15
-    of its maximum."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    pixels = grey
-    if heat is not None:
-        colour = 255 * colormaps["inferno"](heat)[..., :3]
-        weight = (0.45 * (heat > 0.15))[..., None]
-        pixels = grey[..., None] * (1 - weight) + colour * weight
-    image, store = Image.fromarray(pixels.astype(np.uint8)), io.BytesIO()
-    side = max(320, image.width)
-    image.resize((side, side), Image.Resampling.BICUBIC).save(store, "PNG")
-    code = base64.b64encode(store.getvalue()).decode()
-    return f"data:image/png;base64,{code}"
-
-
-def as_html(draft: Draft) -> str:
+def write_page(draft: Draft, path: str | Path) -> None:
     """A draft as a page without script or network, all text escaped."""
     names = list(draft.scores.index[draft.scores["named"]])
-    return PAGES.get_template("report.html").render(
-        draft=draft, scores=_ranked(draft.scores),
+    pictures = [
+        (view, top, data_uri(grey, 320), data_uri(
+            heatmaps.overlay(grey, heat), 320), grey.shape[0])
+        for view, (grey, heat, top) in draft.pictures.items()
+    ]
+    text = PAGES.get_template("report.html").render(
+        draft=draft, scores=_ranked(draft.scores), pictures=pictures,
         sentences=sentences(draft.report) or [EMPTY],
         bare=set(unsupported(draft.report, names).values()),
-        columns=COLUMNS, number=_number, picture=_picture, note=NOTE,
-        no_caveat=NO_CAVEAT, warning=run.WARNING,
+        columns=COLUMNS, note=NOTE, no_caveat=NO_CAVEAT, warning=run.WARNING,
     )  # fmt: skip
-
-
-def write_page(draft: Draft, path: str | Path) -> None:
-    """`as_html` into a file, whole or not at all."""
-    text = as_html(draft)
     artifacts.write_whole(
         Path(path), lambda part: part.write_text(text, "utf-8")
     )

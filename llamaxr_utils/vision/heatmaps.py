@@ -80,15 +80,15 @@ def write_maps(
         for row, image, heat in zip(rows.itertuples(), grey, maps):
             note = PngImagePlugin.PngInfo()
             note.add_text("Description", row.condition)
-            picture = Image.fromarray(_overlay(image, heat))
+            picture = Image.fromarray(overlay(image, heat))
             picture = picture.resize((128, 128), Image.Resampling.BILINEAR)
             file = folder / f"{row.study_id}_{row.view}.png"
             picture.save(file, pnginfo=note)
     return len(list(folder.glob("*.png")))
 
 
-def _overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image with its warm regions in colour, uint8 (size, size, 3)."""
+def overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A grey image with its warm regions in colour, uint8 (size, size, 3)."""
     from matplotlib import colormaps
 
     share = 0.45 * (heat > 0.15)[..., None]
