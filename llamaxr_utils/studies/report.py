@@ -256,7 +256,8 @@ def about_text(
         denied = written.get(STATED_BY[condition][0]) == "absent"
         if not states & REPORTED:
             kind = "denied" if denied else "not stated"
-            caveats.append((kind, f"{_score(condition, table)}: is {kind}."))
+            score = _score(condition, table)
+            caveats.append((kind, f"{score} is named and {kind}."))
     for finding, sentence in unsupported(report, names).items():
         caveats.append(_without_support(finding, sentence, table))
     return caveats
