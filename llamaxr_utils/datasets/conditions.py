@@ -40,7 +40,7 @@ FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
 #: The findings of the 18 conditions: 15 names.
 CONDITION_FINDINGS = tuple(dict.fromkeys(FINDING_OF.values()))
 #: Finding -> the conditions that can name it. A granuloma is a nodule that
-#: is known to be old (`mesh.RULES`).
+#: is known to be old (`mesh.RULES_FILE`).
 NAMED_BY: dict[str, list[str]] = {
     finding: [c for c in CONDITIONS if FINDING_OF[c] == finding]
     for finding in CONDITION_FINDINGS
@@ -55,30 +55,21 @@ def plain_name(name: str) -> str:
 
 
 def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """Name the outputs of a network.
+    """Name the 18 outputs of a network by its own ``pathologies``.
 
-    Parameters
-    ----------
-    values : sequence of float, length 18
-    names : sequence of str, length 18
-        The network's own ``pathologies``, in its own order; "" for an
-        output that belongs to no condition.
-
-    Returns
-    -------
-    dict
-        Condition -> value, in the order of `CONDITIONS`; NaN for one that
-        the network does not know.
+    "" names an output that belongs to no condition. The result is in the
+    order of `CONDITIONS`, NaN for one that the network does not know.
     """
     plain = [plain_name(name) for name in names]
-    scores = {name: value for name, value in zip(plain, values) if name}
-    lengths = {len(values), len(plain), len(scores) + plain.count("")}
-    known = scores and set(scores) <= set(CONDITIONS)
-    if lengths != {len(CONDITIONS)} or not known:
+    known = [name for name in plain if name]
+    is_one_each = len(values) == len(plain) == len(CONDITIONS)
+    if not (is_one_each and known and len(known) == len(set(known))
+            and set(known) <= set(CONDITIONS)):  # fmt: skip
         raise ValueError(
             f"{len(values)} scores came with names that are not the 18 "
             f"conditions; set `model.pathologies` to them: {plain}"
         )
+    scores = dict(zip(plain, values))
     return {name: float(scores.get(name, np.nan)) for name in CONDITIONS}
 
 
@@ -94,18 +85,10 @@ def best_f_beta(
 ) -> tuple[float, float] | None:
     """The rule ``score >= threshold`` of best F-beta.
 
-    Parameters
-    ----------
-    score : ndarray of float, shape (n,)
-    truth : ndarray of 0 and 1, shape (n,)
-    beta : float
-        Recall counts beta times as much as precision (van Rijsbergen,
-        Information Retrieval, 1979, chapter 7).
-
-    Returns
-    -------
-    (float, float) or None
-        Threshold and F-beta, in [0, 1]; None when nothing is positive.
+    Recall counts `beta` times as much as precision (van Rijsbergen,
+    Information Retrieval, 1979, chapter 7). `score` is float, `truth` 0 and
+    1, both of shape (n,). Returns the threshold and F-beta, in [0, 1]; None
+    when nothing is positive.
     """
     if not truth.any():
         return None

@@ -1,24 +1,18 @@
 """Files from elsewhere: X-rays, weights, published predictions; all checked.
 
 pooch downloads; what arrives is whole and is what it should be, or it is not
-kept. Nothing of it is part of this repository, and nothing is fetched unless
-a command asks for it.
+kept. Nothing is fetched unless a command asks for it.
 
 X-rays: Demner-Fushman et al. 2016, https://openi.nlm.nih.gov/faq#collection.
 """
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import shutil
 import sys
 import tarfile
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -32,74 +26,58 @@ from ..course.run import cache_folder, data_folder
 from . import images
 from .reports import r2gen_split
 
-TIMEOUT = 30
 #: Bytes that stay free, whatever is fetched.
 SPARE = 50_000_000
-#: From so many bytes on, a file has a progress bar.
-LARGE = 5_000_000
-
-
-# --- one file ---------------------------------------------------------------
 
 
 class DownloadError(CourseError):
-    """A server's fault: its answer (404) as `status`, 0 if it had none."""
+    """A file that did not come; `is_absent`: the server has no such file."""
 
-    status = 0
+    is_absent = False
 
 
 def download(url: str, sha256: str, size: int, folder: Path) -> Path:
     """Download one file; it is whole and the one expected, or not there.
 
-    Parameters
-    ----------
-    sha256 : str
-        "" if none is published: then only the length is checked.
-    size : int
-        Bytes, 0 if not known; free space is checked before one is written.
-    folder : path
-        Made if it is missing. The file keeps its name, and one of this name
-        that is there and right is not fetched again.
+    Without a published `sha256` ("") only the length is checked. `size` in
+    bytes, 0 if not known. A file that is there is not fetched again.
     """
     import pooch
     from requests.exceptions import RequestException
 
-    name, host = PurePosixPath(urlsplit(url).path).name, urlsplit(url).hostname
+    name = PurePosixPath(urlsplit(url).path).name
     check_space(folder, size, name)
     pooch.get_logger().setLevel("ERROR")
-    # As it is: requests would unpack a .tgz on the way.
     get = pooch.HTTPDownloader(
-        progressbar=size > LARGE and sys.stderr.isatty(), chunk_size=1 << 16,
-        timeout=TIMEOUT, headers={"Accept-Encoding": "identity"},
-    )  # fmt: skip
+        progressbar=size > 5_000_000 and sys.stderr.isatty(),
+        timeout=30,
+        # As it is: requests would unpack a .tgz on the way.
+        headers={"Accept-Encoding": "identity"},
+    )
     known = f"sha256:{sha256}" if sha256 else None
     try:
         with artifacts.disk_errors(folder / name):
             saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
-    except RequestException as error:
-        status = getattr(error.response, "status_code", 0)
-        why = (
-            f"There is no connection to {host}, or it broke off "
-            f"({type(error).__name__}). Behind a proxy set HTTPS_PROXY."
+    except (RequestException, ValueError) as error:
+        answer = getattr(error, "response", None)
+        why = "The file's SHA-256 is not the pinned one."
+        if answer is not None:
+            why = f"The server answered: {answer.status_code} {answer.reason}."
+        elif isinstance(error, RequestException):
+            why = (
+                f"There is no connection to {urlsplit(url).hostname}, or it "
+                f"broke off ({type(error).__name__}). Behind a proxy set "
+                "HTTPS_PROXY."
+            )
+        failure = DownloadError(
+            f"{name} could not be downloaded.",
+            why,
+            f"Try again; `wget -c {url}` goes on where it stopped, and then "
+            "name the file with --from FILE. Or name a copy with --mirror.",
         )
-        if status:
-            why = f"The server answered: {error}."
-        cause: Exception = error
-    except ValueError as error:  # pooch: another checksum
-        why = (
-            f"{host} sent a file whose SHA-256 is not the pinned one: a web "
-            "page, a download cut short, or a changed file."
-        )
-        status, cause = 0, error
-    failed = DownloadError(
-        f"{name} could not be downloaded.",
-        why,
-        f"Try again; `wget -c {url}` goes on where it stopped, and then "
-        "name the file with --from FILE. Or name a copy with --mirror URL.",
-    )
-    failed.status = status
-    raise failed from cause
+        failure.is_absent = getattr(answer, "status_code", 0) in (403, 404)
+        raise failure from error
 
 
 def check_space(folder: Path, size: int, name: str) -> None:
@@ -120,23 +98,15 @@ def check_space(folder: Path, size: int, name: str) -> None:
 ARCHIVE_SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar")
 #: In an unpacked folder: the archive that it came from.
 NOTE = ".unpacked"
-_BROKEN = (
-    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error,
-    lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
-)  # fmt: skip
-
-
-class BadArchive(CourseError):
-    """A broken archive: another copy is needed."""
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file name or the path of an address is an archive's."""
+    """Whether a file name is an archive's."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def unpack_images(archive: Path, target: Path) -> Path:
-    """Copy the images out of a .zip, .tar or .tgz: all of them, or none.
+    """Take the images out of a .zip, .tar or .tgz: all of them, or none.
 
     A folder that is there is taken to be complete, unless it says that it
     came from another archive (or another state of this one).
@@ -148,23 +118,22 @@ def unpack_images(archive: Path, target: Path) -> Path:
         return target
 
     def fill(part: Path) -> None:
-        part.mkdir(parents=True)
-        for place, _, read in members:
-            file = part.joinpath(*place)
-            file.parent.mkdir(exist_ok=True)
-            with read() as source, file.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
+        part.mkdir()
+        if archive.name.lower().endswith(".zip"):
+            with zipfile.ZipFile(archive) as content:
+                names = [n for n in content.namelist() if _is_image(n)]
+                content.extractall(part, names)  # drops .. and roots
+        else:
+            with tarfile.open(archive) as content:
+                content.extractall(part, filter=_safe_image)
         (part / NOTE).write_text(origin, "utf-8")
 
     try:
-        is_zip = archive.name.lower().endswith(".zip")
-        open_it = zipfile.ZipFile if is_zip else tarfile.open
-        with closing(open_it(archive)) as content:
-            members = list(_images_in(content))
-            check_space(target, sum(m[1] for m in members), archive.name)
-            artifacts.write_whole(target, fill)
-    except _BROKEN as error:
-        raise BadArchive(
+        artifacts.write_whole(target, fill)
+    except CourseError:
+        raise
+    except Exception as error:  # damaged files raise nearly anything
+        raise CourseError(
             f"{archive.name} could not be unpacked.",
             f"{error}. The download may have been cut.",
             "Download it again; nothing was changed.",
@@ -172,29 +141,15 @@ def unpack_images(archive: Path, target: Path) -> Path:
     return target
 
 
-def _images_in(content: Any) -> Iterator[tuple[tuple, int, Callable]]:
-    """Folder and name, bytes, and how to read them, of an archive's images.
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in images.IMAGE_SUFFIXES
 
-    Only these two words are taken from the archive, and no file of a path
-    that leads out, is hidden or goes through a link: nothing can escape.
-    """
-    if isinstance(content, zipfile.ZipFile):
-        entries = [
-            (e.filename, e.file_size, partial(content.open, e))
-            for e in content.infolist()
-        ]
-    else:
-        entries = [
-            (e.name, e.size, partial(content.extractfile, e))
-            for e in content if e.isreg()
-        ]  # fmt: skip
-    for name, size, read in entries:
-        path = PurePosixPath(name.replace("\\", "/"))
-        hidden = any(part.startswith(".") for part in path.parts)
-        if path.is_absolute() or ":" in name or hidden:
-            continue
-        if path.suffix.lower() in images.IMAGE_SUFFIXES:
-            yield path.parts[-2:], size, read
+
+def _safe_image(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+    """tarfile's filter: no links and devices; a path that leads out raises."""
+    if member.isreg() and _is_image(member.name):
+        return tarfile.data_filter(member, place)
+    return None
 
 
 # --- the X-rays of IU X-ray, from OpenI or a mirror of it -------------------
@@ -203,13 +158,12 @@ LICENCE = (
     "Indiana University chest X-ray collection (OpenI), CC BY-NC-ND 4.0: "
     "name the source, no commercial use, publish no altered image."
 )
-COLLECTION = "https://openi.nlm.nih.gov/imgs/collections"
+OPENI = "https://openi.nlm.nih.gov/imgs"
 ARCHIVE = "NLMCXR_png.tgz"
 #: About: OpenI publishes neither sizes nor checksums.
 ARCHIVE_BYTES, IMAGE_BYTES = 1_360_000_000, 250_000
 SEED = 42
-NOT_THERE = (403, 404, 410)
-#: Failures in a row that end a run.
+#: Failures that end a run.
 GIVE_UP = 10
 
 
@@ -222,8 +176,7 @@ def image_address(image_id: str) -> str:
     """Public address of one image, 512 pixels wide, in a folder by the
     study's number modulo 401 (public pages show 253/253, 154/2961)."""
     number = int(image_id.split("_")[0].removeprefix("CXR"))
-    base = COLLECTION.replace("collections", "512")
-    return f"{base}/{number % 401}/{number}/{image_id}.png"
+    return f"{OPENI}/512/{number % 401}/{number}/{image_id}.png"
 
 
 def wanted_images(studies: int | None = None) -> list[str]:
@@ -233,180 +186,93 @@ def wanted_images(studies: int | None = None) -> list[str]:
     if studies is None:
         return list(ids)
     order = r2gen_split()["study_id"].sample(frac=1, random_state=SEED)
-    chosen = set(order[:studies])
-    return [i for i in ids if i.split("_")[0] in chosen]
+    return list(ids[ids.str.split("_").str[0].isin(order[:studies])])
 
 
 def fetch_xrays(
-    studies: int | None = None,
-    mirror: str = "",
-    origin: str = "",
-    say: Callable[[str], object] = print,
+    studies: int | None = None, mirror: str = "", origin: str = ""
 ) -> dict[str, str]:
     """Bring the wanted images into `home()`; what is there is not fetched.
 
-    Parameters
-    ----------
-    studies : int, optional
-        Default: the whole collection, as one archive where there is one.
-    mirror : str
-        Address of an archive, or of a folder that holds `ARCHIVE` or single
-        images, ``<image_id>.png`` or ``.jpg``. Default: OpenI.
-    origin : str
-        Instead: an archive or a folder on this machine; all of it is taken.
-
-    Returns
-    -------
-    dict
-        Missing image id -> why.
+    Images of so many `studies` come one by one, all (None) as `ARCHIVE`, from
+    OpenI or the folder `mirror` (an address). Or all of `origin` is taken, an
+    archive or a folder on this machine. Returns missing image id -> why.
     """
-    wanted = wanted_images(studies)
-    reasons: dict[str, str] = {}
+    wanted, workshop = wanted_images(studies), home() / ".work"
+    missing, reasons = _missing(wanted), {}
     if origin:
-        reasons = _take_local(Path(origin))
-    elif missing(wanted) and is_archive(urlsplit(mirror).path):
-        _take_archive(mirror, say)
-    elif missing(wanted):
-        if studies is None:
-            url = f"{(mirror or COLLECTION).rstrip('/')}/{ARCHIVE}"
-            try:
-                _take_archive(url, say)
-            except DownloadError as error:
-                if not mirror or error.status not in NOT_THERE:
-                    raise
-                say("the mirror has no archive: single images")
-        reasons = _take_singles(missing(wanted), mirror, say)
-    other = f"not in {PurePosixPath(origin or mirror).name}"
-    return {i: reasons.get(i, other) for i in missing(wanted)}
+        _take(Path(origin))
+    elif missing and studies is None:
+        check_space(home(), 2 * ARCHIVE_BYTES, ARCHIVE)  # packed and unpacked
+        folder = mirror.rstrip("/") or f"{OPENI}/collections"
+        url = f"{folder}/{ARCHIVE}"
+        archive = download(url, "", ARCHIVE_BYTES, workshop)
+        try:
+            _take(archive)
+        finally:
+            archive.unlink()  # a broken one would not be fetched again
+    elif missing:
+        reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)
+    shutil.rmtree(workshop, ignore_errors=True)
+    return {i: reasons.get(i, "not there") for i in _missing(wanted)}
 
 
-def missing(wanted: list[str]) -> list[str]:
-    """Those of the wanted images that are not on disk."""
+def _missing(wanted: list[str]) -> list[str]:
     there = set(images.find_images()["image_id"])
     return [i for i in wanted if i not in there]
 
 
 def summary(wanted: list[str], reasons: dict[str, str]) -> str:
     """What is there, what is missing and why, and the licence."""
-    there = set(images.find_images()["image_id"])
-    views = images.known_views().set_index("image_id")["view"]
-    listed = views[views.index.isin(there)].value_counts()
-    counts = ", ".join(f"{n:,} {view}" for view, n in listed.items())
-    there_now = len(wanted) - len(reasons)
-    lines = [f"Wanted: {len(wanted):,} images, {there_now:,} are there."]
-    lines[0] += f" Of all {len(views):,} listed: {counts or 'none'}."
+    there = len(wanted) - len(reasons)
+    lines = [f"Wanted: {len(wanted):,} images, {there:,} are there."]
     for reason, count in Counter(reasons.values()).most_common(5):
-        first = next(i for i, why in reasons.items() if why == reason)
-        lines.append(f"Missing {count:,} (first {first}): {reason}")
+        lines.append(f"Missing {count:,}: {reason}")
     return "\n".join([*lines, LICENCE])
 
 
-def _workshop() -> Path:
-    """Half-done work: hidden, so that no half-written file counts."""
-    return home() / ".work"
-
-
-def _take_local(origin: Path) -> dict[str, str]:
+def _take(origin: Path) -> None:
+    """Unpack an archive's images or copy a folder, whole or not at all."""
+    target = home() / origin.name.partition(".")[0]
     if origin.is_dir():
-        return _keep(origin, shutil.copyfile)
-    if not (origin.is_file() and is_archive(origin.name)):
+        artifacts.write_whole(target, partial(shutil.copytree, origin))
+    elif origin.is_file() and is_archive(origin.name):
+        unpack_images(origin, target)
+    else:
         raise CourseError(
             f"{origin.name} is no folder and no archive of images.",
             f"Archives end in {', '.join(ARCHIVE_SUFFIXES)}.",
             "Check the path after --from.",
         )
-    unpacked = unpack_images(origin, _workshop() / f"{origin.name}.images")
-    reasons = _keep(unpacked, shutil.move)
-    shutil.rmtree(unpacked)
-    return reasons
 
 
-def _take_archive(url: str, say: Callable[[str], object]) -> None:
-    """Download, unpack and keep an archive; once an address."""
-    taken = home() / ".archives"
-    if taken.exists() and url in taken.read_text("utf-8").splitlines():
-        return
-    size = ARCHIVE_BYTES if url.startswith(COLLECTION) else 0
-    say(f"fetching {url} (no checksum is published: its length, the sums "
-        "inside it and its images are checked)")  # fmt: skip
-    check_space(home(), 2 * size, url)  # packed and unpacked
-    archive = download(url, "", size, _workshop())
-    try:
-        _take_local(archive)
-    except BadArchive:
-        archive.unlink()  # or the next run would take it for whole
-        raise
-    with taken.open("a", encoding="utf-8") as lines:
-        lines.write(f"{url}\n")
-    shutil.rmtree(_workshop())
-
-
-def _keep(folder: Path, bring: Callable[..., object]) -> dict[str, str]:
-    """Copy or move every image under `folder` that is not there yet to
-    `home()`; returns those that are no whole image, with the reason."""
-    there = set(images.find_images()["image_id"])
-    table = images.find_images(folder)
-    table, reasons = table[~table["image_id"].isin(there)], {}
-    for image_id, file in zip(table["image_id"], table["path"]):
-        saved = home() / f"{image_id}{file.suffix.lower() or '.dcm'}"
-        if fault := images.fault(file):
-            reasons[image_id] = fault
-        else:
-            artifacts.write_whole(saved, partial(bring, file))
-    return reasons
-
-
-def _take_singles(
-    ids: list[str], mirror: str, say: Callable[[str], object]
+def _fetch_singles(
+    ids: list[str], mirror: str, workshop: Path
 ) -> dict[str, str]:
     """One file an image; those that fail are listed, and the rest go on."""
     from tqdm import tqdm
 
-    check_space(home(), 0 if mirror else len(ids) * IMAGE_BYTES, "the images")
-    if ids:
-        say(f"fetching {len(ids):,} images one by one")
-    reasons: dict[str, str] = {}
-    failures, fetched = 0, 0
+    check_space(home(), len(ids) * IMAGE_BYTES, "the images")
+    reasons, failures = {}, 0
     for image_id in tqdm(ids, disable=not sys.stderr.isatty()):
+        url = f"{mirror}/{image_id}.png" if mirror else image_address(image_id)
         try:
-            _take_single(image_id, mirror.rstrip("/"))
-            failures, fetched = 0, fetched + 1
+            file = download(url, "", 0, workshop)
+            if fault := images.fault(file):
+                file.unlink()
+                raise DownloadError(f"{file.name} is damaged.", fault, "")
+            file.replace(home() / file.name)
         except DownloadError as error:
-            reasons[image_id] = error.why.split(" for url")[0]
-            failures += error.status not in NOT_THERE or not fetched
+            reasons[image_id] = error.why
+            failures += not error.is_absent
             if failures == GIVE_UP:
                 raise CourseError(
-                    f"Stopped after {fetched:,} of {len(ids):,} images: "
-                    + error.what,
+                    f"Stopped at {image_id} after {GIVE_UP} failures.",
                     error.why,
                     "What was fetched is kept, the same command goes on. "
                     + error.do,
                 ) from error
-    shutil.rmtree(_workshop() / "single", ignore_errors=True)
     return reasons
-
-
-def _take_single(image_id: str, mirror: str) -> None:
-    """Fetch and check one image, from OpenI or under a mirror's names."""
-    # The list of views' own source calls the first study's CXR1_IM-0001-...
-    names = dict.fromkeys([image_id, image_id.replace("CXR1_1_", "CXR1_")])
-    urls = [image_address(image_id)]
-    if mirror:
-        ends = (".png", ".jpg")
-        urls = [f"{mirror}/{name}{end}" for name in names for end in ends]
-    for url in urls:
-        try:
-            file = download(url, "", 0, _workshop() / "single")
-            break
-        except DownloadError as error:
-            if error.status not in NOT_THERE or url == urls[-1]:
-                raise
-    if fault := images.fault(file):
-        file.unlink()
-        raise DownloadError(
-            f"{file.name} is damaged.", fault, "Try another mirror."
-        )
-    file.replace(home() / f"{image_id}{file.suffix}")
 
 
 # --- published weights and predictions --------------------------------------
@@ -441,28 +307,22 @@ SOURCES: dict[str, Published] = {
         "GPL-3 repository",
     ),
 }
+TORCHVISION = "https://download.pytorch.org/models"
 #: torchvision puts the first digits of the SHA-256 into its file names.
 IMAGENET = {
     "resnet50-imagenet": Published(
-        "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
-        102_540_417,
-        "11ad3fa6",
+        f"{TORCHVISION}/resnet50-11ad3fa6.pth", 102_540_417, "11ad3fa6"
     ),
     "efficientnet-b0-imagenet": Published(
-        "https://download.pytorch.org/models/"
-        "efficientnet_b0_rwightman-7f5810bc.pth",
+        f"{TORCHVISION}/efficientnet_b0_rwightman-7f5810bc.pth",
         21_444_401,
         "7f5810bc",
     ),
 }
-#: What is known of torchxrayvision's files beyond its own list.
-PINNED = {
-    PAPER: (
-        28_382_008,
-        "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899",
-    ),
-    "resnet50-res512-all": (94_000_000, ""),
-}
+PAPER_SIZE = 28_382_008
+PAPER_SHA256 = (
+    "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
+)
 
 
 @cache
@@ -471,11 +331,13 @@ def table() -> dict[str, Published]:
     from torchxrayvision.models import model_urls
 
     # Names without a resolution are short ones for the same files.
-    return {
-        name: Published(known["weights_url"], *PINNED.get(name, (28_400_000,)))
-        for name, known in model_urls.items()
+    known = {
+        name: Published(entry["weights_url"], 94_000_000)
+        for name, entry in model_urls.items()
         if "-res" in name
-    } | IMAGENET
+    }
+    paper = known[PAPER]._replace(size=PAPER_SIZE, sha256=PAPER_SHA256)
+    return known | IMAGENET | {PAPER: paper}
 
 
 def facts(name: str) -> tuple[list[str], list[float]]:
@@ -487,46 +349,38 @@ def facts(name: str) -> tuple[list[str], list[float]]:
     return list(known["labels"]), [float(p) for p in known["op_threshs"]]
 
 
+def _published(name: str) -> Published:
+    if known := SOURCES.get(name) or table().get(name):
+        return known
+    raise CourseError(
+        f"{name!r} cannot be fetched.",
+        f"The kit knows openi, smollm2-135m, {', '.join(SOURCES | table())}.",
+        "Choose one of these.",
+    )
+
+
 def file_name(name: str) -> str:
     """Name of a published file."""
-    known = SOURCES.get(name) or table()[name]
-    return PurePosixPath(urlsplit(known.url).path).name
+    return PurePosixPath(urlsplit(_published(name).url).path).name
 
 
 def fetch(name: str, origin: str = "") -> Path:
-    """Get a published file into the cache, whole and checked.
+    """Get a file of `SOURCES` or `table` into the cache, whole and checked.
 
-    Parameters
-    ----------
-    name : str
-        A key of `SOURCES` or `table`.
-    origin : str
-        Empty: where it is published. ``http(s)://``: a mirror, the folder
-        that holds the file. Else the file on this machine.
-
-    Returns
-    -------
-    Path
-        Weights as they are; predictions as a table ``id``, ``generated``.
+    `origin` is a mirror (an address: the folder that holds the file), or the
+    file on this machine. Returns the weights as they are; predictions as a
+    table ``id``, ``generated``.
     """
-    known = SOURCES.get(name) or table().get(name)
-    if known is None:
-        names = ["openi", "smollm2-135m", *SOURCES, *table()]
-        raise CourseError(
-            f"{name!r} cannot be fetched.",
-            f"The kit knows {', '.join(names)}.",
-            "Choose one of these.",
-        )
+    known = _published(name)
     place = cache_folder() / ("predictions" if known.saves else "weights")
     file, url = place / file_name(name), known.url
-    if origin.startswith(("http://", "https://")):
-        url = f"{origin.rstrip('/')}/{file.name}"
-    elif origin:
-        _check(name, known, _find(name, Path(origin)))
-        artifacts.write_whole(file, partial(shutil.copyfile, origin))
-    if url != known.url or not origin:
+    if origin and "://" not in origin:
+        copy = partial(shutil.copyfile, _checked(name, Path(origin)))
+        artifacts.write_whole(file, copy)
+    else:
+        url = f"{origin.rstrip('/')}/{file.name}" if origin else known.url
         whole = known.sha256 if len(known.sha256) == 64 else ""
-        _check(name, known, download(url, whole, known.size, place))
+        _checked(name, download(url, whole, known.size, place))
     if not known.saves:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
@@ -538,89 +392,70 @@ def fetch(name: str, origin: str = "") -> Path:
 
 
 def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
-    """The tensors of a published network.
+    """The tensors of a published network, a key of `table`.
 
-    Parameters
-    ----------
-    name : str
-        A key of `table`.
-    file : path, optional
-        The published file; by default it is looked for in ``data/weights/``
-        and the cache. It is read once, and kept as safetensors.
+    Its published file is looked for in ``data/weights/`` and the cache, if no
+    `file` is given; it is read once, and kept as safetensors.
     """
     from safetensors.torch import load_file, save_file
 
     kept = cache_folder() / "weights" / f"{name}.safetensors"
     if file is None and kept.is_file():
         return load_file(kept)
-    path = _find(name, file)
-    _check(name, table()[name], path)
-    state = {
-        key: value.contiguous()
-        for key, value in _read(name, path).items()
-        if key != "op_threshs"
-    }
+    places = (data_folder() / "weights", cache_folder() / "weights")
+    paths = [file] if file else [place / file_name(name) for place in places]
+    state = _read(name, _checked(name, *paths))
+    state = {k: v.contiguous() for k, v in state.items() if k != "op_threshs"}
     artifacts.write_whole(kept, partial(save_file, state))
     return state
 
 
-def _find(name: str, file: Path | None) -> Path:
-    places = (data_folder() / "weights", cache_folder() / "weights")
-    paths = [file] if file else [place / file_name(name) for place in places]
-    for path in paths:
-        if path.is_file():
-            return path
-    raise CourseError(
-        f"{paths[0].name} of {name} is not on this machine.",
-        "It is published by others and is not part of the kit.",
-        f"Fetch it (python -m llamaxr_utils fetch {name}), put "
-        f"{(SOURCES | table())[name].url} into data/weights/, or set "
-        'BACKBONE = "densenet-small@iu-train".',
-    )
-
-
-def _check(name: str, known: Published, path: Path) -> None:
+def _checked(name: str, *paths: Path) -> Path:
+    """The first of the paths that is there, if it is the published file."""
+    known = _published(name)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise CourseError(
+            f"{paths[0].name} of {name} is not on this machine.",
+            "It is published by others and is not part of the kit.",
+            f"Fetch it (python -m llamaxr_utils fetch {name}), put "
+            f"{known.url} into data/weights/, or set "
+            'BACKBONE = "densenet-small@iu-train".',
+        )
     sha256 = artifacts.sha256(path)
     if not sha256.startswith(known.sha256):  # "" where none was published
         raise CourseError(
             f"{path.name} is not the released file of {name}.",
-            f"Its SHA-256 is {sha256[:16]}..., not {known.sha256[:16]}..., "
-            f"its length {path.stat().st_size:,} bytes, not {known.size:,}. "
+            f"Its SHA-256 is {sha256[:16]}..., not {known.sha256[:16]}... "
             "A weight file can hold code, so it was not opened.",
             f"Remove it and get it again from {known.url}.",
         )
+    return path
 
 
 def _read(name: str, path: Path) -> dict[str, Any]:
     """Tensors of a checked file: a state dict or a pickled module."""
     import torch
+    from torch import nn
+    from torchxrayvision import models
 
     # A pickled module is code. One whose whole hash is pinned may run it; of
-    # the others only the classes below are let in.
-    whole = len(table()[name].sha256) == 64
+    # the others only what torchxrayvision's DenseNet is made of is let in.
+    parts = [models.DenseNet, models._DenseBlock, models._DenseLayer]
+    parts += [models._Transition, nn.Sequential, nn.Conv2d, nn.BatchNorm2d]
+    parts += [nn.ReLU, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, set]
+    is_pinned = len(_published(name).sha256) == 64
     try:
-        with torch.serialization.safe_globals(_classes()):
-            content = torch.load(
-                path, map_location="cpu", weights_only=not whole
-            )
+        with torch.serialization.safe_globals(parts):
+            content = torch.load(path, "cpu", weights_only=not is_pinned)
     except Exception as error:
         raise CourseError(
             f"{path.name} could not be read as weights.",
             str(error).splitlines()[0],
-            f"Remove it and get it again from {table()[name].url}.",
+            f"Remove it and get it again from {_published(name).url}.",
         ) from error
     if isinstance(content, dict):
         return content
     for module in content.modules():  # pickled by an old torch
         module.__dict__.setdefault("_non_persistent_buffers_set", set())
     return content.state_dict()
-
-
-def _classes() -> list[Any]:
-    """What a pickled DenseNet of torchxrayvision is made of."""
-    from torch import nn
-    from torchxrayvision import models
-
-    parts = (nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Linear)
-    own = (models._DenseBlock, models._DenseLayer, models._Transition)
-    return [models.DenseNet, *own, *parts, nn.MaxPool2d, nn.AvgPool2d, set]
