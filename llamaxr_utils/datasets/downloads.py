@@ -2,17 +2,12 @@
 
 pooch downloads; what arrives is whole and is what it should be, or it is not
 kept. Nothing is fetched unless a command asks for it.
-
-X-rays: Demner-Fushman et al. 2016, https://openi.nlm.nih.gov/faq#collection.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-import tarfile
-import zipfile
-from collections import Counter
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -24,10 +19,7 @@ from ..course import artifacts
 from ..course.errors import CourseError
 from ..course.run import cache_folder, data_folder
 from . import images
-from .reports import r2gen_split
-
-#: Bytes that stay free, whatever is fetched.
-SPARE = 50_000_000
+from .reports import DATA, r2gen_split
 
 
 class DownloadError(CourseError):
@@ -45,7 +37,7 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
     import pooch
     from requests.exceptions import RequestException
 
-    name = PurePosixPath(urlsplit(url).path).name
+    name, host = PurePosixPath(urlsplit(url).path).name, urlsplit(url).hostname
     check_space(folder, size, name)
     pooch.get_logger().setLevel("ERROR")
     get = pooch.HTTPDownloader(
@@ -61,15 +53,13 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
             return Path(saved)
     except (RequestException, ValueError) as error:
         answer = getattr(error, "response", None)
-        why = "The file's SHA-256 is not the pinned one."
         if answer is not None:
             why = f"The server answered: {answer.status_code} {answer.reason}."
         elif isinstance(error, RequestException):
-            why = (
-                f"There is no connection to {urlsplit(url).hostname}, or it "
-                f"broke off ({type(error).__name__}). Behind a proxy set "
-                "HTTPS_PROXY."
-            )
+            why = (f"There is no connection to {host}, or it broke off "
+                   f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
+        else:
+            why = "The file's SHA-256 is not the pinned one."
         failure = DownloadError(
             f"{name} could not be downloaded.",
             why,
@@ -81,10 +71,10 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
 
 
 def check_space(folder: Path, size: int, name: str) -> None:
-    """Refuse to begin what the disk cannot hold: `size` bytes and some."""
+    """Refuse to begin what the disk cannot hold: `size` bytes and 50 MB."""
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
-    if free < size + SPARE:
+    if free < size + 50e6:
         raise CourseError(
             f"There is not enough space for {name}.",
             f"It needs {size / 1e6:,.0f} MB and some to spare; "
@@ -106,63 +96,51 @@ def is_archive(name: str) -> bool:
 
 
 def unpack_images(archive: Path, target: Path) -> Path:
-    """Take the images out of a .zip, .tar or .tgz: all of them, or none.
+    """Unpack an archive of images: all of it, and nothing outside, or none.
 
     A folder that is there is taken to be complete, unless it says that it
     came from another archive (or another state of this one).
     """
-    info, note = archive.stat(), target / NOTE
-    origin = f"{archive.name} {info.st_size} {info.st_mtime_ns}"
-    by_hand = target.is_dir() and not note.exists()
-    if by_hand or note.exists() and note.read_text("utf-8") == origin:
-        return target
+    note = target / NOTE
+    if target.is_dir() and not note.exists():
+        return target  # unpacked by hand
 
     def fill(part: Path) -> None:
+        # Paths that lead out are skipped in a zip, and refused in a tar, as
+        # are links that lead out and devices.
+        is_zip = archive.name.lower().endswith(".zip")
+        safe: Any = {} if is_zip else {"filter": "data"}
         part.mkdir()
-        if archive.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(archive) as content:
-                names = [n for n in content.namelist() if _is_image(n)]
-                content.extractall(part, names)  # drops .. and roots
-        else:
-            with tarfile.open(archive) as content:
-                content.extractall(part, filter=_safe_image)
+        shutil.unpack_archive(archive, part, **safe)
         (part / NOTE).write_text(origin, "utf-8")
 
     try:
-        artifacts.write_whole(target, fill)
+        info = archive.stat()
+        origin = f"{archive.name} {info.st_size} {info.st_mtime_ns}"
+        if not (note.exists() and note.read_text("utf-8") == origin):
+            artifacts.write_whole(target, fill)
     except CourseError:
         raise
     except Exception as error:  # damaged files raise nearly anything
         raise CourseError(
             f"{archive.name} could not be unpacked.",
-            f"{error}. The download may have been cut.",
-            "Download it again; nothing was changed.",
+            f"{error}. A download may have been cut.",
+            f"Give a whole {', '.join(ARCHIVE_SUFFIXES)} (a folder of X-rays "
+            "belongs in data/); nothing was changed.",
         ) from error
     return target
 
 
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in images.IMAGE_SUFFIXES
-
-
-def _safe_image(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
-    """tarfile's filter: no links and devices; a path that leads out raises."""
-    if member.isreg() and _is_image(member.name):
-        return tarfile.data_filter(member, place)
-    return None
-
-
 # --- the X-rays of IU X-ray, from OpenI or a mirror of it -------------------
 
+#: Demner-Fushman et al. 2016, https://openi.nlm.nih.gov/faq#collection.
 LICENCE = (
     "Indiana University chest X-ray collection (OpenI), CC BY-NC-ND 4.0: "
     "name the source, no commercial use, publish no altered image."
 )
 OPENI = "https://openi.nlm.nih.gov/imgs"
-ARCHIVE = "NLMCXR_png.tgz"
-#: About: OpenI publishes neither sizes nor checksums.
-ARCHIVE_BYTES, IMAGE_BYTES = 1_360_000_000, 250_000
-SEED = 42
+#: Bytes, about: OpenI publishes neither sizes nor checksums.
+ARCHIVE, ARCHIVE_BYTES = "NLMCXR_png.tgz", 1_360_000_000
 #: Failures that end a run.
 GIVE_UP = 10
 
@@ -185,7 +163,7 @@ def wanted_images(studies: int | None = None) -> list[str]:
     ids = images.known_views()["image_id"]
     if studies is None:
         return list(ids)
-    order = r2gen_split()["study_id"].sample(frac=1, random_state=SEED)
+    order = r2gen_split()["study_id"].sample(frac=1, random_state=42)
     return list(ids[ids.str.split("_").str[0].isin(order[:studies])])
 
 
@@ -195,25 +173,22 @@ def fetch_xrays(
     """Bring the wanted images into `home()`; what is there is not fetched.
 
     Images of so many `studies` come one by one, all (None) as `ARCHIVE`, from
-    OpenI or the folder `mirror` (an address). Or all of `origin` is taken, an
-    archive or a folder on this machine. Returns missing image id -> why.
+    OpenI or the folder `mirror` (an address). Or `origin` is unpacked, an
+    archive on this machine. Returns missing image id -> why.
     """
     wanted, workshop = wanted_images(studies), home() / ".work"
     missing, reasons = _missing(wanted), {}
-    if origin:
-        _take(Path(origin))
-    elif missing and studies is None:
-        check_space(home(), 2 * ARCHIVE_BYTES, ARCHIVE)  # packed and unpacked
-        folder = mirror.rstrip("/") or f"{OPENI}/collections"
-        url = f"{folder}/{ARCHIVE}"
-        archive = download(url, "", ARCHIVE_BYTES, workshop)
-        try:
-            _take(archive)
-        finally:
-            archive.unlink()  # a broken one would not be fetched again
-    elif missing:
-        reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)
-    shutil.rmtree(workshop, ignore_errors=True)
+    try:
+        if origin:
+            _unpack_at_home(Path(origin))
+        elif missing and studies is None:
+            check_space(home(), 2 * ARCHIVE_BYTES, ARCHIVE)  # and unpacked
+            url = f"{mirror.rstrip('/') or OPENI + '/collections'}/{ARCHIVE}"
+            _unpack_at_home(download(url, "", ARCHIVE_BYTES, workshop))
+        elif missing:
+            reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
     return {i: reasons.get(i, "not there") for i in _missing(wanted)}
 
 
@@ -222,28 +197,8 @@ def _missing(wanted: list[str]) -> list[str]:
     return [i for i in wanted if i not in there]
 
 
-def summary(wanted: list[str], reasons: dict[str, str]) -> str:
-    """What is there, what is missing and why, and the licence."""
-    there = len(wanted) - len(reasons)
-    lines = [f"Wanted: {len(wanted):,} images, {there:,} are there."]
-    for reason, count in Counter(reasons.values()).most_common(5):
-        lines.append(f"Missing {count:,}: {reason}")
-    return "\n".join([*lines, LICENCE])
-
-
-def _take(origin: Path) -> None:
-    """Unpack an archive's images or copy a folder, whole or not at all."""
-    target = home() / origin.name.partition(".")[0]
-    if origin.is_dir():
-        artifacts.write_whole(target, partial(shutil.copytree, origin))
-    elif origin.is_file() and is_archive(origin.name):
-        unpack_images(origin, target)
-    else:
-        raise CourseError(
-            f"{origin.name} is no folder and no archive of images.",
-            f"Archives end in {', '.join(ARCHIVE_SUFFIXES)}.",
-            "Check the path after --from.",
-        )
+def _unpack_at_home(archive: Path) -> None:
+    unpack_images(archive, home() / archive.name.partition(".")[0])
 
 
 def _fetch_singles(
@@ -252,7 +207,6 @@ def _fetch_singles(
     """One file an image; those that fail are listed, and the rest go on."""
     from tqdm import tqdm
 
-    check_space(home(), len(ids) * IMAGE_BYTES, "the images")
     reasons, failures = {}, 0
     for image_id in tqdm(ids, disable=not sys.stderr.isatty()):
         url = f"{mirror}/{image_id}.png" if mirror else image_address(image_id)
@@ -266,13 +220,19 @@ def _fetch_singles(
             reasons[image_id] = error.why
             failures += not error.is_absent
             if failures == GIVE_UP:
-                raise CourseError(
-                    f"Stopped at {image_id} after {GIVE_UP} failures.",
-                    error.why,
-                    "What was fetched is kept, the same command goes on. "
-                    + error.do,
-                ) from error
+                raise  # what was fetched is kept
     return reasons
+
+
+def summary(wanted: list[str], reasons: dict[str, str]) -> str:
+    """What is there, what is missing and why, and the licence."""
+    there = len(wanted) - len(reasons)
+    counts = pd.Series(reasons, dtype=str).value_counts().head()
+    return "\n".join([
+        f"Wanted: {len(wanted):,} images, {there:,} are there.",
+        *(f"Missing {count:,}: {why}" for why, count in counts.items()),
+        LICENCE,
+    ])  # fmt: skip
 
 
 # --- published weights and predictions --------------------------------------
@@ -291,38 +251,19 @@ class Published(NamedTuple):
     licence: str = ""
 
 
+def _read_table() -> dict[str, Published]:
+    rows = pd.read_csv(DATA / "published_files.csv", keep_default_na=False)
+    return {name: Published(*row) for name, *row in rows.to_numpy()}
+
+
+#: torchvision puts the first digits of the SHA-256 into its file names. The
+#: bytes of cvt2distilgpt2 (Nicolson et al. 2023) were not at hand: the hash
+#: is that of the same 590 pairs in the same order, in the file's format. Its
+#: length, beginning and end are those of a public copy of the file.
+FILES = _read_table()
 #: Predictions of other systems.
-SOURCES: dict[str, Published] = {
-    # Nicolson et al. 2023. The bytes were not at hand: the checksum is that
-    # of the same 590 pairs in the same order, in the file's format. Its
-    # length, beginning and end are those of a public copy of the file.
-    "cvt2distilgpt2": Published(
-        "https://raw.githubusercontent.com/aehrc/cvt2distilgpt2/"
-        "8cf4c8dcafe92ebf50d5a1d4ebbc7c3f0b7e2d87/experiment/iu_x_ray_chen/"
-        "test_iu_x_ray_chen_cvt2distilgpt2/trial_0/generated_reports/"
-        "test_reports_epoch-0_16-05-2023_12-46-42.csv",
-        139_099,
-        "a39c41e058f747ad5fabb9b5466f6e04d0f930c8fb3a1b3dc09a3180db56f85d",
-        "cvt2distilgpt2_iu_test.csv",
-        "GPL-3 repository",
-    ),
-}
-TORCHVISION = "https://download.pytorch.org/models"
-#: torchvision puts the first digits of the SHA-256 into its file names.
-IMAGENET = {
-    "resnet50-imagenet": Published(
-        f"{TORCHVISION}/resnet50-11ad3fa6.pth", 102_540_417, "11ad3fa6"
-    ),
-    "efficientnet-b0-imagenet": Published(
-        f"{TORCHVISION}/efficientnet_b0_rwightman-7f5810bc.pth",
-        21_444_401,
-        "7f5810bc",
-    ),
-}
-PAPER_SIZE = 28_382_008
-PAPER_SHA256 = (
-    "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
-)
+SOURCES = {name: file for name, file in FILES.items() if file.saves}
+IMAGENET = {name: FILES[name] for name in FILES if name.endswith("-imagenet")}
 
 
 @cache
@@ -331,13 +272,11 @@ def table() -> dict[str, Published]:
     from torchxrayvision.models import model_urls
 
     # Names without a resolution are short ones for the same files.
-    known = {
-        name: Published(entry["weights_url"], 94_000_000)
-        for name, entry in model_urls.items()
-        if "-res" in name
-    }
-    paper = known[PAPER]._replace(size=PAPER_SIZE, sha256=PAPER_SHA256)
-    return known | IMAGENET | {PAPER: paper}
+    listed = {
+        name: Published(known["weights_url"], 94_000_000)
+        for name, known in model_urls.items() if "-res" in name
+    }  # fmt: skip
+    return listed | {PAPER: FILES[PAPER]} | IMAGENET
 
 
 def facts(name: str) -> tuple[list[str], list[float]]:

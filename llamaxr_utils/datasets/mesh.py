@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -62,20 +62,12 @@ SEVERITIES: dict[str, str] = {
 LOBE_SIDES = {"middle lobe": "right", "lingula": "left"}
 
 
-class Rule(NamedTuple):
-    """A row of the table."""
-
-    terms: frozenset[str]
-    conditions: frozenset[str]
-    need: frozenset[str]
-    bar: frozenset[str]
-
-
-def _read_rules(file: Path) -> list[Rule]:
+def _read_rules(file: Path) -> list[Any]:
+    """Rows of the table, every cell a set of words."""
     table = pd.read_csv(file, keep_default_na=False).drop(columns="why")
     table = table.replace("OUTSIDE", OUTSIDE, regex=True)
     words = table.map(lambda cell: frozenset(cell.split("; ")) - {""})
-    return [Rule(*row) for row in words.to_numpy()]
+    return list(words.itertuples(index=False))
 
 
 RULES = _read_rules(RULES_FILE)
@@ -97,11 +89,10 @@ def _read(heading: str) -> list[Finding]:
         and not rule.bar.intersection(words)
         for name in rule.conditions
     }
-    sides = {"left", "right", "bilateral"}.intersection(words)
+    sides = [word for word in words if word in ("left", "right", "bilateral")]
     lobes = [LOBE_SIDES[word] for word in words if word in LOBE_SIDES]
-    side = [*sides, *lobes, ""][0]
     place = (
-        "bilateral" if len(sides) > 1 else side,
+        "bilateral" if len(set(sides)) > 1 else [*sides, *lobes, ""][0],
         next((ZONES[word] for word in ZONES if word in words), ""),
         next((SEVERITIES[word] for word in SEVERITIES if word in words), ""),
     )

@@ -1,21 +1,19 @@
 """The IU X-ray (OpenI) studies as one table: texts, MeSH headings, splits.
 
-The reports come from the archive inside torchxrayvision's wheel, or from a
-folder or archive of the same XML files. This module reads and splits; it
-does not clean text for a scorer (`metrics`) or interpret headings (`mesh`).
-
-Data: Indiana University chest X-ray collection, CC BY-NC-ND 4.0
-(https://openi.nlm.nih.gov). Splits: the id list of R2Gen
+Reads and splits; does not clean text for a scorer (`metrics`) or interpret
+headings (`mesh`). Data: Indiana University chest X-ray collection,
+CC BY-NC-ND 4.0 (https://openi.nlm.nih.gov). Splits: the id list of R2Gen
 (https://github.com/cuhksz-nlp/R2Gen, ids only).
 """
 
 from __future__ import annotations
 
-import importlib.util
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,6 @@ from ..course.errors import CourseError
 from .mesh import status
 
 DATA = Path(__file__).parents[1] / "data"
-RANDOM_SPLIT_SEED = 42
 #: R2Gen's test list is two lists in one, unlike each other (88 % and 37 %
 #: normal studies): its first 170 studies, and the other 420.
 FIRST_PART = 170
@@ -34,14 +31,17 @@ SECTIONS = ("findings", "impression", "indication", "comparison")
 
 def bundled_archive() -> Path:
     """Path of the report archive inside the installed torchxrayvision."""
-    spec = importlib.util.find_spec("torchxrayvision")
-    if spec is None or spec.origin is None:
-        raise CourseError(
-            "The IU X-ray reports were not found.",
-            "They come inside the torchxrayvision package, which is missing.",
-            "Run `make setup`.",
-        )
-    return Path(spec.origin).parent / "data" / "NLMCXR_reports.tgz"
+    reports = "torchxrayvision/data/NLMCXR_reports.tgz"
+    return Path(str(distribution("torchxrayvision").locate_file(reports)))
+
+
+def _unreadable(file: str, why: str) -> CourseError:
+    return CourseError(
+        f"{file} could not be read.",
+        why,
+        "Give a folder or a whole .tgz archive of OpenI's XML reports, "
+        "without this file; `make setup` restores the bundled archive.",
+    )
 
 
 def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -50,21 +50,12 @@ def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
         for file in path.rglob("*.xml"):
             yield file.name, file.read_bytes()
         return
-    try:
-        # Members are read in memory, never unpacked: no path can escape.
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and member.name.endswith(".xml"):
-                    handle = archive.extractfile(member)
-                    assert handle is not None
-                    yield Path(member.name).name, handle.read()
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise CourseError(
-            f"The report archive {path.name} could not be read.",
-            f"{type(error).__name__}: {error}.",
-            "Give a folder of OpenI XML files or a whole .tgz archive; "
-            "`make setup` restores the bundled one.",
-        ) from error
+    # Members are read in memory, never unpacked: no path can escape.
+    with tarfile.open(path) as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isreg() else None
+            if content and member.name.endswith(".xml"):
+                yield member.name, content.read()
 
 
 def _parse(name: str, content: bytes) -> dict:
@@ -74,50 +65,41 @@ def _parse(name: str, content: bytes) -> dict:
     try:
         root = ElementTree.fromstring(content)
         study_id = root.find("uId").attrib["id"]
-        int(study_id.removeprefix("CXR"))  # studies are sorted by number
+        number = int(study_id.removeprefix("CXR"))
     except Exception as error:
-        raise CourseError(
-            f"The report {name} could not be read.",
-            f"It is not an OpenI report in XML ({error}).",
-            "Download the report archive again, or remove this file.",
-        ) from error
+        why = f"It is not an OpenI report in XML ({error})."
+        raise _unreadable(name, why) from error
     texts = {
-        (node.attrib.get("Label") or "").lower(): " ".join(
-            "".join(node.itertext()).split()
-        )
+        node.get("Label", "").lower(): "".join(node.itertext()).split()
         for node in root.iter("AbstractText")
     }
-    images = [node.attrib["id"] for node in root.iter("parentImage")]
     return {
+        "number": number,
         "study_id": study_id,
-        **{section: texts.get(section, "") for section in SECTIONS},
+        **{name: " ".join(texts.get(name, [])) for name in SECTIONS},
         "mesh": [(m.text or "").strip() for m in root.findall("MeSH/major")],
-        "image_ids": images,
+        "image_id": [node.attrib["id"] for node in root.iter("parentImage")],
     }
 
 
 @lru_cache(maxsize=2)
-def _read_all(path: Path) -> tuple[dict, ...]:
-    rows = [_parse(name, content) for name, content in _xml_files(path)]
+def _read_all(path: Path) -> pd.DataFrame:
+    """One row a report, in the order of the studies' numbers."""
+    try:
+        rows = [_parse(name, content) for name, content in _xml_files(path)]
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+        why = f"{type(error).__name__}: {error}."
+        raise _unreadable(path.name, why) from error
     if not rows:
-        raise CourseError(
-            f"No reports in {path.name}.",
-            "It holds no .xml file.",
-            "Point to the folder or archive of OpenI's XML reports.",
-        )
-    return tuple(
-        sorted(rows, key=lambda row: int(row["study_id"].removeprefix("CXR")))
-    )
+        raise _unreadable(path.name, "It holds no .xml file.")
+    table = pd.DataFrame(rows).sort_values("number", ignore_index=True)
+    return table.drop(columns="number")
 
 
-def _rows(source: str, path: str | Path | None) -> tuple[dict, ...]:
-    if source == "bundled" and path is None:
-        return _read_all(bundled_archive())
-    if source == "folder" and path is not None and Path(path).exists():
-        return _read_all(Path(path).resolve())
-    raise ValueError(
-        f"Reports source {source!r} with path {path!r} is not known"
-    )
+def _reports(source: str, path: str | Path | None) -> pd.DataFrame:
+    if (source == "bundled") != (path is None):
+        raise ValueError(f"Source {source!r} does not go with path {path!r}")
+    return _read_all(Path(path).resolve() if path else bundled_archive())
 
 
 def load_studies(
@@ -125,12 +107,8 @@ def load_studies(
 ) -> pd.DataFrame:
     """All studies, one row each, in the order of their numbers.
 
-    Parameters
-    ----------
-    source : {"bundled", "folder"}
-        The archive in torchxrayvision's wheel, or `path`.
-    path : path, optional
-        A folder of XML files, or a tar archive of them.
+    The `source` is "bundled", the archive in torchxrayvision's wheel, or
+    "folder": `path`, a folder of XML files or a tar archive of them.
 
     Returns
     -------
@@ -139,17 +117,12 @@ def load_studies(
         ``indication``, ``comparison`` (text, "" when absent, white space
         folded), ``mesh`` (list of headings), ``status`` (normal, abnormal,
         not indexed), ``n_images``, ``split_r2gen`` (train, val, test, none)
-        and ``split_random`` (70/10/20 by study, `RANDOM_SPLIT_SEED`).
-
-    Raises
-    ------
-    CourseError
-        If the archive is missing or broken, or a file is no OpenI report.
+        and ``split_random`` (`random_split`).
     """
-    studies = pd.DataFrame(_rows(source, path))
+    studies = _reports(source, path).copy()
     studies["mesh"] = studies["mesh"].map(list)  # the caller's own
     studies["status"] = studies["mesh"].map(status)
-    studies["n_images"] = studies.pop("image_ids").map(len)
+    studies["n_images"] = studies.pop("image_id").map(len)
     r2gen = r2gen_split().set_index("study_id")["split"]
     studies["split_r2gen"] = studies["study_id"].map(r2gen).fillna("none")
     usable = studies["findings"].ne("") & studies["n_images"].gt(0)
@@ -161,14 +134,8 @@ def load_image_ids(
     source: str = "bundled", path: str | Path | None = None
 ) -> pd.DataFrame:
     """``study_id``, ``image_id``: every image that a report refers to."""
-    return pd.DataFrame(
-        [
-            (row["study_id"], image_id)
-            for row in _rows(source, path)
-            for image_id in row["image_ids"]
-        ],
-        columns=["study_id", "image_id"],
-    )
+    reports = _reports(source, path)[["study_id", "image_id"]]
+    return reports.explode("image_id").dropna().reset_index(drop=True)
 
 
 def r2gen_split() -> pd.DataFrame:
@@ -179,33 +146,18 @@ def r2gen_split() -> pd.DataFrame:
     return pd.read_csv(DATA / "r2gen_split.csv")
 
 
-def random_split(
-    usable: pd.Series, seed: int = RANDOM_SPLIT_SEED
-) -> pd.Series:
-    """70/10/20 by study over the usable studies (paper, section 3.3).
-
-    Parameters
-    ----------
-    usable : Series of bool
-        True for studies with findings and an image.
-    seed : int
-
-    Returns
-    -------
-    Series of str
-        train, val, test; none where not usable.
-    """
+def random_split(usable: pd.Series, seed: int = 42) -> pd.Series:
+    """70/10/20 by study over the usable studies (paper, section 3.3): those
+    with findings and an image are True, the others get "none"."""
     split = pd.Series("none", index=usable.index, dtype=object)
     order = np.random.default_rng(seed).permutation(usable.index[usable])
     n_train, n_val = round(0.7 * len(order)), round(0.1 * len(order))
-    split[order[:n_train]] = "train"
-    split[order[n_train : n_train + n_val]] = "val"
-    split[order[n_train + n_val :]] = "test"
+    sizes = [n_train, n_val, len(order) - n_train - n_val]
+    split[order] = np.repeat(["train", "val", "test"], sizes)
     return split
 
 
 def normalise(text: str) -> str:
     """Lower case, letters and digits only: two texts are duplicates when
     their normalised forms are equal ("case and punctuation aside")."""
-    kept = "".join(c if c.isalnum() else " " for c in text.lower())
-    return " ".join(kept.split())
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))

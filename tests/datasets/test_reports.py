@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+from itertools import pairwise
 
 import pandas as pd
 import pytest
 
+from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 
@@ -28,26 +30,20 @@ def xml(number=7, comparison="None &amp; <b>none</b>."):
     return XML.format(number=number, comparison=comparison)
 
 
-FIRST_TEST = ["CXR7", "CXR15", "CXR43", "CXR49", "CXR50"]
-
-
 @pytest.fixture(scope="module")
 def studies():
     return reports.load_studies()
-
-
-@pytest.fixture(scope="module")
-def r2gen(studies):
-    """R2Gen's studies in R2Gen's own order."""
-    return reports.r2gen_split().merge(studies, on="study_id")
 
 
 # --- counts -----------------------------------------------------------------
 
 
 def test_studies_and_sections(studies):
+    columns = set(ARTIFACTS["studies"].columns) - {"split"}  # chosen in 01
+    assert set(studies.columns) == columns
     assert len(studies) == 3955
-    assert studies["study_id"].is_unique
+    numbers = studies["study_id"].str[3:].astype(int)
+    assert numbers.is_unique and numbers.is_monotonic_increasing
     findings, impression = (
         studies[section].ne("") for section in ("findings", "impression")
     )
@@ -55,34 +51,19 @@ def test_studies_and_sections(studies):
     assert impression.sum() == 3921
     assert (~findings & ~impression).sum() == 28
     assert studies["findings"].str.contains("XXXX").sum() == 1486
+    words = studies["findings"][findings].str.split().map(len)
+    assert (words.median(), words.quantile(0.95), words.max()) == (29, 59, 169)
 
 
 def test_images(studies):
-    n = studies["n_images"]
-    assert n.sum() == len(reports.load_image_ids()) == 7470
-    assert reports.load_image_ids()["image_id"].is_unique
+    n, ids = studies["n_images"], reports.load_image_ids()
+    assert n.sum() == len(ids) == 7470
+    assert ids["image_id"].is_unique
+    assert ids["study_id"].value_counts().to_dict() == (
+        n[n > 0].set_axis(studies["study_id"][n > 0]).to_dict()
+    )
     counts = [(n == 0).sum(), (n == 1).sum(), (n == 2).sum(), (n > 2).sum()]
     assert counts == [104, 446, 3208, 197]
-
-
-def test_words_of_the_findings(studies):
-    words = studies["findings"][studies["findings"].ne("")]
-    words = words.str.split().map(len)
-    assert words.median() == 29
-    assert words.quantile(0.95) == 59
-    assert words.max() == 169
-
-
-def test_the_columns_are_the_artifacts(studies):
-    from llamaxr_utils.course.artifacts import ARTIFACTS
-
-    columns = set(ARTIFACTS["studies"].columns) - {"split"}  # chosen in 01
-    assert set(studies.columns) == columns
-
-
-def test_studies_are_in_the_order_of_their_numbers(studies):
-    numbers = studies["study_id"].str[3:].astype(int)
-    assert numbers.is_monotonic_increasing
 
 
 def test_text_is_folded_and_otherwise_as_it_was(studies):
@@ -92,56 +73,51 @@ def test_text_is_folded_and_otherwise_as_it_was(studies):
     assert studies["findings"].str.contains(r"[A-Z]").sum() > 3400
 
 
-# --- R2Gen's split ----------------------------------------------------------
+def test_what_the_caller_changes_is_not_kept(studies):
+    first = reports.load_studies()
+    first.loc[0, "findings"] = "Changed."
+    first.loc[0, "mesh"].append("Changed")
+    again = reports.load_studies()
+    assert again.loc[0, "findings"] == studies.loc[0, "findings"]
+    assert "Changed" not in again.loc[0, "mesh"]
+
+
+# --- splits -----------------------------------------------------------------
 
 
 def test_r2gens_split(studies):
-    assert studies["split_r2gen"].value_counts().to_dict() == {
-        "train": 2069,
-        "none": 1000,
-        "test": 590,
-        "val": 296,
-    }
-
-
-def test_r2gens_studies_have_findings_and_two_images(studies):
+    listed = studies["split_r2gen"]
+    assert listed.value_counts().to_dict() == {
+        "train": 2069, "none": 1000, "test": 590, "val": 296,
+    }  # fmt: skip
     usable = studies["findings"].ne("") & studies["n_images"].ge(2)
-    assert usable.sum() == 2955
-    assert (studies["split_r2gen"].ne("none") == usable).all()
+    assert (listed.ne("none") == usable).all()
 
 
-def test_277_test_reports_stand_word_for_word_in_training(r2gen):
+def test_copied_reports_and_the_two_parts_of_the_test_list(studies):
+    """In R2Gen's own order; shares of normal and of copied, per cent."""
+    r2gen = reports.r2gen_split().merge(studies, on="study_id")
     same = r2gen["findings"].map(reports.normalise)
-    train = set(same[r2gen["split"] == "train"])
-    assert same[r2gen["split"] == "test"].isin(train).sum() == 277
-
-
-def test_the_first_170_test_studies_are_unlike_the_other_420(r2gen):
-    same = r2gen["findings"].map(reports.normalise)
-    test = r2gen["split"] == "test"
-    verbatim = same[test].isin(set(same[r2gen["split"] == "train"]))
-    normal = r2gen["status"][test].eq("normal")
-    shares = [
-        round(float(100 * part.mean()))
-        for part in (
-            normal[:170], verbatim[:170], normal[170:], verbatim[170:],
-        )
-    ]
-    assert shares == [88, 96, 37, 27]
-
-
-# --- the random split -------------------------------------------------------
+    copied = same.isin(set(same[r2gen["split"] == "train"]))
+    test = pd.DataFrame({
+        "normal": r2gen["status"].eq("normal"), "copied": copied,
+    })[r2gen["split"] == "test"]  # fmt: skip
+    assert test["copied"].sum() == 277
+    edge = reports.FIRST_PART
+    shares = [100 * part.mean() for part in (test[:edge], test[edge:])]
+    assert [list(share.round()) for share in shares] == [[88, 96], [37, 27]]
 
 
 def test_the_random_split_is_70_10_20_of_the_usable_studies(studies):
-    counts = studies["split_random"].value_counts()
+    split = studies["split_random"]
     usable = studies["findings"].ne("") & studies["n_images"].gt(0)
-    assert counts["none"] == (~usable).sum()
-    assert (studies["split_random"].ne("none") == usable).all()
-    n = usable.sum()
+    assert (split.ne("none") == usable).all()
+    counts, n = split.value_counts(), usable.sum()
     assert counts["train"] == round(0.7 * n)
     assert counts["val"] == round(0.1 * n)
-    assert counts["train"] + counts["val"] + counts["test"] == n
+    # Its first studies, written down: numpy's generator is stable.
+    first = studies["study_id"][split == "test"].head(5)
+    assert list(first) == ["CXR7", "CXR15", "CXR43", "CXR49", "CXR50"]
 
 
 def test_the_random_split_is_seeded_and_random():
@@ -151,34 +127,10 @@ def test_the_random_split_is_seeded_and_random():
     other = reports.random_split(usable, seed=2)
     assert not first.equals(other)
     assert first.value_counts().to_dict() == other.value_counts().to_dict()
-    train = first[first == "train"].index
-    assert train.max() > 190  # not the head of the list
-    assert (first[~usable] == "none").all()
-
-
-def test_the_random_split_is_the_same_on_every_machine(studies):
-    """Its first studies, written down: numpy's generator is stable."""
-    chosen = studies[studies["split_random"] == "test"]["study_id"]
-    assert list(chosen[:5]) == FIRST_TEST
+    assert first[first == "train"].index.max() > 190  # not the list's head
 
 
 # --- files of other sources -------------------------------------------------
-
-
-def test_a_folder_of_xml(tmp_path):
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "10.xml").write_text(xml(10))
-    (tmp_path / "9.xml").write_text(xml(9))
-    (tmp_path / "readme.txt").write_text("no report")
-    found = reports.load_studies("folder", tmp_path)
-    assert list(found["study_id"]) == ["CXR9", "CXR10"]
-    row = found.iloc[0]
-    assert row["findings"] == "The heart is big."
-    assert row["comparison"] == "None & none."
-    assert row["impression"] == row["indication"] == ""
-    assert row["mesh"] == ["Cardiomegaly/mild"]
-    assert row["status"] == "abnormal"
-    assert row["n_images"] == 2
 
 
 def archive(path, members):
@@ -190,6 +142,25 @@ def archive(path, members):
     return path
 
 
+def test_a_folder_of_xml(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "10.xml").write_text(xml(10))
+    (tmp_path / "9.xml").write_text(xml(9))
+    (tmp_path / "readme.txt").write_text("no report")
+    table = reports.load_studies("folder", tmp_path)
+    assert list(table["study_id"]) == ["CXR9", "CXR10"]
+    row = table.iloc[0]
+    assert row["findings"] == "The heart is big."
+    assert row["comparison"] == "None & none."
+    assert row["impression"] == row["indication"] == ""
+    assert row["mesh"] == ["Cardiomegaly/mild"]
+    assert row["status"] == "abnormal"
+    assert row["n_images"] == 2
+    for other in (("web", None), ("bundled", tmp_path), ("folder", None)):
+        with pytest.raises(ValueError, match="does not go"):
+            reports.load_studies(*other)
+
+
 def test_an_archive_is_read_in_memory(tmp_path):
     """A path that leads out of it is only a name."""
     inside = tmp_path / "inside"
@@ -197,78 +168,57 @@ def test_an_archive_is_read_in_memory(tmp_path):
     file = archive(
         inside / "a.tgz", {"../../7.xml": xml(7), "/tmp/8.xml": xml(8)}
     )
-    found = reports.load_studies("folder", file)
-    assert list(found["study_id"]) == ["CXR7", "CXR8"]
+    table = reports.load_studies("folder", file)
+    assert list(table["study_id"]) == ["CXR7", "CXR8"]
     assert {p.name for p in tmp_path.rglob("*")} == {"inside", "a.tgz"}
 
 
-CORRUPT = {
-    "cut": xml()[:300],
-    "html": "<html><body>404</body></html>",
-    "empty": "",
-    "no id": "<eCitation><uId/></eCitation>",
-    "no uId": "<eCitation/>",
-    "binary": "\x00\x01\x02",
-}
-
-
-@pytest.mark.parametrize("kind", CORRUPT)
-def test_a_corrupt_report_is_named(tmp_path, kind):
-    (tmp_path / "1.xml").write_text(xml(1))
-    (tmp_path / "broken.xml").write_text(CORRUPT[kind])
-    with pytest.raises(CourseError) as caught:
-        reports.load_studies("folder", tmp_path)
-    assert "broken.xml could not be read" in caught.value.what
-    assert "remove this file" in caught.value.do
-
-
-def test_an_id_that_is_no_number_is_named(tmp_path):
-    (tmp_path / "odd.xml").write_text(xml().replace("CXR7", "CXRseven"))
-    with pytest.raises(CourseError, match=r"odd\.xml"):
-        reports.load_studies("folder", tmp_path)
-
-
+#: A few bytes that become gigabytes, and another file's content.
 BOMBS = {
-    "entities": (
-        '<!DOCTYPE a [<!ENTITY a "ha">'
-        + "".join(
-            f'<!ENTITY {b} "{f"&{a};" * 10}">'
-            for a, b in zip("abcdefgh", "bcdefghi")
-        )
-        + "]>"
+    "entities": '<!ENTITY a "ha">' + "".join(
+        f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in pairwise("abcdefgh")
     ),
-    "file": '<!DOCTYPE a [<!ENTITY i SYSTEM "file:///etc/hostname">]>',
-}
+    "file": '<!ENTITY i SYSTEM "file:///etc/hostname">',
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", BOMBS)
-def test_entities_are_refused(tmp_path, kind):
-    """A few bytes that become gigabytes, or another file's content."""
+def bomb(kind):
     head, body = xml(comparison="&i;").split("\n", 1)
-    (tmp_path / "bomb.xml").write_text(f"{head}\n{BOMBS[kind]}\n{body}")
-    with pytest.raises(CourseError) as caught:
+    return f"{head}\n<!DOCTYPE a [{BOMBS[kind]}]>\n{body}"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (xml()[:300], "unclosed"),
+        ("<html><body>404</body></html>", "not an OpenI report"),
+        ("", "no element"),
+        ("<eCitation><uId/></eCitation>", "not an OpenI report"),
+        (xml().replace("CXR7", "CXRseven"), "seven"),
+        ("\x00\x01\x02", "not well-formed"),
+        (bomb("entities"), "EntitiesForbidden"),
+        (bomb("file"), "EntitiesForbidden"),
+    ],
+    ids=["cut", "html", "empty", "no id", "no number", "binary", *BOMBS],
+)
+def test_a_corrupt_report_is_named(tmp_path, text, why):
+    (tmp_path / "1.xml").write_text(xml(1))
+    (tmp_path / "broken.xml").write_text(text)
+    with pytest.raises(CourseError, match=r"broken\.xml could not") as caught:
         reports.load_studies("folder", tmp_path)
-    assert "Entit" in caught.value.why
+    assert why in caught.value.why
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", None])
-def test_a_broken_archive(tmp_path, content):
-    file = archive(
-        tmp_path / "a.tgz", {f"{i}.xml": xml(i) for i in range(200)}
-    )
-    if content is None:
-        content = file.read_bytes()[: file.stat().st_size // 2]
-    file.write_bytes(content)
-    with pytest.raises(CourseError, match=r"a\.tgz could not be read"):
-        reports.load_studies("folder", file)
-
-
-def test_damaged_bytes_in_an_archive_are_an_error_of_the_course(tmp_path):
-    """One wrong byte, anywhere: read, or refused with a reason."""
-    file = archive(
-        tmp_path / "a.tgz", {f"{i}.xml": xml(i) for i in range(50)}
-    )
-    whole, refused = file.read_bytes(), 0
+def test_a_broken_archive(tmp_path):
+    """Cut, none at all, or one wrong byte anywhere: refused with a reason,
+    or read."""
+    file = archive(tmp_path / "a.tgz", {f"{i}.xml": xml(i) for i in range(50)})
+    whole = file.read_bytes()
+    for content in (b"", b"no archive", whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(CourseError, match=r"a\.tgz could not be read"):
+            reports.load_studies("folder", file)
+    refused = 0
     for place in range(0, len(whole), len(whole) // 40):
         broken = bytearray(whole)
         broken[place] ^= 255
@@ -282,27 +232,9 @@ def test_damaged_bytes_in_an_archive_are_an_error_of_the_course(tmp_path):
 
 
 def test_nothing_to_read(tmp_path):
-    with pytest.raises(CourseError, match="No reports"):
-        reports.load_studies("folder", tmp_path)
-    for source, path in (("folder", tmp_path / "no"), ("web", None)):
-        with pytest.raises(ValueError, match="is not known"):
-            reports.load_studies(source, path)
-
-
-def test_without_torchxrayvision_the_way_out_is_said(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(CourseError) as caught:
-        reports.bundled_archive()
-    assert "make setup" in caught.value.do
-
-
-def test_what_the_caller_changes_is_not_kept(studies):
-    first = reports.load_studies()
-    first.loc[0, "findings"] = "Changed."
-    first.loc[0, "mesh"].append("Changed")
-    again = reports.load_studies()
-    assert again.loc[0, "findings"] == studies.loc[0, "findings"]
-    assert "Changed" not in again.loc[0, "mesh"]
+    for path in (tmp_path, tmp_path / "no"):
+        with pytest.raises(CourseError, match="could not be read"):
+            reports.load_studies("folder", path)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +243,6 @@ def test_what_the_caller_changes_is_not_kept(studies):
         ("The Heart, is big!", "the heart is big"),
         ("  a\n\tb ", "a b"),
         ("3.5 cm", "3 5 cm"),
-        ("", ""),
         ("...", ""),
     ],
 )
