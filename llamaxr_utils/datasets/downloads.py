@@ -23,9 +23,11 @@ from .reports import DATA, r2gen_split
 
 
 class DownloadError(CourseError):
-    """A file that did not come; `is_absent`: the server has no such file."""
+    """A file that did not come, or not whole."""
 
-    is_absent = False
+
+class NoSuchFile(DownloadError):
+    """The server does not have it."""
 
 
 def download(url: str, sha256: str, size: int, folder: Path) -> Path:
@@ -41,33 +43,31 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
     check_space(folder, size, name)
     pooch.get_logger().setLevel("ERROR")
     get = pooch.HTTPDownloader(
-        progressbar=size > 5_000_000 and sys.stderr.isatty(),
-        timeout=30,
+        progressbar=size > 5e6 and sys.stderr.isatty(), timeout=30,
         # As it is: requests would unpack a .tgz on the way.
         headers={"Accept-Encoding": "identity"},
-    )
+    )  # fmt: skip
     known = f"sha256:{sha256}" if sha256 else None
     try:
         with artifacts.disk_errors(folder / name):
             saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
     except (RequestException, ValueError) as error:
-        answer = getattr(error, "response", None)
-        if answer is not None:
-            why = f"The server answered: {answer.status_code} {answer.reason}."
+        answer: Any = getattr(error, "response", None)
+        status = getattr(answer, "status_code", 0)
+        why = "The file's SHA-256 is not the pinned one."
+        if status:
+            why = f"The server answered: {status} {answer.reason}."
         elif isinstance(error, RequestException):
             why = (f"There is no connection to {host}, or it broke off "
                    f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
-        else:
-            why = "The file's SHA-256 is not the pinned one."
-        failure = DownloadError(
+        kind = NoSuchFile if status in (403, 404) else DownloadError
+        raise kind(
             f"{name} could not be downloaded.",
             why,
             f"Try again; `wget -c {url}` goes on where it stopped, and then "
             "name the file with --from FILE. Or name a copy with --mirror.",
-        )
-        failure.is_absent = getattr(answer, "status_code", 0) in (403, 404)
-        raise failure from error
+        ) from error
 
 
 def check_space(folder: Path, size: int, name: str) -> None:
@@ -180,11 +180,12 @@ def fetch_xrays(
     missing, reasons = _missing(wanted), {}
     try:
         if origin:
-            _unpack_at_home(Path(origin))
+            unpack_images(Path(origin), home() / Path(origin).stem)
         elif missing and studies is None:
             check_space(home(), 2 * ARCHIVE_BYTES, ARCHIVE)  # and unpacked
             url = f"{mirror.rstrip('/') or OPENI + '/collections'}/{ARCHIVE}"
-            _unpack_at_home(download(url, "", ARCHIVE_BYTES, workshop))
+            archive = download(url, "", ARCHIVE_BYTES, workshop)
+            unpack_images(archive, home() / archive.stem)
         elif missing:
             reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)
     finally:
@@ -195,10 +196,6 @@ def fetch_xrays(
 def _missing(wanted: list[str]) -> list[str]:
     there = set(images.find_images()["image_id"])
     return [i for i in wanted if i not in there]
-
-
-def _unpack_at_home(archive: Path) -> None:
-    unpack_images(archive, home() / archive.name.partition(".")[0])
 
 
 def _fetch_singles(
@@ -214,11 +211,12 @@ def _fetch_singles(
             file = download(url, "", 0, workshop)
             if fault := images.fault(file):
                 file.unlink()
-                raise DownloadError(f"{file.name} is damaged.", fault, "")
+                raise DownloadError(f"{file.name} is damaged.", fault,
+                                    "Try again, or another --mirror.")
             file.replace(home() / file.name)
         except DownloadError as error:
             reasons[image_id] = error.why
-            failures += not error.is_absent
+            failures += not isinstance(error, NoSuchFile)
             if failures == GIVE_UP:
                 raise  # what was fetched is kept
     return reasons
@@ -312,7 +310,7 @@ def fetch(name: str, origin: str = "") -> Path:
     """
     known = _published(name)
     place = cache_folder() / ("predictions" if known.saves else "weights")
-    file, url = place / file_name(name), known.url
+    file = place / file_name(name)
     if origin and "://" not in origin:
         copy = partial(shutil.copyfile, _checked(name, Path(origin)))
         artifacts.write_whole(file, copy)

@@ -66,39 +66,26 @@ def test_every_rule_is_used_and_spelled_right(studies):
     ("heading", "expected"),
     [
         ("Nodule/lung/apex/right", ["Lung Lesion", "Nodule"]),
-        ("Mass/lung/base/right/large", ["Lung Lesion", "Mass"]),
         ("Mass/breast/large", [""]),
         ("Calcified Granuloma/lung/lingula", ["Nodule"]),
         ("Granuloma/ribs/right/posterior", [""]),
-        ("Calcinosis/aorta", [""]),
         ("Calcinosis/lung/hilum/lymph nodes/left", [""]),
-        ("Calcinosis/lung/lingula", ["Nodule"]),
-        ("Opacity/lung/base/left", ["Lung Opacity"]),
         ("Opacity/ribs/left", [""]),
         ("Density/lung/right/round", ["Lung Opacity", "Nodule"]),
         ("Cicatrix/lung/apex/bilateral", ["Fibrosis"]),
         ("Cicatrix/pleura/left", ["Pleural Thickening"]),
-        ("Thickening/pleura/right", ["Pleural Thickening"]),
-        ("Thickening/bronchovascular", [""]),
-        (
-            "Cardiac Shadow/enlarged/mild",
-            ["Cardiomegaly", "Enlarged Cardiomediastinum"],
-        ),
+        ("Cardiac Shadow/enlarged",
+         ["Cardiomegaly", "Enlarged Cardiomediastinum"]),
         ("Cardiac Shadow/obscured/severe", [""]),
-        ("Mediastinum/prominent", ["Enlarged Cardiomediastinum"]),
         ("Aorta/tortuous", [""]),
         ("Hydropneumothorax/right", ["Effusion", "Pneumothorax"]),
         ("Subcutaneous  Emphysema/right", [""]),
-        ("Bullous Emphysema", ["Emphysema"]),
-        ("Lung/hyperdistention", [""]),
         ("Costophrenic Angle/right/blunted", [""]),
-        ("Markings/bronchovascular", [""]),
         ("Markings/lung/interstitial/chronic", ["Lung Opacity"]),
         ("Deformity/ribs/right/multiple/healed", ["Fracture"]),
-        ("Deformity/thoracic vertebrae", [""]),
         ("normal", [""]),
     ],
-)
+)  # fmt: skip
 def test_decisions(heading, expected):
     findings = mesh.parse_headings([heading])
     assert [finding.condition for finding in findings] == expected
