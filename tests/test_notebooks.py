@@ -66,9 +66,10 @@ def test_cells_are_short_plain_python(path):
     for position, cell in enumerate(code):
         tree = ast.parse(cell.source)
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        if position:  # not the setup cell
+        if position > 1:  # neither the setup cell nor the imports
             counts.append(len(lines))
-        assert len(lines) <= 20 and max(map(len, lines)) <= 79
+            assert len(lines) <= 20
+        assert max(map(len, lines)) <= 79
         imports = (ast.Import, ast.ImportFrom)
         if any(isinstance(node, imports) for node in ast.walk(tree)):
             assert position in (0, 1), "imports stand in the second cell"

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 10807, "modules": 45, "tests": 12058}
+BUDGET = {"package": 10727, "modules": 45, "tests": 12062}
 
 
 def project_files() -> list[Path]:

@@ -1,8 +1,8 @@
-"""The audit's words: notebook 08 measures, and the verdict follows from it.
+"""What notebook 08, the audit, uses more than once; its sections stand there.
 
-Each function takes a section's table and gives a `Measured`: other data,
-another verdict. Nobody's intentions are judged. "Notebook" is the authors'
-published one as saved; the run behind the paper may have differed.
+A section ends in a `Measured`: other data, another verdict. Nobody's
+intentions are judged. "Notebook" is the authors' published one as saved; the
+run behind the paper may have differed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import pandas as pd
 
 from ..course.tables import markdown
 from ..datasets.reports import DATA
-from ..evaluation import published
 from ..evaluation.findings import label_report
 from ..evaluation.metrics import clean_author, score_reports
 from ..evaluation.score import statistics_of
-from ..evaluation.stats import bootstrap_interval, paired_interval
+from ..evaluation.stats import paired_interval
 
 MOVED = ("BLEU-4", "ROUGE-L", "METEOR")
 LOGGED_ROWS = 2780  #: in the log of the published notebook
@@ -69,71 +68,6 @@ def part(result: Result, mask: np.ndarray) -> dict[str, float]:
     counts, function, names = statistics_of(result)
     values = function(counts[mask].sum(axis=0)).tolist() if mask.any() else []
     return dict(zip(names, values))
-
-
-def ruler(table: pd.DataFrame) -> Measured:
-    """a: does the protocol alone give half of the paper's gain in METEOR?"""
-    scores = table.set_index(["protocol", "cleaning"])
-    ours, theirs = scores.loc["llamaxr", "none"], scores.loc["r2gen", "r2gen"]
-    quoted = published.published_results().set_index("system")["METEOR"]
-    claimed = quoted["LLaMA-XR"] / quoted.drop("LLaMA-XR").max() - 1
-    if not theirs["METEOR"] > 0:
-        why = "r2gen's METEOR is 0, or missing without Java."
-        return Measured("a", "not measurable here", why, table)
-    gain = ours["METEOR"] / theirs["METEOR"] - 1
-    effect = difference(ours, theirs)
-    bleu = table["BLEU-4"]
-    verdict = (
-        f"The same texts score {gain:+.0%} in METEOR under llamaxr, beside "
-        f"r2gen; the paper claims {claimed:+.0%} over systems measured by "
-        f"r2gen's ruler. ROUGE-L moves by {effect['ROUGE-L']:+.3f}; over all "
-        f"rows BLEU-4 goes from {bleu.min():.3f} to {bleu.max():.3f}."
-    )
-    gives = "gives" if gain / claimed >= 0.5 else "does not give"
-    return Measured("a", f"the ruler {gives} the gain", verdict, table, effect)
-
-
-def constants(
-    results: Mapping[tuple[str, str], Result],
-    references: Sequence[str],
-    n_samples: int = 1000,
-    seed: int = 0,
-) -> Measured:
-    """b: results of constant reports by (name, protocol), beside the claims;
-    the last columns leave references with XXXX out (means of reports)."""
-    table = rows(results, ["constant", "protocol"])
-    ours = table[table["protocol"] == "llamaxr"].set_index("constant")
-    value, best = ours[list(MOVED)].max(), ours[list(MOVED)].idxmax()
-    each = results[best["METEOR"], "llamaxr"]["per_report"]["METEOR"]
-    interval = bootstrap_interval(
-        each.to_numpy(), n_samples=n_samples, seed=seed
-    )
-    kept = [i for i, text in enumerate(references) if "XXXX" not in text]
-    for m in MOVED[1:]:
-        table[f"{m}, no XXXX"] = [
-            r["per_report"][m].reindex(kept).mean() if p == "llamaxr" else None
-            for (_, p), r in results.items()
-        ]
-    quoted = published.published_results().set_index("system")
-    claim, others = quoted.loc["LLaMA-XR"], quoted.drop("LLaMA-XR")["ROUGE-L"]
-    first = results["medoid", "r2gen"]["ROUGE-L"]
-    reached = [m for m in MOVED[1:] if value[m] >= claim[m]]
-    verdict = (
-        f"Without a look at an image: METEOR {value['METEOR']:.3f} "
-        f"[{interval['low']:.3f}, {interval['high']:.3f}] ({best['METEOR']}; "
-        f"claimed {claim['METEOR']:.3f}), ROUGE-L {value['ROUGE-L']:.3f} "
-        f"({best['ROUGE-L']}; claimed {claim['ROUGE-L']:.3f}); without XXXX "
-        f"up to {table['METEOR, no XXXX'].max():.3f} and "
-        f"{table['ROUGE-L, no XXXX'].max():.3f}. Under r2gen the medoid's "
-        f"ROUGE-L {first:.3f} lies above {(others < first).sum()} of the "
-        f"{others.count()} quoted systems."
-    )
-    one = len({best[m] for m in reached}) == 1
-    answer = "one constant report reaches" if one else "constants reach"
-    answer += f" the claimed {' and '.join(reached)}"
-    if not reached:
-        answer = "no constant report reaches a claimed number"
-    return Measured("b", answer, verdict, table, difference(value, claim))
 
 
 def shuffled_outputs(
@@ -204,17 +138,3 @@ def lost_negations(
     answer = f"the cleaner {'loses' if n else 'keeps'} negations"
     table = table.reset_index(drop=True)
     return Measured("g", answer, verdict, table, effect or {})
-
-
-def ledger(measured: Mapping[str, Measured]) -> pd.DataFrame:
-    """The closing table, a row for every quoted claim: ``item``, ``claim``,
-    ``paper``, ``notebook``, ``measured here`` ("not run" without it), and the
-    ``effect of`` what on each metric."""
-    table = data("ledger")
-    nothing = Measured("", "not run", "", pd.DataFrame())
-    sections = [measured.get(item, nothing) for item in table["item"]]
-    table["measured here"] = [m.answer for m in sections]
-    table["effect of"] = table.pop("effect of").replace("", "–")
-    for metric in MOVED:
-        table[metric] = [m.effect.get(metric, np.nan) for m in sections]
-    return table

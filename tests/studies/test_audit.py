@@ -53,7 +53,9 @@ def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
                                             "METEOR": meteor}
         for p, meteor in (("llamaxr", 0.302), ("r2gen", r2gen))
     }
-    section = audit.ruler(audit.rows(results, ["protocol", "cleaning"]))
+    table = audit.rows(results, ["protocol", "cleaning"])
+    space = run_cells(["08-08v"], table=table, measured={})
+    section = space["measured"]["a"]
     assert section.answer == answer
     assert bool(section.effect) == (answer != "not measurable here")
     if r2gen == 0.2:
@@ -168,7 +170,8 @@ def test_k_the_papers_examples_are_found_by_their_words(studies):
 
 def test_the_ledger_has_a_row_for_every_claim_and_says_what_was_not_run():
     one = audit.Measured("a", "yes", "Why.", pd.DataFrame(), {"METEOR": 0.1})
-    table = audit.ledger({"a": one}).set_index("item")
+    space = run_cells(["08-39"], measured={"a": one})
+    table = space["lines"].set_index("item")
     assert list(table.index) == [*"abcd", "e1", "e2", *"fghijkl"]
     assert table.loc["a", ["measured here", "METEOR"]].tolist() == ["yes", 0.1]
     assert (table["measured here"].drop("a") == "not run").all()
