@@ -22,14 +22,6 @@ from . import images
 from .reports import DATA, r2gen_split
 
 
-class DownloadError(CourseError):
-    """A file that did not come, or not whole."""
-
-
-class NoSuchFile(DownloadError):
-    """The server does not have it."""
-
-
 def download(url: str, sha256: str, size: int, folder: Path) -> Path:
     """Download one file; it is whole and the one expected, or not there.
 
@@ -61,8 +53,7 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
         elif isinstance(error, RequestException):
             why = (f"There is no connection to {host}, or it broke off "
                    f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
-        kind = NoSuchFile if status in (403, 404) else DownloadError
-        raise kind(
+        raise CourseError(
             f"{name} could not be downloaded.",
             why,
             f"Try again; `wget -c {url}` goes on where it stopped, and then "
@@ -85,14 +76,13 @@ def check_space(folder: Path, size: int, name: str) -> None:
 
 # --- archives ---------------------------------------------------------------
 
-ARCHIVE_SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar")
 #: In an unpacked folder: the archive that it came from.
 NOTE = ".unpacked"
 
 
 def is_archive(name: str) -> bool:
     """Whether a file name is an archive's."""
-    return name.lower().endswith(ARCHIVE_SUFFIXES)
+    return name.lower().endswith((".zip", ".tgz", ".tar.gz", ".tar"))
 
 
 def unpack_images(archive: Path, target: Path) -> Path:
@@ -125,8 +115,8 @@ def unpack_images(archive: Path, target: Path) -> Path:
         raise CourseError(
             f"{archive.name} could not be unpacked.",
             f"{error}. A download may have been cut.",
-            f"Give a whole {', '.join(ARCHIVE_SUFFIXES)} (a folder of X-rays "
-            "belongs in data/); nothing was changed.",
+            "Give a whole .zip, .tgz or .tar (a folder of X-rays belongs in "
+            "data/); nothing was changed.",
         ) from error
     return target
 
@@ -141,8 +131,7 @@ LICENCE = (
 OPENI = "https://openi.nlm.nih.gov/imgs"
 #: Bytes, about: OpenI publishes neither sizes nor checksums.
 ARCHIVE, ARCHIVE_BYTES = "NLMCXR_png.tgz", 1_360_000_000
-#: Failures that end a run.
-GIVE_UP = 10
+GIVE_UP = 10  #: Failures in a row that end a run.
 
 
 def home() -> Path:
@@ -190,7 +179,7 @@ def fetch_xrays(
             reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    return {i: reasons.get(i, "not there") for i in _missing(wanted)}
+    return {i: reasons.get(i, "not in this source") for i in _missing(wanted)}
 
 
 def _missing(wanted: list[str]) -> list[str]:
@@ -211,12 +200,13 @@ def _fetch_singles(
             file = download(url, "", 0, workshop)
             if fault := images.fault(file):
                 file.unlink()
-                raise DownloadError(f"{file.name} is damaged.", fault,
-                                    "Try again, or another --mirror.")
+                raise CourseError(f"{file.name} is damaged.", fault,
+                                  "Try again, or another --mirror.")
             file.replace(home() / file.name)
-        except DownloadError as error:
+            failures = 0
+        except CourseError as error:
             reasons[image_id] = error.why
-            failures += not isinstance(error, NoSuchFile)
+            failures += 1
             if failures == GIVE_UP:
                 raise  # what was fetched is kept
     return reasons
@@ -249,16 +239,12 @@ class Published(NamedTuple):
     licence: str = ""
 
 
-def _read_table() -> dict[str, Published]:
-    rows = pd.read_csv(DATA / "published_files.csv", keep_default_na=False)
-    return {name: Published(*row) for name, *row in rows.to_numpy()}
-
-
 #: torchvision puts the first digits of the SHA-256 into its file names. The
 #: bytes of cvt2distilgpt2 (Nicolson et al. 2023) were not at hand: the hash
 #: is that of the same 590 pairs in the same order, in the file's format. Its
 #: length, beginning and end are those of a public copy of the file.
-FILES = _read_table()
+_TABLE = pd.read_csv(DATA / "published_files.csv", keep_default_na=False)
+FILES = {name: Published(*row) for name, *row in _TABLE.to_numpy()}
 #: Predictions of other systems.
 SOURCES = {name: file for name, file in FILES.items() if file.saves}
 IMAGENET = {name: FILES[name] for name in FILES if name.endswith("-imagenet")}

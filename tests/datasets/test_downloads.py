@@ -183,7 +183,7 @@ class TestXrays:
         assert commands.main(order) == 1
         shown = capsys.readouterr().out
         assert "Wanted: 6 images, 5 are there." in shown
-        assert "Missing 1: not there" in shown
+        assert "Missing 1: not in this source" in shown
         assert "CC BY-NC-ND 4.0" in shown
         assert set(kept()) == set(IDS[:5]) and archive.exists()
         for other in (tmp_path, tmp_path / "nowhere"):
