@@ -171,9 +171,9 @@ def fetch_xrays(
         if origin:
             unpack_images(Path(origin), home() / Path(origin).stem)
         elif missing and studies is None:
-            check_space(home(), 2 * ARCHIVE_BYTES, ARCHIVE)  # and unpacked
             url = f"{mirror.rstrip('/') or OPENI + '/collections'}/{ARCHIVE}"
-            archive = download(url, "", ARCHIVE_BYTES, workshop)
+            both = 2 * ARCHIVE_BYTES  # packed and unpacked
+            archive = download(url, "", both, workshop)
             unpack_images(archive, home() / archive.stem)
         elif missing:
             reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)

@@ -96,12 +96,6 @@ def _read_all(path: Path) -> pd.DataFrame:
     return table.drop(columns="number")
 
 
-def _reports(source: str, path: str | Path | None) -> pd.DataFrame:
-    if (source == "bundled") != (path is None):
-        raise ValueError(f"Source {source!r} does not go with path {path!r}")
-    return _read_all(Path(path).resolve() if path else bundled_archive())
-
-
 def load_studies(
     source: str = "bundled", path: str | Path | None = None
 ) -> pd.DataFrame:
@@ -119,7 +113,10 @@ def load_studies(
         not indexed), ``n_images``, ``split_r2gen`` (train, val, test, none)
         and ``split_random`` (`random_split`).
     """
-    studies = _reports(source, path).copy()
+    if (source == "bundled") != (path is None):
+        raise ValueError(f"Source {source!r} does not go with path {path!r}")
+    folder = Path(path).resolve() if path else bundled_archive()
+    studies = _read_all(folder).copy()
     studies["mesh"] = studies["mesh"].map(list)  # the caller's own
     studies["status"] = studies["mesh"].map(status)
     studies["n_images"] = studies.pop("image_id").map(len)
@@ -130,11 +127,9 @@ def load_studies(
     return studies
 
 
-def load_image_ids(
-    source: str = "bundled", path: str | Path | None = None
-) -> pd.DataFrame:
+def load_image_ids() -> pd.DataFrame:
     """``study_id``, ``image_id``: every image that a report refers to."""
-    reports = _reports(source, path)[["study_id", "image_id"]]
+    reports = _read_all(bundled_archive())[["study_id", "image_id"]]
     return reports.explode("image_id").dropna().reset_index(drop=True)
 
 
