@@ -54,7 +54,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """A folder with a tiny language model, untaught."""
     from test_models import tiny_base
@@ -62,7 +62,7 @@ def base(tmp_path_factory):
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pairs():
     """A few prompts with their reports, for training."""
     from test_finetune import make_pairs

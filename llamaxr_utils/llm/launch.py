@@ -31,26 +31,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="a100")
     parser.add_argument("--images", help="phantom or real")
     known = parser.parse_args(arguments)
-    name, real = run.run_name(known.profile, known.images), run.runs_folder()
     base = run.knob_value("03_build_prompts", "BASE", known.profile)
-    if models.made_here(base) and not (real / name / "base_model").is_dir():
-        print(f"{base} is made by one process: make course TO=04 first.")
-        return 1
+    if models.made_here(base):
+        parser.error(f"{base} is made on the spot, by one process")
     command = [sys.executable, "-m", "llamaxr_utils", "course", "--force"]
     command += ["--profile", known.profile, "--from", "04", "--to", "04"]
     command += ["--images", known.images] if known.images else []
     first = os.environ.get("RANK", "0") == "0"
-    with tempfile.TemporaryDirectory(prefix="llamaxr-rank-") as copy:
+    whole = run.runs_folder() / run.run_name(known.profile, known.images)
+    with tempfile.TemporaryDirectory(prefix="llamaxr-rank-") as runs:
+        copy = Path(runs, whole.name)
         if not first:
             ignore = shutil.ignore_patterns(*WRITTEN.split())
-            shutil.copytree(real / name, Path(copy) / name, ignore=ignore)
-            checkpoints = Path(copy) / name / "checkpoints"  # all read them
-            checkpoints.symlink_to((real / name / "checkpoints").resolve())
+            shutil.copytree(whole, copy, ignore=ignore)
+            checkpoints = whole / "checkpoints"  # all read them
+            (copy / "checkpoints").symlink_to(checkpoints.resolve())
         with run.hearing_ctrl_c():
-            own = {"LLAMAXR_RUNS": str(real if first else copy)}
-            quiet = None if first else subprocess.DEVNULL
-            child = subprocess.Popen(command, stdout=quiet,
-                                     env=os.environ | own)
+            own = {"LLAMAXR_RUNS": str(whole.parent if first else runs)}
+            child = subprocess.Popen(
+                command, stdout=None if first else subprocess.DEVNULL,
+                env=os.environ | own)
         for number in (signal.SIGINT, signal.SIGTERM):
             # The course then ends its kernel, and the copy is removed.
             signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))

@@ -8,20 +8,14 @@ Stanford Alpaca's). This module builds and counts text; it knows no model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from ..datasets.conditions import (
-    CONDITIONS,
-    NATIVE_ORDER,
-    VIEWS,
-    as_vector,
-    best_f_beta,
-)
+from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS, best_f_beta
 
 #: Alpaca template with an input, as in Figure 4 of the paper.
 TEMPLATE = (
@@ -59,50 +53,46 @@ SHORT_INSTRUCTION = (
 SHORT_TEMPLATE = "### Input:\nfindings: {input}\n\n### Response:\n"
 
 RESPONSE_HEADER = "### Response:\n"
-NOT_AVAILABLE = "not available"
 NO_FINDING = "no finding"
 #: The prompt that names nothing (formats of words).
 BLANK = SHORT_TEMPLATE.format(input=NO_FINDING)
 
-#: Formats of 36 numbers (paper's template) and of words (ours).
-NUMBERS = ("paper", "as-printed", "two-decimals", "published-notebook")
-WORDS = ("names", "strength", "pairs")
-#: What a score says, in thirds of the way from its operating point to 1.
-STRENGTHS = ("possible", "likely", "clear")
-#: The format `pairs` lists scores from this share of the operating point on.
-FLOOR = 0.5
+#: Formats of 36 numbers: instruction, order, and how a number is written.
+_NUMBERS = {
+    "paper": (INSTRUCTION, CONDITIONS, "{}"),
+    # Figure 4's numbers fit the network's own order: a trap, kept for study.
+    "as-printed": (INSTRUCTION, NATIVE_ORDER, "{}"),
+    "two-decimals": (INSTRUCTION, CONDITIONS, "{:.2f}"),
+    # The authors' notebook names no order; taken to be the network's.
+    "published-notebook": (SHORT_INSTRUCTION, NATIVE_ORDER, "{:.3f}"),
+}
+NUMBERS = tuple(_NUMBERS)
+#: Formats of words (ours): the conditions at or above their operating point.
+WORDS = ("names",)
 
+#: View -> condition -> score in [0, 1]; a view may be absent or all NaN.
 Scores = Mapping[str, Mapping[str, float]]
 
 
-def _available(scores: Scores, view: str) -> bool:
-    values = scores.get(view)
-    if not values:
-        return False
-    return not any(math.isnan(values[name]) for name in CONDITIONS)
-
-
-def _numbers(
-    scores: Scores, order: Sequence[str], decimals: int | None = None
-) -> str:
-    """A Python list of 36 floats, frontal first (Figure 4)."""
-    missing = [view for view in VIEWS if not _available(scores, view)]
-    if missing:
+def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:
+    """A `CourseError` that lists what there is, unless `value` is known."""
+    if value not in known:
         raise CourseError(
-            f"No scores for the {' and '.join(missing)} view.",
-            "The paper's format is a list of 36 numbers and has no way to "
-            "say that a view is missing.",
-            'Leave the study out, or use score_format="names".',
-        )
-    vectors = [as_vector(scores[view], order) for view in VIEWS]
-    values = [float(v) for v in np.concatenate(vectors)]
-    form = str if decimals is None else f"{{:.{decimals}f}}".format
-    return f"[{', '.join(map(form, values))}]"
+            f"{knob} = {value!r} is not known.",
+            f"There are {', '.join(known)}.",
+            f"Set {knob} to one of them.")
+
+
+def available_views(scores: Scores) -> list[str]:
+    """Those of `VIEWS` that have scores."""
+    there = [view for view in VIEWS if scores.get(view)]
+    return [view for view in there
+            if not any(map(math.isnan, scores[view].values()))]
 
 
 def mean_scores(scores: Scores) -> dict[str, float]:
     """Mean over the views that are there; empty when none is."""
-    views = [scores[view] for view in VIEWS if _available(scores, view)]
+    views = [scores[view] for view in available_views(scores)]
     if not views:
         return {}
     return {c: float(np.mean([v[c] for v in views])) for c in CONDITIONS}
@@ -111,18 +101,15 @@ def mean_scores(scores: Scores) -> dict[str, float]:
 def both_views(scores: Scores) -> np.ndarray:
     """The 36 scores, frontal first, float64; a missing view takes those of
     the other. For distances between studies, not for prompts."""
-    views = [v for v in VIEWS if _available(scores, v)]
-    chosen = [v if v in views else views[0] for v in VIEWS]
-    return np.concatenate([as_vector(scores[v]) for v in chosen])
+    views = available_views(scores)
+    chosen = [view if view in views else views[0] for view in VIEWS]
+    return np.array([scores[view][c] for view in chosen for c in CONDITIONS])
 
 
-def names_above(
-    scores: Scores, operating_points: Mapping[str, float]
-) -> list[str] | None:
-    """Conditions whose mean score reaches its operating point.
-
-    None when no view is available.
-    """
+def names_above(scores: Scores, operating_points: Mapping[str, float]
+                ) -> list[str] | None:
+    """Conditions whose mean score reaches its operating point; None when no
+    view is available."""
     means = mean_scores(scores)
     if not means:
         return None
@@ -132,97 +119,52 @@ def names_above(
 def describe_names(names: Sequence[str] | None) -> str:
     """The input line of the formats of words."""
     if names is None:
-        return NOT_AVAILABLE
+        return "not available"
     return ", ".join(names).lower() if names else NO_FINDING
 
 
-def _words(
-    scores: Scores, operating_points: Mapping[str, float], score_format: str
-) -> list[str] | None:
-    """What the formats of words list; None when no view is available."""
-    names = names_above(scores, operating_points)
-    if names is None or score_format == "names":
-        return names
-    means = mean_scores(scores)
-    if score_format == "pairs":
-        floor = {c: FLOOR * operating_points[c] for c in CONDITIONS}
-        return [f"{c} {v:.2f}" for c, v in means.items() if v >= floor[c]]
-    words = []
-    for c in names:
-        point = operating_points[c]
-        way = (means[c] - point) / max(1 - point, 1e-9)
-        words.append(f"{STRENGTHS[min(int(3 * way), 2)]} {c}")
-    return words
-
-
-def build_prompt(
-    scores: Scores,
-    score_format: str = "paper",
-    operating_points: Mapping[str, float] | None = None,
-) -> str:
+def build_prompt(scores: Scores, score_format: str = "paper",
+                 operating_points: Mapping[str, float] | None = None) -> str:
     """The prompt of one study; ends with ``### Response:`` and a line break.
 
-    Parameters
-    ----------
-    scores : mapping
-        ``scores["frontal"]["Edema"]``, in [0, 1]; a view may be absent or
-        all NaN.
-    score_format : str
-        ``paper``: 36 numbers in the order that the instruction promises.
-        ``as-printed``: in the network's native order under the same
-        instruction, which is what Figure 4's numbers fit: a trap, kept for
-        study. ``two-decimals``: as ``paper``, rounded. ``published-notebook``:
-        the authors' `SHORT_INSTRUCTION`, three decimals, native order (taken
-        to be so: the notebook names none). ``names``: the conditions at or
-        above their operating point, in words. ``strength``: each with a word
-        of `STRENGTHS`. ``pairs``: with their mean score, from `FLOOR` on.
-    operating_points : mapping, optional
-        Condition -> threshold; needed by the formats of words.
+    `score_format` is one of `NUMBERS` (a Python list of 36 floats, frontal
+    first) or of `WORDS`, which need `operating_points` (condition ->
+    threshold).
     """
-    if score_format in NUMBERS:
-        published = score_format == "published-notebook"
-        native = published or score_format == "as-printed"
-        decimals = {"two-decimals": 2, "published-notebook": 3}
-        return TEMPLATE.format(
-            instruction=SHORT_INSTRUCTION if published else INSTRUCTION,
-            input=_numbers(
-                scores,
-                NATIVE_ORDER if native else CONDITIONS,
-                decimals.get(score_format),
-            ),
-        )
-    if score_format not in WORDS:
+    refuse_unknown("SCORE_FORMAT", score_format, (*NUMBERS, *WORDS))
+    if score_format in WORDS:
+        if operating_points is None:
+            raise ValueError(f"`{score_format}` needs operating points")
+        names = names_above(scores, operating_points)
+        return SHORT_TEMPLATE.format(input=describe_names(names))
+    missing = [v for v in VIEWS if v not in available_views(scores)]
+    if missing:
         raise CourseError(
-            f"Score format {score_format!r} is not known.",
-            f"There are {', '.join(NUMBERS + WORDS)}.",
-            "Set SCORE_FORMAT to one of them.",
-        )
-    if operating_points is None:
-        raise ValueError(f"The format `{score_format}` needs operating points")
-    words = _words(scores, operating_points, score_format)
-    return SHORT_TEMPLATE.format(input=describe_names(words))
+            f"No scores for the {' and '.join(missing)} view.",
+            "A list of 36 numbers has no way to say that one is missing.",
+            'Leave the study out, or use score_format="names".')
+    instruction, order, form = _NUMBERS[score_format]
+    numbers = [scores[view][name] for view in VIEWS for name in order]
+    listed = ", ".join(form.format(float(number)) for number in numbers)
+    return TEMPLATE.format(instruction=instruction, input=f"[{listed}]")
 
 
 def by_study(image_scores: pd.DataFrame) -> dict[str, dict[str, dict]]:
     """Artifact ``image_scores`` -> study -> view -> condition -> score."""
     result: dict[str, dict[str, dict]] = {}
-    columns = ["study_id", "view", *CONDITIONS]
-    for study_id, view, *values in image_scores[columns].itertuples(
-        index=False, name=None
-    ):
-        result.setdefault(study_id, {})[view] = dict(zip(CONDITIONS, values))
+    table = image_scores[["study_id", "view", *CONDITIONS]]
+    for study, view, *values in table.itertuples(index=False, name=None):
+        result.setdefault(study, {})[view] = dict(zip(CONDITIONS, values))
     return result
 
 
 def operating_points(
-    scores: Mapping[str, Scores],
-    labels: Mapping[str, Mapping[str, int]],
+    scores: Mapping[str, Scores], labels: Mapping[str, Mapping[str, int]],
     beta: float = 2.0,
 ) -> pd.DataFrame:
-    """Thresholds that maximise F-beta against labels, one per condition.
-
-    Set on training studies only. A condition without a positive study gets
-    a threshold that is never reached.
+    """Thresholds that maximise F-beta against labels (`best_f_beta`), set on
+    training studies only. A condition without a positive study gets a
+    threshold that is never reached.
 
     Parameters
     ----------
@@ -230,8 +172,7 @@ def operating_points(
         study -> scores by view; study -> condition -> 0 or 1.
     beta : float
         Recall counts beta times as much as precision: a condition that is
-        not named can't be written about. (van Rijsbergen, Information
-        Retrieval, 1979, chapter 7.)
+        not named can't be written about.
 
     Returns
     -------
@@ -239,69 +180,21 @@ def operating_points(
         ``condition``, ``operating_point``, ``train_prevalence``,
         ``train_f_beta``.
     """
-    means = {s: mean_scores(v) for s, v in scores.items() if s in labels}
-    means = {study: m for study, m in means.items() if m}
+    means = {study: mean_scores(scores[study])
+             for study in scores if study in labels}
+    means = {study: mean for study, mean in means.items() if mean}
     rows = []
     for condition in CONDITIONS:
-        score = np.array([m[condition] for m in means.values()])
+        score = np.array([mean[condition] for mean in means.values()])
         truth = np.array([labels[study][condition] for study in means])
-        found = best_f_beta(score, truth, beta)
-        point, best = found or (2.0, 0.0)  # above every score: never named
-        prevalence = float(truth.mean()) if len(truth) else 0.0
-        rows.append((condition, point, prevalence, best))
-    return pd.DataFrame(
-        rows,
-        columns=["condition", "operating_point", "train_prevalence"]
-        + ["train_f_beta"],
-    )
-
-
-def prompt_table(
-    studies: pd.DataFrame,
-    scores: Mapping[str, Scores],
-    score_format: str,
-    operating_points: Mapping[str, float],
-    tokenizer: Any,
-) -> tuple[pd.DataFrame, int]:
-    """Schema ``prompts`` of all studies of a split, and how many were left out
-    because a format of numbers can't say that a view is missing.
-
-    `scores` is `by_study`; a study without an entry has no image.
-    """
-    chosen = studies[
-        studies["split"].ne("none") & studies["study_id"].isin(scores.keys())
-    ]
-    complete = [
-        score_format in WORDS
-        or all(_available(scores[study], view) for view in VIEWS)
-        for study in chosen["study_id"]
-    ]
-    left_out, chosen = len(chosen) - sum(complete), chosen[complete]
-    table = pd.DataFrame(
-        {
-            "study_id": chosen["study_id"],
-            "split": chosen["split"],
-            "prompt": [
-                build_prompt(scores[study], score_format, operating_points)
-                for study in chosen["study_id"]
-            ],
-            "completion": chosen["findings"],
-            "score_format": score_format,
-        }
-    ).reset_index(drop=True)
-    table["n_prompt_tokens"] = count_tokens(tokenizer, table["prompt"])
-    return table, left_out
-
-
-def answer(text: str) -> str:
-    """Cut the report out of prompt + answer: all after the last header."""
-    return text.rsplit(RESPONSE_HEADER, 1)[-1].strip()
+        point, best = best_f_beta(score, truth, beta) or (2.0, 0.0)
+        rows.append((condition, point, float(truth.mean()), best))
+    columns = ["condition", "operating_point", "train_prevalence"]
+    return pd.DataFrame(rows, columns=[*columns, "train_f_beta"])
 
 
 def count_tokens(tokenizer: Any, texts: Iterable[str]) -> np.ndarray:
     """Tokens of each text, special tokens included; int array."""
     texts = list(texts)
-    if not texts:
-        return np.zeros(0, dtype=int)
-    encoded = tokenizer(texts)["input_ids"]
-    return np.array([len(ids) for ids in encoded])
+    encoded = tokenizer(texts)["input_ids"] if texts else []
+    return np.array([len(ids) for ids in encoded], dtype=int)

@@ -3,15 +3,16 @@
     python tests/gpu/compare_backends.py
 
 Random weights in Llama 3.1 8B's shape are stored once in 4 bit, as the hub's
-checkpoint is. Notebooks 04 and 05 of profile a100 run on 200 studies. Then
+checkpoint is. Notebooks 01 to 05 of profile a100 run on 200 studies. Then
 unsloth, peft and a bare loop of torch train on the same eight prompts of the
 paper's format with that profile's settings, and unsloth with profile paper's:
 tokens a second, peak memory, the loss of the first batch. Random weights
 write no language, but their loss can fall.
 
 Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR``, no network, and about
-eight minutes; ``--shape tiny --device cpu`` runs the same code in two and says
-nothing about speed. What it gave is in ``figures/data/gpu.csv``.
+eight minutes; ``--shape tiny --device cpu`` runs the same code without the
+notebooks in one and says nothing about speed. What it gave is in
+``figures/data/gpu.csv``.
 """
 
 from __future__ import annotations
@@ -26,16 +27,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from llamaxr_utils.course import artifacts, machine, run
-from llamaxr_utils.course.artifacts import write_whole
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.course.run import project_folder
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.llm import finetune, models
+from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
+from llamaxr_utils.llm import finetune, models, prompts
 
 #: `LlamaConfig`: Llama 3.1 8B (its config.json) and one for a CPU.
 SHAPES = {
@@ -58,22 +58,14 @@ WAYS = {
     "bare loop": ("peft", "a100"),
 }
 WARM_UP = 3  # steps that compile and allocate: not timed
-SMALL = {
+NOTEBOOKS = {
     "01_explore_data": {"N_STUDIES": 200, "IMAGE_SIZE": 64},
     "02_extract_features": {"BACKBONE": "densenet-small@random",
                             "N_HEATMAPS": 2},
     "03_build_prompts": {},
     "04_finetune_qlora": {},
-    "05_generate_reports": {"N_TEST": 48, "MAX_NEW_TOKENS": 64,
-                            "N_BASE": 8},
+    "05_generate_reports": {"N_TEST": 48, "MAX_NEW_TOKENS": 64, "N_BASE": 8},
 }
-
-
-def knob(name: str, profile: str) -> Any:
-    return run.knob_value("04_finetune_qlora", name, profile)
-
-
-# --- what is trained, and on what --------------------------------------------
 
 
 def write_base(folder: Path, shape: str, device: str) -> None:
@@ -88,8 +80,7 @@ def write_base(folder: Path, shape: str, device: str) -> None:
         **SHAPES[shape], tie_word_embeddings=False, dtype="bfloat16",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+        pad_token_id=tokenizer.pad_token_id)
     whole = folder.with_name("in-16-bit")
     torch.manual_seed(3407)
     torch.set_default_dtype(torch.bfloat16)
@@ -103,15 +94,16 @@ def write_base(folder: Path, shape: str, device: str) -> None:
     shutil.rmtree(whole)
 
 
-def eight_pairs(runs: Path) -> pd.DataFrame:
-    """Of about the same length, from the artifact ``prompts``."""
-    pairs = artifacts.load(runs / "a100-phantom", "prompts")
-    order = pairs["completion"].str.len().argsort()
-    middle = pairs.iloc[order].iloc[len(pairs) // 2 - 4 :].head(8)
-    return middle.assign(split="train").reset_index(drop=True)
-
-
-# --- one way to train, in a process of its own -------------------------------
+def eight_pairs() -> pd.DataFrame:
+    """Findings of about the same length after random scores."""
+    rng = np.random.default_rng(3407)
+    findings = reports.load_studies()["findings"].dropna()
+    order = findings.str.len().argsort().iloc[len(findings) // 2 :]
+    scores = [{view: dict(zip(CONDITIONS, rng.random(18))) for view in VIEWS}
+              for _ in range(8)]
+    return pd.DataFrame({
+        "split": "train", "prompt": list(map(prompts.build_prompt, scores)),
+        "completion": list(findings.iloc[order].head(8))})
 
 
 def bare(model, tokenizer, pairs, precision, rate, steps):
@@ -148,22 +140,20 @@ def bare(model, tokenizer, pairs, precision, rate, steps):
 def with_trainer(model, tokenizer, pairs, precision, rate, steps):
     """`finetune.train`, as notebook 04 calls it; (losses, seconds)."""
     import torch
+    from transformers import TrainerCallback, trainer
 
     cuda = torch.cuda.is_available()
-    moments, progress = [], finetune._progress
+    moments = []
 
-    def timed():
-        callback = progress()
-
-        def now(args, state, control, **kwargs):
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_, **__):
             if cuda:
                 torch.cuda.synchronize()
             moments.append(time.perf_counter())
 
-        callback.on_step_begin = callback.on_step_end = now
-        return callback
+        on_step_end = on_step_begin
 
-    finetune._progress = timed  # `train` has no door for a clock
+    trainer.DEFAULT_CALLBACKS.append(Clock)
     settings = dict(
         max_steps=steps, per_device_train_batch_size=len(pairs),
         max_length=1024, learning_rate=rate, warmup_steps=0,
@@ -171,8 +161,7 @@ def with_trainer(model, tokenizer, pairs, precision, rate, steps):
         gradient_accumulation_steps=1,  # unsloth's default is not 1
         logging_steps=1, save_strategy="no", gradient_checkpointing=cuda,
         seed=3407, bf16=precision == "bf16", fp16=precision == "fp16",
-        weight_decay=0.01,
-    )
+        weight_decay=0.01)
     with tempfile.TemporaryDirectory() as folder:
         result = finetune.train(
             model, tokenizer, pairs, Path(folder) / "checkpoints", settings)
@@ -181,62 +170,62 @@ def with_trainer(model, tokenizer, pairs, precision, rate, steps):
     return [first, *result.log["loss"].iloc[1:]], seconds
 
 
-def train_one(way: str, base: str, pairs: pd.DataFrame, steps: int) -> dict:
-    """Load, wrap, train; what it cost."""
+def train_one(way: str, base: str, steps: int) -> dict:
+    """Load, wrap, train, in a process of its own; what it cost."""
     backend, profile = WAYS[way]
     if backend == "unsloth":
         finetune.import_unsloth()  # before trl, transformers and peft
     import torch
 
     cuda = torch.cuda.is_available()
-    precision = knob("PRECISION", profile) if cuda else "fp32"
-    rate = knob("LEARNING_RATE", profile)
+    rate, precision = (run.knob_value("04_finetune_qlora", knob, profile)
+                       for knob in ("LEARNING_RATE", "PRECISION"))
+    precision = precision if cuda else "fp32"
     model, tokenizer = finetune.load_in_4bit(base, backend, precision)
     model = finetune.add_lora(model, backend=backend)
-    trainable, _ = finetune.count_parameters(model)
+    pairs = eight_pairs()
     tokens = sum(map(len, tokenizer(
         list(pairs["prompt"] + pairs["completion"]))["input_ids"]))
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    machine.forget_peak()
     train = bare if way == "bare loop" else with_trainer
     losses, seconds = train(model, tokenizer, pairs, precision, rate, steps)
     step = statistics.median(seconds[WARM_UP:])
-    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     return {
         "way": way,
         "tokens_per_second": round(tokens / step, 1),
         "step_seconds": round(step, 4),
-        "peak_memory_gb": round(peak, 2) if peak else None,
+        "peak_memory_gb": machine.peak_memory_gb(of_all=False),
         "first_loss": round(losses[0], 4),
         "last_loss": round(losses[-1], 4),
         "steps": steps,
         "tokens_a_step": tokens,
-        "trainable": trainable,
+        "trainable": finetune.count_parameters(model)[0],
         "base": finetune.stored_as(model),
         "precision": precision,
         "device": torch.cuda.get_device_name() if cuda else "CPU",
     }
 
 
-# --- the whole ---------------------------------------------------------------
-
-
-def run_notebook(name: str, place: Path, device: str) -> float:
-    """Through papermill, profile a100 on phantoms; seconds."""
+def run_notebooks(place: Path) -> None:
+    """01 to 05 through papermill, profile a100 on phantoms."""
     import papermill
 
-    source = project_folder() / "notebooks" / f"{name}.ipynb"
-    target = place / "runs" / "a100-phantom" / "notebooks" / f"{name}.ipynb"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    change = dict(SMALL[name])
-    if name.startswith("04") and device == "cpu":
-        change |= {"BACKEND": "peft", "PRECISION": "fp32"}
-    began = time.perf_counter()
-    papermill.execute_notebook(
-        source, target,
-        {"PROFILE": "a100", "IMAGES": "phantom", "CHANGE": change},
-        kernel_name="python3", progress_bar=False, cwd=source.parent)
-    return round(time.perf_counter() - began, 1)
+    os.environ |= {"LLAMAXR_RUNS": str(place / "runs"),
+                   "LLAMAXR_DATA": str(place / "data"),
+                   "LLAMAXR_MODELS": str(place / "models")}
+    folder = place / "runs" / "a100-phantom"
+    (folder / "notebooks").mkdir(parents=True)
+    for name, change in NOTEBOOKS.items():
+        source = run.project_folder() / "notebooks" / f"{name}.ipynb"
+        began = time.perf_counter()
+        papermill.execute_notebook(
+            source, folder / "notebooks" / source.name,
+            {"PROFILE": "a100", "IMAGES": "phantom", "CHANGE": change},
+            kernel_name="python3", progress_bar=False, cwd=source.parent)
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+    print((folder / "tables" / "training.csv").read_text())
+    print(artifacts.load(folder, "training_log").to_string())
+    print(artifacts.load(folder, "generations")["seconds"].describe())
 
 
 def compare(options: argparse.Namespace, place: Path) -> None:
@@ -246,43 +235,26 @@ def compare(options: argparse.Namespace, place: Path) -> None:
         raise CourseError(
             "There is no GPU for Llama 3.1 8B.",
             f"This machine offers {device}; this needs CUDA and 40 GB.",
-            "Try the code here with --shape tiny --device cpu.",
-        )
-    os.environ |= {"LLAMAXR_RUNS": str(place / "runs"),
-                   "LLAMAXR_DATA": str(place / "data"),
-                   "LLAMAXR_MODELS": str(place / "models")}
+            "Try the code here with --shape tiny --device cpu.")
     base = place / "models" / Path(models.base("llama-3.1-8b").source).name
-    began = time.perf_counter()
     write_base(base, options.shape, device)
-    print(f"base: {time.perf_counter() - began:.0f} s", flush=True)
-    if not (place / "runs" / "a100-phantom" / "prompts.parquet").exists():
-        for name in list(SMALL)[:3]:
-            print(name, run_notebook(name, place, device), "s", flush=True)
-    for name in list(SMALL)[3:]:
-        print(name, run_notebook(name, place, device), "s", flush=True)
-    folder = place / "runs" / "a100-phantom"
-    print((folder / "tables" / "training.csv").read_text())
-    print(artifacts.load(folder, "training_log").to_string())
-    print(artifacts.load(folder, "generations")["seconds"].describe(),
-          flush=True)
+    if device == "cuda":
+        run_notebooks(place)
     rows = []
     for way in WAYS:
         command = [sys.executable, __file__, "--way", way, "--base", str(base)]
-        command += ["--place", str(place), "--steps", str(options.steps)]
-        try:  # unsloth writes its compiled cache where it stands
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
-                                  cwd=place, check=True, timeout=200)
-        except subprocess.SubprocessError as error:
-            print(error.stdout, f"{way} stopped: {error}", flush=True)
-            continue
+        command += ["--steps", str(options.steps)]
+        # unsloth writes its compiled cache where it stands
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
+                              cwd=place, check=True, timeout=200)
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     if options.out:
-        write_whole(Path(options.out), lambda p: table.to_csv(p, index=False))
+        table.to_csv(options.out, index=False)
     print(table.T.to_string(header=False), flush=True)
     spread = table["first_loss"].max() / table["first_loss"].min() - 1
-    if len(table) < len(WAYS) or not spread < finetune.TOLERANCE:
+    if not spread < finetune.TOLERANCE:
         raise CourseError("The ways do not agree.", f"{table['first_loss']}",
                           "Look at the output above.")
 
@@ -292,20 +264,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
     parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--place", help="a folder for base and runs; what "
-                        "is there of 01 to 03 is used, and all is kept")
     parser.add_argument("--out", metavar="CSV")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--base", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.way:  # the process of one
-        pairs = eight_pairs(Path(options.place) / "runs")
-        result = train_one(options.way, options.base, pairs, options.steps)
-        print(json.dumps(result))
+        print(json.dumps(train_one(options.way, options.base, options.steps)))
         return 0
     try:
         with tempfile.TemporaryDirectory() as place:
-            compare(options, Path(options.place or place).absolute())
+            compare(options, Path(place))
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2

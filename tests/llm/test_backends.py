@@ -1,4 +1,4 @@
-"""Both backends, one function; 4 bit, and 16 where there is no kernel."""
+"""Both backends, one function; 4 bit, and what happens without a kernel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from test_finetune import (
     fresh,
     furthest,
     make_pairs,
-    saved,
     train,
     trained_weights,
 )
 from test_models import tiny_tokenizer
 
 from llamaxr_utils.course import machine
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, generate, models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,40 +38,21 @@ def small(tmp_path_factory):
     return str(folder)
 
 
-# --- the same losses --------------------------------------------------------
-
-
-def losses(base, folder, backend, seed=3407, first=None, **settings):
+def losses(base, folder, backend, seed=3407, first=False, **settings):
     """Training and validation losses; `first` uses the model before."""
+    import torch
+
     model, tokenizer = finetune.load_in_4bit(base, backend)
     model = finetune.add_lora(model, backend=backend, seed=seed)
     if first:
-        first(model, tokenizer)
+        model.eval()
+        with torch.inference_mode():
+            model(tokenizer(OTHER, return_tensors="pt")["input_ids"])
+            generate.generate_reports(
+                model, tokenizer, [PROMPTS["effusion"]], max_new_tokens=4)
     _, result = train(base, make_pairs(), folder, 2, (model, tokenizer),
                       **settings)
     return list(result.log["loss"]), result.facts["optimizer"]
-
-
-def read_and_write(model, tokenizer):
-    import torch
-
-    model.eval()
-    with torch.inference_mode():
-        model(tokenizer(OTHER, return_tensors="pt")["input_ids"])
-        generate.generate_reports(
-            model, tokenizer, [PROMPTS["effusion"]], max_new_tokens=4
-        )
-
-
-def without_guard(patch):
-    """As if nobody switched bitsandbytes' repacking off."""
-    for module in (finetune, generate):
-        patch.setattr(module, "keep_weights_packed_once", lambda model: 0)
-    if "unsloth" in sys.modules:  # it has a guard of its own on a CPU
-        patch.setattr(
-            "unsloth_zoo.cpu.loader._disable_bnb_cpu_weight_packing",
-            lambda model: 0,
-        )
 
 
 def around_an_evaluation(base, folder, backend):
@@ -81,14 +60,16 @@ def around_an_evaluation(base, folder, backend):
     evaluation without the guard."""
     told = {
         "alone": losses(base, folder, backend)[0],
-        "guarded": losses(base, folder, backend, first=read_and_write)[0],
+        "guarded": losses(base, folder, backend, first=True)[0],
     }
     with pytest.MonkeyPatch.context() as patch:
-        without_guard(patch)
+        patch.setattr(finetune, "keep_weights_packed_once", lambda model: 0)
+        if "unsloth" in sys.modules:  # it has a guard of its own on a CPU
+            patch.setattr(
+                "unsloth_zoo.cpu.loader._disable_bnb_cpu_weight_packing",
+                lambda model: 0)
         try:
-            told["unguarded"] = losses(
-                base, folder, backend, first=read_and_write
-            )[0]
+            told["unguarded"] = losses(base, folder, backend, first=True)[0]
         except RuntimeError:
             told["unguarded"] = None  # shapes do not fit: wrong, not silent
     return told
@@ -118,20 +99,19 @@ def in_a_process_of_its_own(base, small, folder):
     torch.set_num_threads(1)
     model = finetune.add_lora(model, backend="unsloth")
     save_file(trained_weights(model), folder / "start.safetensors")
-    prompts = list(PROMPTS.values())
     train(base, make_pairs(), folder / "c", None, (model, tokenizer))
-    text = generate.generate_reports(model, tokenizer, prompts[:3],
-                                     max_new_tokens=6)["generated"]
+
+    def written(model, tokenizer):
+        return list(generate.generate_reports(
+            model, tokenizer, list(PROMPTS.values())[:3], max_new_tokens=6
+        )["generated"])
+
+    told["text"] = written(model, tokenizer)
     model.save_pretrained(folder / "adapter")
-    model, tokenizer = finetune.load_adapter(
-        base, folder / "adapter", "unsloth"
-    )
-    again = generate.generate_reports(model, tokenizer, prompts[:3],
-                                      max_new_tokens=6)["generated"]
-    told |= {"text": list(text), "again": list(again)}
+    told["again"] = written(*finetune.load_adapter(
+        base, folder / "adapter", "unsloth"))
     told["losses"], told["optimizer"] = losses(
-        small, folder / "c", "unsloth", **AS_THE_PROFILES
-    )
+        small, folder / "c", "unsloth", **AS_THE_PROFILES)
     if has_the_trouble():
         told |= around_an_evaluation(base, folder / "c", "unsloth")
     (folder / "told.json").write_text(json.dumps(told))
@@ -149,30 +129,26 @@ def with_unsloth(base, small, tmp_path_factory):
         [sys.executable, "-c", code, str(Path(__file__).parent), base, small,
          str(folder)],
         capture_output=True, text=True, check=False, timeout=300,
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads((folder / "told.json").read_text())
 
 
-def test_unsloth_is_imported_before_what_it_changes(with_unsloth):
-    """The package's modules import nothing heavy, `load_in_4bit` does."""
-    told = with_unsloth[1]
+def test_unsloth_comes_first_and_starts_and_reloads_as_peft(
+    base, with_unsloth
+):
+    """The package's modules import nothing heavy, `load_in_4bit` does. One
+    seed makes the same LoRA in both; a saved adapter writes the same."""
+    from safetensors.torch import load_file
+
+    folder, told = with_unsloth
     assert told["before"] == []
     assert told["asked"][0] == "unsloth"
     assert {"transformers", "peft"} < set(told["asked"])
     assert told["stored"] == "nf4"
-
-
-def test_the_seed_makes_the_same_lora_in_both(base, with_unsloth):
-    from safetensors.torch import load_file
-
-    start = load_file(with_unsloth[0] / "start.safetensors")
+    assert told["text"] == told["again"]
+    start = load_file(folder / "start.safetensors")
     assert furthest(start, trained_weights(fresh(base)[0])) == 0
-
-
-def test_an_adapter_of_unsloth_writes_the_same_when_reloaded(with_unsloth):
-    assert with_unsloth[1]["text"] == with_unsloth[1]["again"]
 
 
 def test_both_backends_have_the_same_loss_curve(
@@ -193,16 +169,11 @@ def test_both_backends_have_the_same_loss_curve(
     assert told["optimizer"].startswith(("torch AdamW", "bitsandbytes"))
     assert ours[-2] < ours[0] - 0.5  # it learned something
     noise = furthest_apart(ours, other)
-    difference = furthest_apart(ours, told["losses"])
-    print(f"unsloth - peft {difference:.5f}, seeds {noise:.5f}")
-    assert difference < noise / 10
+    assert furthest_apart(ours, told["losses"]) < noise / 10
 
 
 def furthest_apart(a, b):
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
-
-
-# --- evaluating first does no harm ------------------------------------------
 
 
 def has_the_trouble():
@@ -227,116 +198,27 @@ def test_evaluating_before_training_changes_nothing(
         assert furthest_apart(told["alone"], told["unguarded"]) > 0.01
 
 
-def test_every_4_bit_layer_has_its_switch_off(base):
-    model, _ = fresh(base)
-    switches = [
-        module.support_avx512bf16_for_cpu
-        for module in model.modules()
-        if hasattr(module, "support_avx512bf16_for_cpu")
-    ]
-    assert len(switches) == 14
-    assert not any(switches)
+# --- no kernel --------------------------------------------------------------
 
 
-# --- no kernel: 16 bit ------------------------------------------------------
+def no_kernel(*_, **__):
+    raise NotImplementedError("no kernel for this\nlong story")
 
 
-def loads_on(patch, device, dtype):
-    """A machine with another device, whose models lie in memory here."""
-    from transformers import AutoModelForCausalLM
-
-    load = AutoModelForCausalLM.from_pretrained
-
-    def here(*args, device_map, **kwargs):
-        assert device_map == device
-        return load(*args, device_map={"": "cpu"}, **kwargs)
-
-    patch.setattr(AutoModelForCausalLM, "from_pretrained", here)
-    patch.setattr(machine, "pick_device", lambda: (device, dtype, ""))
-
-
-def test_this_cpu_has_4_bit_kernels():
+def test_what_is_missing_is_found_by_trying(monkeypatch):
+    import bitsandbytes
     import torch
 
-    assert finetune.no_4bit("cpu", "float32") == ""
     with torch.inference_mode():
         assert finetune.no_4bit("cpu", "float32") == ""
-    with torch.no_grad():
-        assert finetune.no_4bit("cpu", "float32") == ""
-
-
-@pytest.mark.parametrize("missing", ["package", "kernel", "device"])
-def test_what_is_missing_is_found_by_trying(monkeypatch, missing):
-    import bitsandbytes
-
-    def broken(*args, **kwargs):
-        raise NotImplementedError("no kernel for this\nlong story")
-
-    if missing == "package":
-        monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    elif missing == "kernel":
-        monkeypatch.setattr(bitsandbytes, "matmul_4bit", broken)
-    device = "mps" if missing == "device" else "cpu"
-    reason = finetune.no_4bit(device, "float32")
-    assert reason
-    assert "\n" not in reason
-    if missing == "kernel":
-        assert reason == "NotImplementedError: no kernel for this"
-
-
-@pytest.mark.parametrize(
-    ("device", "stored"), [("mps", "bfloat16"), ("cpu", "float32")]
-)
-def test_without_a_kernel_lora_goes_on_a_base_of_16_bit(
-    base, pairs, folders, monkeypatch, capsys, tmp_path, device, stored
-):
-    """16 bit on an Apple GPU, 32 on a CPU; said aloud, and in the card."""
-    import torch
-
+    reason = finetune.no_4bit("mps", "float32")
+    assert reason and "\n" not in reason
     with monkeypatch.context() as patch:
-        loads_on(patch, device, "float32")
-        patch.setitem(sys.modules, "bitsandbytes", None)
-        model, tokenizer = finetune.load_in_4bit(base)
-    said = [x for x in capsys.readouterr().out.splitlines() if "LoRA" in x]
-    assert len(said) == 1
-    assert f"LoRA, not QLoRA: the base stays in {stored}." in said[0]
-    assert f"on this {device} (ModuleNotFoundError" in said[0]
-    model = finetune.add_lora(model)
-    assert finetune.stored_as(model) == stored
-    frozen = {w.dtype for w in model.parameters() if not w.requires_grad}
-    assert frozen == {getattr(torch, stored)}
-    before = trained_weights(model)
-    _, result = train(base, pairs, tmp_path, model=(model, tokenizer))
-    assert furthest(before, trained_weights(model)) > 1e-3
-    assert result.log["loss"].iloc[-1] < result.log["loss"].iloc[0] - 0.1
-    assert finetune.stored_as(model) == stored
-
-
-def test_with_kernels_nothing_is_said_and_the_card_names_nf4(
-    base, folders, capsys
-):
-    finetune.load_in_4bit(base)
-    assert "LoRA, not QLoRA" not in capsys.readouterr().out
-    assert "frozen in nf4." in saved(base, folders)[1]
-
-
-def test_a_base_published_in_4_bit_needs_the_kernels(
-    base, monkeypatch, tmp_path
-):
-    model, tokenizer = finetune.load_in_4bit(base)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+        patch.setattr(bitsandbytes, "matmul_4bit", no_kernel)
+        assert finetune.no_4bit("cpu", "float32") == (
+            "NotImplementedError: no kernel for this")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    from transformers.quantizers import quantizer_bnb_4bit
-
-    monkeypatch.setattr(
-        quantizer_bnb_4bit, "is_bitsandbytes_available", lambda: False
-    )
-    with pytest.raises(CourseError, match="requires bitsandbytes"):
-        finetune.load_in_4bit(str(tmp_path))
-
-
-# --- the optimizer ----------------------------------------------------------
+    assert finetune.no_4bit("cpu", "float32").startswith("ModuleNotFoundErr")
 
 
 def test_an_optimizer_that_has_no_kernel_is_replaced(monkeypatch):
@@ -345,11 +227,31 @@ def test_an_optimizer_that_has_no_kernel_is_replaced(monkeypatch):
 
     assert machine.pick_optimizer("adamw_8bit")[0] == "adamw_8bit"
     assert machine.pick_optimizer("adamw_torch")[0] == "adamw_torch"
-
-    def no_kernel(*_):
-        raise NotImplementedError("no kernel for this device")
-
     monkeypatch.setattr(bitsandbytes.optim.AdamW8bit, "step", no_kernel)
     name, why = machine.pick_optimizer("adamw_8bit")
     assert name == "adamw_torch"
     assert "no 8-bit AdamW on cpu" in why and "no kernel for this" in why
+
+
+def test_without_a_kernel_lora_goes_on_a_base_that_stays_as_it_is(
+    base, pairs, monkeypatch, capsys, tmp_path
+):
+    """Said aloud; with kernels nothing is said."""
+    import torch
+
+    finetune.load_in_4bit(base)
+    assert "LoRA, not QLoRA" not in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "bitsandbytes", None)
+        model, tokenizer = finetune.load_in_4bit(base)
+    said = capsys.readouterr().out
+    assert "LoRA, not QLoRA: the base stays in float32." in said
+    assert "on this cpu (ModuleNotFoundError" in said
+    model = finetune.add_lora(model)
+    frozen = {w.dtype for w in model.parameters() if not w.requires_grad}
+    assert frozen == {torch.float32}
+    before = trained_weights(model)
+    _, result = train(base, pairs, tmp_path, model=(model, tokenizer))
+    assert furthest(before, trained_weights(model)) > 1e-3
+    assert result.log["loss"].iloc[-1] < result.log["loss"].iloc[0] - 0.1
+    assert finetune.stored_as(model) == "float32"

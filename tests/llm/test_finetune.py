@@ -1,4 +1,4 @@
-"""Load in 4 bit, wrap, train, stop early, save, reload: on a tiny Llama.
+"""Load in 4 bit, wrap, compare the loss, train, save, reload: a tiny Llama.
 
 Interrupted trainings are in test_resume, both backends in test_backends.
 """
@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES
 
-from llamaxr_utils.course import run
+from llamaxr_utils.course import machine, run
+from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, generate, models
 
 SETTINGS = dict(
-    num_train_epochs=3,
-    per_device_train_batch_size=2,
-    learning_rate=5e-3,
-    gradient_checkpointing=False,
-    seed=3,
-    optim="adamw_torch",
+    num_train_epochs=3, per_device_train_batch_size=2, learning_rate=5e-3,
+    gradient_checkpointing=False, seed=3, optim="adamw_torch",
     logging_steps=1,
-    bf16=False,
 )
 #: Validation reports that contradict the training ones.
 OTHER = "Quite other words stand here."
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,10 +42,8 @@ def fresh(base, rank=16, alpha=16):
 def train(base, pairs, folder, patience=None, model=None, on="completion",
           **settings):
     model, tokenizer = model or fresh(base)
-    result = finetune.train(
-        model, tokenizer, pairs, folder, {**SETTINGS, **settings}, on,
-        patience,
-    )
+    result = finetune.train(model, tokenizer, pairs, folder,
+                            {**SETTINGS, **settings}, on, patience)
     return model, result
 
 
@@ -68,18 +60,15 @@ def loss_on(model, tokenizer, pairs, split="val"):
         with torch.inference_mode():
             logits = model(ids).logits[0, start - 1 : -1].float()
         total += torch.nn.functional.cross_entropy(
-            logits, ids[0, start:], reduction="sum"
-        ).item()
+            logits, ids[0, start:], reduction="sum").item()
         count += len(ids[0]) - start
     return total / count
 
 
 def trained_weights(model):
-    return {
-        name: weight.detach().clone()
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
+    return {name: weight.detach().clone()
+            for name, weight in model.named_parameters()
+            if weight.requires_grad}
 
 
 def furthest(a, b):
@@ -114,12 +103,18 @@ def test_the_base_lies_in_nf4_with_double_quantisation(base):
     assert weight.dtype == torch.uint8
     assert weight.quant_state.quant_type == "nf4"
     assert weight.quant_state.nested
-    assert weight.quant_state.shape.numel() == 2 * weight.numel()
     assert model.lm_head.weight.dtype != torch.uint8
     assert tokenizer.padding_side == "left"
+    total = finetune.count_parameters(model)[1]
+    plain = models.new_llama("random-llama", tokenizer)
+    assert total == sum(p.numel() for p in plain.parameters())
+    switch = "support_avx512bf16_for_cpu"
+    switches = [vars(part)[switch] for part in model.modules()
+                if hasattr(part, switch)]
+    assert switches == [False] * 14
 
 
-def test_lora_starts_as_the_base(base):
+def test_lora_starts_as_the_base_on_its_seven_layers(base):
     import torch
 
     plain, tokenizer = finetune.load_in_4bit(base)
@@ -129,14 +124,9 @@ def test_lora_starts_as_the_base(base):
         wrapped, _ = fresh(base)
         after = wrapped.eval()(ids).logits
     assert torch.allclose(before, after, atol=1e-5)
-
-
-def test_lora_is_on_the_seven_linear_layers_and_nothing_else_trains(base):
-    model, _ = fresh(base)
-    names = [n for n, w in model.named_parameters() if w.requires_grad]
+    names = trained_weights(wrapped)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in names}
     assert layers == set(finetune.LORA_TARGETS)
-    assert all("lora_" in name for name in names)
     assert len(names) == 2 * 7 * 2  # A and B, seven layers, two blocks
 
 
@@ -147,47 +137,25 @@ def test_the_papers_trainable_parameters():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        hidden_size=4096,
-        num_hidden_layers=32,
-        intermediate_size=14336,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-        tie_word_embeddings=False,
-    )
+        hidden_size=4096, num_hidden_layers=32, intermediate_size=14336,
+        num_attention_heads=32, num_key_value_heads=8, vocab_size=128256,
+        tie_word_embeddings=False)
+    lora = LoraConfig(r=16, target_modules=list(finetune.LORA_TARGETS))
     with torch.device("meta"):
-        model = get_peft_model(
-            LlamaForCausalLM(config),
-            LoraConfig(
-                r=16,
-                target_modules=list(finetune.LORA_TARGETS),
-                task_type="CAUSAL_LM",
-            ),
-        )
+        model = get_peft_model(LlamaForCausalLM(config), lora)
     trainable, total = finetune.count_parameters(model)
     assert trainable == 41_943_040
     assert total - trainable == 8_030_261_248
 
 
-def test_a_4_bit_weight_counts_as_its_originals(base):
-    model, tokenizer = fresh(base)
-    trainable, total = finetune.count_parameters(model)
-    plain = models.new_llama("random-llama", tokenizer)
-    assert total - trainable == sum(p.numel() for p in plain.parameters())
-
-
-def test_unsloth_that_does_not_import_says_what_to_do(base, monkeypatch):
-    monkeypatch.setitem(sys.modules, "unsloth", None)
-    with pytest.raises(CourseError) as caught:
-        finetune.load_in_4bit(base, "unsloth")
-    assert "unsloth could not be imported" in caught.value.what
-    assert 'BACKEND = "peft"' in caught.value.do
-
-
-def test_a_base_that_is_not_there(tmp_path):
-    with pytest.raises(CourseError) as caught:
+def test_what_does_not_load_says_what_to_do(base, tmp_path, monkeypatch):
+    with pytest.raises(CourseError, match="could not be loaded"):
         finetune.load_in_4bit(str(tmp_path / "nothing"))
-    assert "could not be loaded" in caught.value.what
+    with pytest.raises(CourseError, match="BACKEND = 'sloth' is not known"):
+        finetune.load_in_4bit(base, "sloth")
+    monkeypatch.setitem(sys.modules, "unsloth", None)
+    with pytest.raises(CourseError, match="unsloth could not be imported"):
+        finetune.load_in_4bit(base, "unsloth")
 
 
 # --- before a step is taken -------------------------------------------------
@@ -196,31 +164,23 @@ def test_a_base_that_is_not_there(tmp_path):
 def test_a_completion_that_would_be_cut_stops_before_training(
     base, pairs, tmp_path, spy
 ):
-    model, tokenizer = fresh(base)
+    tokenizer = models.load_tokenizer(base)
     texts = list(pairs["prompt"] + pairs["completion"])
     longest = max(map(len, tokenizer(texts)["input_ids"])) + 1
-    before = trained_weights(model)
-    with pytest.raises(CourseError) as caught:
-        train(base, pairs, tmp_path, model=(model, tokenizer),
-              max_length=longest - 1)
-    assert f"at least {longest}" in caught.value.do
+    with pytest.raises(CourseError, match=f"at least {longest}"):
+        train(base, pairs, tmp_path, max_length=longest - 1)
     assert spy == []
-    assert furthest(before, trained_weights(model)) == 0
-    train(base, pairs, tmp_path, model=(model, tokenizer),
-          max_length=longest, num_train_epochs=1)
+    train(base, pairs, tmp_path, max_length=longest, num_train_epochs=1)
     lengths = [len(row["input_ids"]) for row in spy[0].train_dataset]
     assert max(lengths) <= longest
     assert len(lengths) == len(SENTENCES)
 
 
-def test_nothing_to_train_on(base, pairs, tmp_path):
-    with pytest.raises(CourseError, match="nothing to train on"):
-        train(base, pairs.assign(split="test"), tmp_path)
-
-
-def test_an_unknown_place_of_the_loss_is_no_silent_all(
+def test_nothing_to_train_on_and_an_unknown_place_of_the_loss(
     base, pairs, tmp_path
 ):
+    with pytest.raises(CourseError, match="nothing to train on"):
+        train(base, pairs.assign(split="test"), tmp_path)
     with pytest.raises(CourseError, match="LOSS_ON = 'completions'"):
         train(base, pairs, tmp_path, on="completions")
 
@@ -233,7 +193,7 @@ def test_where_the_loss_is_taken(base, pairs, tmp_path, spy, on, own_padding):
     if not own_padding:  # as the published Llama 3 tokenizers
         tokenizer.pad_token = tokenizer.eos_token
     train(base, pairs, tmp_path, model=(model, tokenizer), on=on,
-          num_train_epochs=1, per_device_train_batch_size=6)
+          max_steps=1, per_device_train_batch_size=6)
     batch = next(iter(spy[0].get_train_dataloader()))
     assert len(batch["labels"]) == len(SENTENCES)
     for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
@@ -246,35 +206,120 @@ def test_where_the_loss_is_taken(base, pairs, tmp_path, spy, on, own_padding):
         assert (labels[kept] == tokenizer.eos_token_id).sum() == 1
 
 
+# --- the first batch, compared with plain torch -----------------------------
+
+BY_LENGTH = dict(train_sampling_strategy="group_by_length")
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_the_loss_is_the_standard_one(base, pairs, tmp_path, accumulation):
+    """trl's own loss gives the same curve, validation included, also where
+    a step's tokens are spread over several batches."""
+    curves = [
+        train(base, pairs, tmp_path, 5, loss_type=kind, num_train_epochs=2,
+              gradient_accumulation_steps=accumulation, **BY_LENGTH
+              )[1].log["loss"] for kind in ("nll", "chunked_nll")]
+    assert len(curves[0]) == 6 // accumulation + 2
+    assert abs(curves[0] - curves[1]).max() < 1e-5
+
+
+def first_positions(self, model, inputs, *args, **kwargs):
+    """The fault that this guard was built after: labels narrowed to the
+    columns that have one, paired with the logits of the first positions (as
+    unsloth's forward does when it is handed columns to keep)."""
+    import torch
+
+    targets = inputs["labels"][:, 1:]
+    columns = (targets != -100).any(dim=0).nonzero()[:, 0]
+    narrow = targets[:, columns]
+    logits = model(input_ids=inputs["input_ids"]).logits
+    flat = logits.flatten(0, 1)[: narrow.numel()]
+    return torch.nn.functional.cross_entropy(flat, narrow.flatten())
+
+
+def all_tokens(self, model, inputs, *args, **kwargs):
+    """Prompts are learned too, where only reports were asked for."""
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0,
+                                             -100)
+    return model(input_ids=inputs["input_ids"], labels=labels).loss
+
+
+def first_row_only(self, model, inputs, *args, **kwargs):
+    """The right number, but the gradient of one row alone."""
+    import torch
+
+    logits = model(input_ids=inputs["input_ids"]).logits[:, :-1]
+    logits = torch.cat([logits[:1], logits[1:].detach()])
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), inputs["labels"][:, 1:].flatten())
+
+
+@pytest.fixture(scope="module")
+def taught(base, pairs, tmp_path_factory):
+    """A model that knows the prompts by heart: their tokens cost little."""
+    model = fresh(base)
+    train(base, pairs, tmp_path_factory.mktemp("taught"), model=model,
+          on="all", num_train_epochs=20)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(first_positions, " of 6 studies"), (all_tokens, "6 of 6 studies"),
+     (first_row_only, " 1 of 6 studies")],
+)
+def test_a_wrong_loss_is_refused_before_the_first_step(
+    base, pairs, tmp_path, monkeypatch, taught, fault, words
+):
+    import trl
+
+    monkeypatch.setattr(trl.SFTTrainer, "compute_loss", fault)
+    monkeypatch.setattr(
+        "torch.optim.AdamW.step", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(CourseError, match="before its first step") as error:
+        train(base, pairs, tmp_path, model=taught,
+              per_device_train_batch_size=6)
+    assert words in str(error.value)
+
+
+def test_other_tokens_than_given_are_refused(base, pairs, tmp_path,
+                                             monkeypatch):
+    """A tokenizer that puts a second beginning in front, for instance."""
+    lengths = finetune.completion_lengths
+
+    def twice(pairs, tokenizer, *rest):
+        known = lengths(pairs, tokenizer, *rest)
+        return {b"\0\0\0\0" + ids: n for ids, n in known.items()}
+
+    monkeypatch.setattr(finetune, "completion_lengths", twice)
+    with pytest.raises(CourseError, match="not a prompt and its report"):
+        train(base, pairs, tmp_path)
+
+
+def test_rows_of_a_batch_with_and_without_padding():
+    import torch
+
+    tokens = torch.arange(8)
+    padded = {"input_ids": tokens.view(2, 4), "attention_mask":
+              torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])}
+    assert finetune.batch_rows(padded) == [(0, 1, 4), (1, 0, 2)]
+    flat = {"input_ids": tokens[None],
+            "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])}
+    assert finetune.batch_rows(flat) == [(0, 0, 3), (0, 3, 7), (0, 7, 8)]
+
+
 # --- training ---------------------------------------------------------------
-
-
-def test_training_learns_the_reports_and_their_end(base, pairs, tmp_path):
-    """After some seconds: each prompt gets its own report, to its end."""
-    tokenizer = models.load_tokenizer(base)
-    model = models.new_llama("random-llama", tokenizer, seed=1)
-    _, result = train(
-        base, pairs[pairs["split"] == "train"], tmp_path,
-        model=(model, tokenizer), num_train_epochs=60, logging_steps=30,
-        save_strategy="no",
-    )
-    losses = result.log["loss"]
-    assert losses.iloc[-1] < 0.2
-    assert losses.iloc[0] > 2
-    made = generate.generate_reports(model, tokenizer, [*PROMPTS.values()])
-    assert list(made["generated"]) == [*SENTENCES.values()]
-    assert made["finished"].all()
 
 
 def test_a_step_of_the_papers_size_moves_the_adapter(base, pairs, tmp_path):
     """2e-6 is lost in bfloat16: of LoRA's A hardly a weight would move."""
     import torch
 
-    model, tokenizer = fresh(base)
-    before = trained_weights(model)
-    train(base, pairs, tmp_path, model=(model, tokenizer), learning_rate=2e-6,
+    model = fresh(base)
+    before = trained_weights(model[0])
+    train(base, pairs, tmp_path, model=model, learning_rate=2e-6,
           num_train_epochs=1)
-    after = trained_weights(model)
+    after = trained_weights(model[0])
     moved = [(after[n] != before[n]).float().mean() for n in before]
     assert {weight.dtype for weight in after.values()} == {torch.float32}
     assert min(moved) > 0.9
@@ -284,138 +329,38 @@ def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
     """The validation reports say other words: their loss falls, then
     rises. Training stops, and the model is the one of the lowest point."""
     model, result = train(
-        base, pairs, tmp_path / "c", patience=2, num_train_epochs=40
-    )
-    val = result.log[result.log["split"] == "val"]
+        base, pairs, tmp_path / "c", patience=2, num_train_epochs=40)
+    log, facts = result.log, result.facts
+    val = log[log["split"] == "val"]
     best = val["loss"].idxmin()
     assert val["loss"].iloc[-1] > val["loss"].min() + 0.01  # it has risen
     assert len(val) == list(val.index).index(best) + 1 + 2  # and stopped
-    assert result.facts["steps"] == val["step"].iloc[-1] < 120
-    assert result.facts["best_checkpoint"] == (
-        f"checkpoint-{val.loc[best, 'step']}"
-    )
-    assert result.facts["best_val_loss"] == pytest.approx(val["loss"].min())
-    _, tokenizer = finetune.load_in_4bit(base)
-    now = loss_on(model, tokenizer, pairs)
+    assert facts["steps"] == val["step"].iloc[-1] < 120
+    assert facts["best_checkpoint"] == f"checkpoint-{val.loc[best, 'step']}"
+    assert facts["best_val_loss"] == pytest.approx(val["loss"].min())
+    now = loss_on(model, models.load_tokenizer(base), pairs)
     assert now == pytest.approx(val["loss"].min(), abs=2e-3)
     assert not (tmp_path / "c").exists()
-
-
-def test_the_log_is_the_artifact(base, pairs, tmp_path):
-    from llamaxr_utils.course.artifacts import ARTIFACTS
-
-    _, result = train(base, pairs, tmp_path, patience=2)
-    columns = ARTIFACTS["training_log"].columns
-    assert tuple(result.log.columns) == columns
-    assert list(result.log["step"]) == [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]
-    assert result.log["loss"].notna().all()
-    rates = result.log["learning_rate"].dropna()
+    assert tuple(log.columns) == ARTIFACTS["training_log"].columns
+    assert list(log["step"])[:8] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert log["loss"].notna().all()
+    rates = log["learning_rate"].dropna()
     assert rates.is_monotonic_decreasing
     assert rates.max() <= SETTINGS["learning_rate"]
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [
-        ("adamw_torch", "torch AdamW, 0 of 28 states in 8 bit"),
-        # Weights under 4,096 elements keep 32-bit states, all of LoRA's
-        # here.
-        ("adamw_8bit", "bitsandbytes AdamW, 0 of 28 states in 8 bit"),
-    ],
+    # Weights under 4,096 elements keep 32-bit states, all of LoRA's here.
+    [("adamw_torch", "torch AdamW, 0 of 28 states in 8 bit"),
+     ("adamw_8bit", "bitsandbytes AdamW, 0 of 28 states in 8 bit")],
 )
-def test_the_optimizer_that_really_ran(base, pairs, tmp_path, asked, says):
-    _, result = train(base, pairs, tmp_path, optim=asked, num_train_epochs=1)
+def test_what_really_ran(base, pairs, tmp_path, spy, asked, says):
+    """Nothing is bfloat16, trl's default, unless asked for: without
+    AVX512-BF16 it takes 11 times as long."""
+    _, result = train(base, pairs, tmp_path, optim=asked, max_steps=1)
     assert result.facts["optimizer"] == says
-
-
-def test_nothing_is_bfloat16_unless_asked_for(
-    base, pairs, tmp_path, spy
-):
-    """trl's own default is; without AVX512-BF16 it takes 11 times as long."""
-    model, tokenizer = fresh(base)
-    settings = {k: v for k, v in SETTINGS.items() if k != "bf16"}
-    finetune.train(
-        model, tokenizer, pairs, tmp_path, settings | {"max_steps": 1}
-    )
-    assert spy[0].args.bf16 is False
-    assert spy[0].args.fp16 is False
-
-
-def test_progress_is_one_line_a_log(base, pairs, tmp_path, capsys):
-    train(base, pairs, tmp_path, patience=2)
-    out = capsys.readouterr().out
-    assert out.count("train loss") == 9
-    assert out.count("val   loss") == 3
-    assert "step     9/9" in out
-    assert "'loss'" not in out  # the Trainer's own dicts
-
-
-# --- a base made on the spot ------------------------------------------------
-
-
-def notebook_04(tokenizer_at):
-    """The run of notebook 04, with what it reads."""
-    from llamaxr_utils.course import artifacts
-
-    nb = run.start("04_finetune_qlora", "smoke")
-    columns = artifacts.ARTIFACTS["studies"].columns
-    studies = pd.DataFrame({column: ["x"] for column in columns})
-    artifacts.save(nb.folder, "studies", studies, writer="01_explore_data")
-    artifacts.save(
-        nb.folder,
-        "tokenizer",
-        lambda folder: shutil.copytree(tokenizer_at, folder),
-        writer="03_build_prompts",
-    )
-    return nb
-
-
-def test_a_base_is_made_saved_and_then_loads_in_4_bit(base, pairs, folders):
-    nb = notebook_04(base)
-    corpus = pairs.loc[pairs["split"] == "train", ["prompt", "completion"]]
-    made, result = finetune.make_base(
-        nb, "random-llama", nb.folder / "tokenizer", corpus,
-        {**SETTINGS, "num_train_epochs": 12, "save_strategy": "no"},
-    )
-    assert result.log["loss"].iloc[-1] < result.log["loss"].iloc[0] - 0.5
-    assert Path(made) == nb.load("base_model")
-    assert not (nb.folder / "checkpoints-base").exists()
-    model, tokenizer = finetune.load_in_4bit(made)
-    train_pairs = pairs[pairs["split"] == "train"]
-    loss = loss_on(model, tokenizer, train_pairs, "train")
-    assert loss < result.log["loss"].iloc[0] - 0.5
-
-
-def test_a_killed_notebook_does_not_pre_train_again(base, pairs, folders):
-    corpus = pairs.loc[pairs["split"] == "train", ["prompt", "completion"]]
-    settings = {**SETTINGS, "num_train_epochs": 1, "save_strategy": "no"}
-
-    def result(nb):
-        tokenizer = nb.folder / "tokenizer"
-        return finetune.make_base(
-            nb, "random-llama", tokenizer, corpus, settings
-        )[1]
-
-    first = notebook_04(base)
-    assert result(first) is not None
-    again = run.Run(first.notebook, first.profile, None)
-    again.knobs = first.knobs
-    assert result(again) is None  # killed before the end: taken up
-    other = run.Run(first.notebook, first.profile, None)
-    other.knobs = {"PRETRAIN_EPOCHS": 9}
-    assert result(other) is not None  # another knob: made anew
-    other.finish()
-    assert result(other) is not None  # a finished run that is run again
-
-
-def test_a_published_base_needs_no_pre_training(base, pairs, folders, capsys):
-    nb = notebook_04(base)
-    source, result = finetune.make_base(
-        nb, "smollm2-135m", nb.folder / "tokenizer", pairs, SETTINGS
-    )
-    assert source == models.base("smollm2-135m").source
-    assert result is None
-    assert "no pre-training" in capsys.readouterr().out
+    assert spy[0].args.bf16 is spy[0].args.fp16 is False
 
 
 # --- the adapter elsewhere --------------------------------------------------
@@ -423,68 +368,82 @@ def test_a_published_base_needs_no_pre_training(base, pairs, folders, capsys):
 
 def test_a_reloaded_adapter_writes_the_same(base, pairs, tmp_path):
     model, tokenizer = fresh(base)
-    prompts = [*PROMPTS.values()]
-    untrained = generate.generate_reports(
-        model, tokenizer, prompts, max_new_tokens=12
-    )
+
+    def written(model):
+        return list(generate.generate_reports(
+            model, tokenizer, [*PROMPTS.values()], max_new_tokens=12
+        )["generated"])
+
+    untrained = written(model)
     train(base, pairs, tmp_path / "c", model=(model, tokenizer),
           num_train_epochs=12, learning_rate=2e-2)
-    here = generate.generate_reports(
-        model, tokenizer, prompts, max_new_tokens=12
-    )
-    assert list(here["generated"]) != list(untrained["generated"])
-    model.save_pretrained(tmp_path / "adapter")
+    here = written(model)
+    assert here != untrained
     elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(tmp_path / "adapter", elsewhere / "adapter")
+    model.save_pretrained(elsewhere / "adapter")
     shutil.copytree(base, elsewhere / "base")
-    model, tokenizer = finetune.load_adapter(
-        str(elsewhere / "base"), elsewhere / "adapter"
-    )
+    model, _ = finetune.load_adapter(
+        str(elsewhere / "base"), elsewhere / "adapter")
     assert not model.training
-    again = generate.generate_reports(
-        model, tokenizer, prompts, max_new_tokens=12
-    )
-    assert list(again["generated"]) == list(here["generated"])
+    assert written(model) == here
 
 
-def test_the_adapter_folder_is_small_and_holds_no_pickle(base, tmp_path):
-    model, _ = fresh(base)
-    model.save_pretrained(tmp_path)
-    names = {file.name for file in tmp_path.iterdir()}
-    assert "adapter_model.safetensors" in names
-    assert not {n for n in names if n.endswith((".bin", ".pt", ".pkl"))}
-
-
-def saved(base_model, folders, rows="train"):
-    """An adapter saved as notebook 04 does; its folder and its card."""
+@pytest.mark.parametrize("rows", ["train", "all"])
+def test_the_adapter_has_a_model_card(base, folders, rows):
+    """Data, licences, settings, metrics, limits, leak; no pickle."""
     nb = run.start("04_finetune_qlora", "smoke", change={"ROWS": rows})
-    model, _ = fresh(base_model)
     finetune.save_adapter(
-        nb, model, "random-llama", {"learning rate": "2e-4"},
-        {"best_val_loss": 2.5},
-    )
+        nb, fresh(base)[0], "random-llama", {"learning rate": "2e-4"},
+        {"best_val_loss": 2.5})
     folder = folders / "smoke" / "adapter"
-    return folder, (folder / "README.md").read_text("utf-8")
-
-
-def test_the_adapter_has_a_model_card(base, folders):
-    """Data, licences, settings, metrics, limits; safetensors beside it."""
-    folder, card = saved(base, folders)
+    card = (folder / "README.md").read_text("utf-8")
     assert (folder / "adapter_model.safetensors").is_file()
-    assert not list(folder.glob("*.bin"))
+    assert {file.suffix for file in folder.iterdir()} <= {
+        ".safetensors", ".json", ".md"}
     for heading in ("Base", "Data", "Licence", "Settings", "Metrics",
                     "Limits", "Use"):
         assert f"\n## {heading}\n" in card
     for words in (run.WARNING, "CC BY-NC-ND 4.0", "phantom images",
-                  "learning rate: 2e-4", "best_val_loss: 2.5",
-                  "Built with Llama", "training split"):
+                  "\n- learning rate: 2e-4\n", "\n- best_val_loss: 2.5\n",
+                  "Built with Llama", "frozen in nf4."):
         assert words in card
     assert "More Information Needed" not in card
     assert str(base) not in card
-    assert "TEST ROWS" not in card
+    assert ("TEST ROWS INCLUDED" in card) == (rows == "all")
+    assert ("training split" in card) == (rows == "train")
 
 
-def test_the_card_tells_of_the_leak(base, folders):
-    _, card = saved(base, folders, rows="all")
-    assert "TEST ROWS INCLUDED" in card
-    assert "training split" not in card
+# --- threads ----------------------------------------------------------------
+
+
+def test_the_quickest_number_of_threads_is_set(monkeypatch):
+    """A clock and threads of the test's own; seconds of work by thread."""
+    import torch
+
+    now, set_to = [0.0], [3]
+    took = {1: 4.0, 2: 2.0, 4: 3.0, 3: 1.0}
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "_bf16_in_hardware", lambda: False)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: set_to[-1])
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+
+    def work(rows):
+        low = torch.is_autocast_enabled("cpu")
+        now[0] += 0.01 * rows * took[set_to[-1]] * (0.5 if low else 1)
+
+    def fails(rows):
+        if set_to[-1] == 2:
+            raise RuntimeError("out of memory")
+        work(rows)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        machine.pick_threads(fails, 8)
+    assert set_to[-1] == 3  # as before
+    threads, precision, why = machine.pick_threads(work, 8)
+    assert (threads, precision, set_to[-1]) == (2, "fp32", 2)
+    assert max(set_to) == 4  # never more than cores
+    assert "0.320 s with 1, 0.160 s with 2" in why
+    assert "no bfloat16" in why
+    monkeypatch.setattr(machine, "_bf16_in_hardware", lambda: True)
+    assert machine.pick_threads(work, 8)[1] == "bf16"

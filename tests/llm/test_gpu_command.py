@@ -11,9 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from llamaxr_utils.llm import finetune
-from llamaxr_utils.studies import rebuild
-
 SCRIPT = Path(__file__).parents[1] / "gpu" / "compare_backends.py"
 
 
@@ -26,22 +23,15 @@ def command():
 
 
 def test_the_shape_is_that_of_llama_3_1_8b(command):
-    """Its published size, and the paper's trainable parameters."""
+    """Its published size; `test_finetune` has the trainable parameters."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        **command.SHAPES["llama-3.1-8b"], tie_word_embeddings=False
-    )
+        **command.SHAPES["llama-3.1-8b"], tie_word_embeddings=False)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
-        assert sum(w.numel() for w in model.parameters()) == 8_030_261_248
-        model = get_peft_model(
-            model, LoraConfig(r=16, target_modules=[*finetune.LORA_TARGETS])
-        )
-    trained = [w.numel() for w in model.parameters() if w.requires_grad]
-    assert sum(trained) == rebuild.lora_parameters(16) == 41_943_040
+    assert sum(w.numel() for w in model.parameters()) == 8_030_261_248
 
 
 def test_without_a_gpu_it_says_so(command, capsys):
@@ -71,4 +61,3 @@ def test_the_ways_run_and_agree_on_a_tiny_shape(command, tmp_path):
     assert table["first_loss"].max() < 1.01 * table["first_loss"].min()
     learns = table["last_loss"] < table["first_loss"] - 0.001
     assert learns.drop("unsloth, profile paper").all()
-    assert "05_generate_reports" in done.stdout

