@@ -15,8 +15,6 @@ import os
 import platform
 import random
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from .errors import CourseError
@@ -190,65 +188,6 @@ def _bf16_in_hardware() -> bool:
         torch.cpu._is_avx512_bf16_supported()
         or torch.cpu._is_amx_tile_supported()
     )
-
-
-def pick_threads(
-    work: Callable[[int], object], size: int, seconds: float = 3.0
-) -> tuple[int, str, str]:
-    """Threads and precision by measurement; sets torch's threads.
-
-    Parameters
-    ----------
-    work : callable
-        ``work(n)`` does what is to be fast on `n` rows of a batch of `size`;
-        fewer are timed where rows are slow.
-    seconds : float
-        For all timings together, two calls on one row aside.
-
-    Returns
-    -------
-    (int, str, str)
-        Threads, never more than `cores`; ``"fp32"`` or ``"bf16"``
-        (autocast), the latter only where it is in hardware and at least a
-        tenth faster; a sentence. With an accelerator nothing is timed.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if pick_device()[0] != "cpu":
-        why = "the accelerator does the work; nothing was timed"
-        return before, pick_precision("auto"), why
-    powers = [2**i for i in range(9) if 2**i < cores()]
-    counts, bf16 = [*powers, cores()], _bf16_in_hardware()
-
-    def timed(rows: int, threads: int = 0, low: bool = False) -> float:
-        if threads:
-            torch.set_num_threads(threads)
-        began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            work(rows)
-        return time.perf_counter() - began
-
-    try:
-        timed(1)  # a first call is slower
-        share = seconds / (2 * (len(counts) + bf16)) / timed(1)
-        rows = max(1, min(size, int(share)))
-        # Twice, in turn: the work of others then hits all alike.
-        tries = [{n: timed(rows, n) for n in counts} for _ in range(2)]
-        best = {n: min(tries[0][n], tries[1][n]) for n in counts}
-        threads = min(counts, key=best.__getitem__)
-        low = float("inf")
-        for _ in range(2 if bf16 else 0):
-            low = min(low, timed(rows, threads, low=True))
-    except BaseException:
-        torch.set_num_threads(before)
-        raise
-    torch.set_num_threads(threads)
-    precision = "bf16" if low < 0.9 * best[threads] else "fp32"
-    times = ", ".join(f"{best[n]:.3f} s with {n}" for n in counts)
-    half = f"{low:.3f} s in bf16" if bf16 else "no bfloat16 in hardware"
-    why = f"{rows} rows took {times}; {half}"
-    return threads, precision, f"threads: {threads}, {precision}: {why}"
 
 
 # --- before torch is imported ------------------------------------------------

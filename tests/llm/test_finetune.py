@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from test_models import PROMPTS, SENTENCES
 
-from llamaxr_utils.course import machine, run
+from llamaxr_utils.course import run
 from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, generate, models
@@ -411,39 +411,3 @@ def test_the_adapter_has_a_model_card(base, folders, rows):
     assert str(base) not in card
     assert ("TEST ROWS INCLUDED" in card) == (rows == "all")
     assert ("training split" in card) == (rows == "train")
-
-
-# --- threads ----------------------------------------------------------------
-
-
-def test_the_quickest_number_of_threads_is_set(monkeypatch):
-    """A clock and threads of the test's own; seconds of work by thread."""
-    import torch
-
-    now, set_to = [0.0], [3]
-    took = {1: 4.0, 2: 2.0, 4: 3.0, 3: 1.0}
-    monkeypatch.setattr(machine, "cores", lambda: 4)
-    monkeypatch.setattr(machine, "_bf16_in_hardware", lambda: False)
-    monkeypatch.setattr(machine.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(torch, "get_num_threads", lambda: set_to[-1])
-    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
-
-    def work(rows):
-        low = torch.is_autocast_enabled("cpu")
-        now[0] += 0.01 * rows * took[set_to[-1]] * (0.5 if low else 1)
-
-    def fails(rows):
-        if set_to[-1] == 2:
-            raise RuntimeError("out of memory")
-        work(rows)
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        machine.pick_threads(fails, 8)
-    assert set_to[-1] == 3  # as before
-    threads, precision, why = machine.pick_threads(work, 8)
-    assert (threads, precision, set_to[-1]) == (2, "fp32", 2)
-    assert max(set_to) == 4  # never more than cores
-    assert "0.320 s with 1, 0.160 s with 2" in why
-    assert "no bfloat16" in why
-    monkeypatch.setattr(machine, "_bf16_in_hardware", lambda: True)
-    assert machine.pick_threads(work, 8)[1] == "bf16"

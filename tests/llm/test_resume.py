@@ -320,6 +320,6 @@ def test_a_full_disk_in_training_is_said_and_the_same_call_continues(
     monkeypatch.setattr(Trainer, "_save_checkpoint", full)
     with pytest.raises(CourseError) as caught:
         train(base, pairs, tmp_path, patience=2)
-    assert "No space left" in caught.value.why
+    assert "disk is full" in caught.value.why
     assert "the same command continues" in caught.value.do
     assert finetune.last_checkpoint(tmp_path).name == "checkpoint-3"
