@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 10111, "modules": 45, "tests": 11166}
+BUDGET = {"package": 10009, "modules": 45, "tests": 11123}
 
 
 def project_files() -> list[Path]:

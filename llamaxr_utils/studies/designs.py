@@ -207,21 +207,12 @@ def training_pairs(
 def run_design(
     design: Design, data: Data, seed: int, n_samples: int = 1000
 ) -> dict[str, Any]:
-    """Train over ``data.base``, generate, measure (`n_samples` bootstraps).
+    """Train over ``data.base``, generate, measure; one row of numbers.
 
     Killed and called again, it goes on from its last checkpoint; designs
     that differ in decoding alone share an adapter (its seconds are those of
-    the first time).
-
-    Returns
-    -------
-    dict
-        One row: `measure`, and ``design``, ``images``, ``backbone``,
-        ``seed``, ``prompt_tokens``, ``tokens`` (prompt and report, mean of
-        the test studies), ``val_loss``, ``trainable`` parameters,
-        ``step_seconds``, ``memory_gb`` (peak of the process while training;
-        of the GPU, where there is one), ``base_seconds``,
-        ``train_seconds``, ``decode_seconds``.
+    the first time). The row has `measure`'s numbers, what training took
+    (`adapter_of`) and the mean ``tokens`` of prompt and report.
     """
     points = points_of(data, design.beta)
     base = str(data.base or models.locate(data.base_name))
@@ -335,21 +326,12 @@ def measure(
     data: Data, texts: Sequence[str], n_samples: int = 1000
 ) -> dict[str, float]:
     """Numbers about the reports of ``data.test`` (`n_samples` bootstraps by
-    study).
-
-    Returns
-    -------
-    dict
-        ``n``; ``f1``, ``f1_shuffled``, ``gap`` with ``gap_low`` and
-        ``gap_high`` (findings of the 18 conditions; a study's report against
-        another's, `grounding.swap_test`); ``bleu4``, ``rouge_l``, ``cider``
-        (r2gen); ``bleu4_over_nn``, ``cider_over_nn``, each with ``_low`` and
-        ``_high``: minus the nearest neighbour on the same scores, paired by
-        study; ``distinct`` reports, and those of abnormal studies;
-        ``normal_called``, ``abnormal_called``: share of the normal studies,
-        and of the abnormal ones with one of the 18 conditions, whose report
-        is abnormal.
-    """
+    study): findings F1 and its loss under another study's report
+    (`grounding.swap_test`); r2gen's BLEU-4, ROUGE-L, CIDEr, and the first
+    and last minus the nearest neighbour's; ``distinct`` reports;
+    ``normal_called`` and ``abnormal_called``: share of the normal studies,
+    and of the abnormal ones with one of the 18 conditions, whose report is
+    abnormal."""
     truth, texts = list(data.test["findings"]), list(texts)
     swapped = [texts[i] for i in generate.swap(len(truth), 3407)]
     tests = {row["measure"]: row for row in

@@ -9,7 +9,6 @@ reads well.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
-from ..datasets.reports import load_studies
 from ..evaluation.clinical import (
     clinical_scores,
     finding_counts,
@@ -97,11 +95,8 @@ def with_scores(
 
 def other_status(status: Sequence[str], seed: int) -> np.ndarray:
     """For every study a donor, int (n,): a normal one for an abnormal one,
-    and back.
-
-    Donors are used equally often, as far as the numbers allow. A study that
-    is neither gets one of either kind and is nobody's donor.
-    """
+    and back, used equally often. A study that is neither gets one of either
+    kind and is nobody's donor."""
     kinds = np.array(list(status))
     abnormal, normal = kinds == "abnormal", kinds == "normal"
     if not (abnormal.any() and normal.any()):
@@ -132,14 +127,9 @@ def dose_response(
     conditions: Sequence[str] = CONDITIONS,
 ) -> pd.DataFrame:  # fmt: skip
     """Set one condition's score in both views to each of the doses, the rest
-    as it is, and read the report.
-
-    Returns
-    -------
-    DataFrame
-        ``condition``, ``finding`` (the labeller's name), ``dose``, ``study``
-        (position in `scores`), ``mentioned`` (bool: stated as present).
-    """
+    as it is, and read the report: ``condition``, ``finding`` (the labeller's
+    name), ``dose``, ``study`` (position in `scores`), ``mentioned`` (bool:
+    stated as present)."""
     table = pd.DataFrame(
         [(condition, FINDING_OF[condition], float(dose), study)
          for condition in conditions for dose in doses
@@ -155,17 +145,11 @@ def dose_response(
 
 
 def monotonicity(dose: pd.DataFrame) -> pd.DataFrame:
-    """How each condition's mention rate goes with its score, of
-    `dose_response`.
-
-    Returns
-    -------
-    DataFrame
-        ``condition``, ``finding``; ``low``, ``high``, ``rise``: mention rate
-        at the lowest and at the highest dose, and their difference; ``rho``:
-        Spearman's, of dose and rate, NaN for a flat curve; ``falling``:
-        share of the steps at which the rate falls. Steepest first.
-    """
+    """How each condition's mention rate goes with its score, of a
+    `dose_response`, the steepest first: ``condition``, ``finding``; ``low``,
+    ``high``, ``rise``: mention rate at the lowest and at the highest dose,
+    and their difference; ``rho``: Spearman's, of dose and rate, NaN for a
+    flat curve; ``falling``: share of the steps at which the rate falls."""
     keys, rows = ["condition", "finding"], []
     for names, part in dose.groupby(keys, sort=False):
         rate = part.groupby("dose")["mentioned"].mean()
@@ -194,8 +178,6 @@ def grounding_report(
 
     Parameters
     ----------
-    write : Writer
-        Scores of studies -> their reports, in the same order.
     scores, references, status : sequences of length n
         Of the test studies; status "normal", "abnormal" or "not indexed".
     labels : sequence of mappings, optional
@@ -203,13 +185,8 @@ def grounding_report(
     n_dose, n_doses : int
         Studies in the seeded sample of the dose response (0: none is made);
         scores from 0 to 1.
-    n_samples, seed : int
-        Of the bootstrap; of bootstrap, shuffles and sample.
     """
-    n = len(scores)
-    if not n == len(references) == len(status) or n < 2:
-        raise ValueError("scores, references and status are paired")
-    own = write(scores)
+    n, own = len(scores), write(scores)
     donors = {ANY: swap(n, seed)}
     if {"normal", "abnormal"} <= set(status):
         donors[OTHER] = other_status(status, seed)
@@ -233,6 +210,17 @@ def grounding_report(
         dose = dose_response(write, [scores[i] for i in drawn], doses)
         rows += _dose_rows(dose, n_samples, seed)
     return Card(pd.DataFrame(rows, columns=COLUMNS), dose, own)
+
+
+def texts_report(
+    references: Sequence[str], own: Sequence[str], shuffled: Sequence[str],
+    status: Sequence[str], n_samples: int = 1000, seed: int = 3407,
+) -> Card:  # fmt: skip
+    """What a card can say of reports alone, of any system, under own and
+    under shuffled scores: no dose response, no single views."""
+    rows = swap_test(references, own, shuffled, ANY, n_samples, seed)
+    rows += _by_status(own, status, None)
+    return Card(pd.DataFrame(rows, columns=COLUMNS), None, list(own))
 
 
 def swap_test(
@@ -317,11 +305,10 @@ def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
 def verdict(card: Card) -> list[str]:
     """The card in sentences; each follows from its numbers.
 
-    First whether the reports follow the scores: they do if findings F1 is
-    lost with the interval above 0, mentions rise by `LEAST_RISE` on the mean
-    and no report serves more than `MOST_TOP` of the abnormal studies; "in
-    part" if the first alone holds. What was not measured counts against
-    nobody.
+    The reports follow the scores if findings F1 is lost with the interval
+    above 0, mentions rise by `LEAST_RISE` on the mean and no report serves
+    more than `MOST_TOP` of the abnormal studies; "in part" if the first alone
+    holds. What was not measured counts against nobody.
     """
     gap, low = card.get(ANY, GAP), card.get(ANY, GAP, "low")
     rise, top = card.get(DOSE, RISE), card.get(COMMONEST, TOP)
@@ -368,74 +355,3 @@ def compare_cards(
     wide = long[names].drop_duplicates().merge(wide, on=names)
     wide["test"] = wide["test"].mask(wide["test"].duplicated(), "")
     return long, wide
-
-
-# --- what another system has written ----------------------------------------
-
-
-def grounding_from_csv(
-    path: str | Path, n_samples: int = 1000, seed: int = 3407
-) -> Card:
-    """What a card can say without the model, from a file of reports (see
-    `read_swapped`): no dose response, no single views."""
-    table = read_swapped(path)
-    rows = swap_test(table["reference"], table["own"], table["shuffled"],
-                     ANY, n_samples, seed)
-    rows += _by_status(table["own"], table["status"], None)
-    return Card(pd.DataFrame(rows, columns=COLUMNS), None, [*table["own"]])
-
-
-def read_swapped(path: str | Path) -> pd.DataFrame:
-    """Reports of any system under own and under shuffled scores: ``id``,
-    ``reference``, ``status``, ``own``, ``shuffled``.
-
-    The CSV has ``id`` (or ``study_id``), ``generated`` and ``scores_from``
-    ("own" or "shuffled"), two rows a study. ``reference`` may be left out
-    for IU X-ray ids; without ``status`` the reference's own findings decide.
-    Of an artifact ``generations`` the rows of the model "tuned" are taken.
-    """
-    name = Path(path).name
-    try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        ).rename(columns={"study_id": "id"})
-    except (OSError, ValueError) as error:
-        raise CourseError(
-            f"{name} could not be read as a CSV.",
-            f"{type(error).__name__}: {str(error).splitlines()[0]}.",
-            "Check the path; save it as UTF-8, commas between columns.",
-        ) from error
-    lacking = {"id", "generated", "scores_from"} - set(table.columns)
-    if lacking:
-        raise CourseError(
-            f"{name} has no column {', '.join(sorted(lacking))}.",
-            f"It has {', '.join(map(str, table.columns))}.",
-            "Begin it with `id,generated,scores_from,reference`.",
-        )
-    if "model" in table and table["model"].eq("tuned").any():
-        table = table[table["model"].eq("tuned")]
-    own, shuffled = (table[table["scores_from"].eq(side)].set_index("id")
-                     for side in ("own", "shuffled"))
-    unique = own.index.is_unique and shuffled.index.is_unique
-    if not (len(own) and unique and set(own.index) == set(shuffled.index)):
-        raise CourseError(
-            f"{name} does not have each study once under own and once "
-            "under shuffled scores.",
-            f"{len(own)} rows are own, {len(shuffled)} are shuffled.",
-            "Decode the same studies twice and fill `scores_from`.",
-        )
-    own = own.assign(own=own["generated"], shuffled=shuffled["generated"])
-    if "reference" not in own:
-        known = load_studies().set_index("study_id")["findings"]
-        own["reference"] = known.reindex(own.index).fillna("")
-    if own["reference"].str.strip().eq("").any():
-        raise CourseError(
-            f"{name}: a study has no reference report.",
-            "Its findings are compared with those of the reference.",
-            "Fill the column `reference`, or use ids like CXR3030.",
-        )
-    if "status" not in own:
-        kind = {"present": "normal", "absent": "abnormal"}
-        own["status"] = [kind.get(label_report(text).get("No Finding", ""), "")
-                         for text in own["reference"]]
-    return own.reset_index()[["id", "reference", "status", "own", "shuffled"]]

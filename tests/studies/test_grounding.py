@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import (
     CONDITION_FINDINGS,
     CONDITIONS,
@@ -233,65 +232,23 @@ def test_numbers_cannot_say_that_a_view_is_missing(decoded):
     assert len(alone) == 4 and alone["value"].isna().all()
 
 
-# --- from a file ------------------------------------------------------------
-
-
-def generations(write):
-    texts = write(SCORES)
-    other = [texts[i] for i in swap(20, 3407)]
-    sides = {"own": texts, "shuffled": other}
-    return pd.concat([
-        pd.DataFrame({"id": [f"S{i}" for i in range(20)], "generated": side,
-                      "scores_from": name, "reference": REFERENCES})
-        for name, side in sides.items()
-    ])
+# --- from texts alone -------------------------------------------------------
 
 
 @pytest.mark.parametrize("write", [grounded, half_grounded, blind])
-def test_a_file_gives_the_card_of_its_writer(write, cards, tmp_path):
-    path = tmp_path / "theirs.csv"
-    # Rows in any order; other models' rows are left alone.
-    table = generations(write).sample(frac=1, random_state=0)
-    base = table.assign(model="base", generated="?")
-    pd.concat([base, table.assign(model="tuned")]).to_csv(path, index=False)
-    one = grounding.grounding_from_csv(path, n_samples=200)
-    for name in (grounding.CHANGED, grounding.GAP):
-        wanted = cards[write.__name__].get(grounding.ANY, name)
-        assert one.get(grounding.ANY, name) == pytest.approx(wanted)
-    top = cards[write.__name__].get(grounding.COMMONEST, grounding.TOP)
-    assert one.get(grounding.COMMONEST, grounding.TOP) == top
-    assert one.dose is None and len(grounding.verdict(one)) == 4
-
-
-def test_references_of_known_studies_are_found_by_id(tmp_path, monkeypatch):
-    known = pd.DataFrame({"study_id": [f"S{i}" for i in range(20)],
-                          "findings": REFERENCES})
-    monkeypatch.setattr(grounding, "load_studies", lambda: known)
-    path = tmp_path / "x.csv"
-    table = generations(grounded).rename(columns={"id": "study_id"})
-    table.drop(columns="reference").to_csv(path, index=False)
-    assert list(grounding.read_swapped(path)["reference"]) == REFERENCES
-    monkeypatch.setattr(grounding, "load_studies", lambda: known.head(3))
-    with pytest.raises(CourseError, match="no reference report"):
-        grounding.read_swapped(path)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda t: t.drop(columns="scores_from"), "no column scores_from"),
-        (lambda t: t[t["scores_from"].eq("own")], "0 are shuffled"),
-        (lambda t: t.iloc[:-1], "20 rows are own, 19 are shuffled"),
-        (lambda t: pd.concat([t, t]), "once under own"),
-        (lambda t: t.assign(reference=" "), "no reference report"),
-        (lambda t: t.iloc[:0], "0 rows are own"),
-    ],
-)
-def test_a_file_that_does_not_do_says_why(spoil, message, tmp_path):
-    path = tmp_path / "theirs.csv"
-    spoil(generations(grounded)).to_csv(path, index=False)
-    with pytest.raises(CourseError, match=message):
-        grounding.grounding_from_csv(path)
+def test_texts_give_the_card_of_their_writer(write, cards):
+    own = write(SCORES)
+    shuffled = [own[i] for i in swap(20, 3407)]
+    one = grounding.texts_report(REFERENCES, own, shuffled, STATUS, 200)
+    whole = cards[write.__name__]
+    for test, measure in (
+        (grounding.ANY, grounding.CHANGED),
+        (grounding.ANY, grounding.GAP),
+        (grounding.COMMONEST, grounding.TOP),
+    ):
+        assert one.get(test, measure) == whole.get(test, measure)
+    assert one.dose is None
+    assert len(grounding.verdict(one)) == 4
 
 
 # --- what the conditions can say --------------------------------------------
