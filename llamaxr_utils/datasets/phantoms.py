@@ -542,24 +542,19 @@ def _patient(
 def draw(
     study_id: str, headings: Sequence[str], view: str, size: int = 96
 ) -> np.ndarray:
-    """Draw one view of a study.
+    """Draw one view of a study: uint8 (size, size), bones white, lungs dark.
 
     Parameters
     ----------
     study_id : str
-        Seed of anatomy, pose, exposure and noise; both views of a study show
-        the same patient. The headings have no part in these.
+        Seed of anatomy, pose, exposure and noise, in which the headings have
+        no part; both views of a study show the same patient.
     headings : sequence of str
         The study's MeSH headings (column ``mesh``).
     view : {"frontal", "lateral"}
         Frontal: the patient's right is on the left. Lateral: front is left.
     size : int
         Height and width in pixels, 16 or more.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size)
-        0 to 255; bones white, lungs dark.
     """
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
@@ -572,14 +567,9 @@ def draw(
 def lesions(
     study_id: str, headings: Sequence[str], view: str, size: int = 96
 ) -> dict[str, np.ndarray]:
-    """Where each condition of a study was drawn.
-
-    Returns
-    -------
-    dict of str to ndarray of bool, shape (size, size)
-        Condition -> where the attenuation differs visibly from that of the
-        same patient without the headings of this condition.
-    """
+    """Where each condition of a study was drawn: condition -> bool (size,
+    size), true where the attenuation differs visibly from that of the same
+    patient without the headings of this condition."""
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
     masks = {}
@@ -594,9 +584,10 @@ def lesions(
 
 
 def folder_name(size: int) -> str:
-    """Name of the cache folder: drawing code and size, ``1a2b3c4d-96``."""
-    names = __file__, str(mesh.__file__)
-    code = b"".join(Path(name).read_bytes() for name in names)
+    """Name of the cache folder, ``1a2b3c4d-96``: by code and rules of the
+    drawing and by size, so that older pictures are never taken."""
+    files = Path(__file__), Path(mesh.__file__), mesh.RULES_FILE
+    code = b"".join(path.read_bytes() for path in files)
     return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
 
 
@@ -607,22 +598,10 @@ def draw_studies(
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """Draw both views of many studies as PNG files; existing files are kept.
-
-    Parameters
-    ----------
-    studies : DataFrame
-        ``study_id`` and ``mesh`` of the studies to be drawn.
-    folder : path
-        Files are ``<folder>/<folder_name(size)>/<study_id>_<view>.png``, so
-        that pictures of older drawing code are never taken.
-    progress : callable, optional
-        Called with the number of pictures done and the total.
-
-    Returns
-    -------
-    DataFrame
-        ``study_id``, ``view``, ``path`` (str): two rows a study, in order.
+    """Draw both views of many studies (``study_id``, ``mesh``) as PNG files
+    ``<folder>/<folder_name(size)>/<study_id>_<view>.png``; what is there is
+    kept. `progress` is called with the number of pictures done and of all.
+    Returns ``study_id``, ``view``, ``path`` (str): two rows a study.
     """
     home = Path(folder) / folder_name(size)
     jobs = [

@@ -401,21 +401,10 @@ def baseline_rows(data: Data, n_samples: int = 1000) -> pd.DataFrame:
 
 
 def over_seeds(log: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, with Student's 95 % interval for the gap.
-
-    Parameters
-    ----------
-    log : DataFrame
-        Of `run_design`: one a design, kind of images and seed.
-
-    Returns
-    -------
-    DataFrame
-        ``design``, ``images``, ``seeds``, the means of `AVERAGED`,
-        ``gap_from`` and ``gap_to`` over seeds (NaN of one seed),
-        ``gap_low``: the lowest end of the seeds' own intervals by study,
-        ``bleu4_over_nn_high``, ``cider_over_nn_high``: means. Best gap
-        first.
+    """Rows of `run_design`, averaged over seeds, best gap first: ``design``,
+    ``images``, ``seeds``, the means of `AVERAGED`, and Student's 95 %
+    interval of the gap over seeds, ``gap_from`` and ``gap_to`` (NaN of one
+    seed); ``gap_low``: the lowest end of the seeds' own intervals by study.
     """
     from scipy.stats import t
 
