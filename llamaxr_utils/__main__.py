@@ -12,9 +12,16 @@ from .course.errors import CourseError
 
 
 def _course(o: argparse.Namespace) -> bool:
-    from .course.runner import run_course
+    from .course.runner import run_course, shown
+    from .studies import results
 
     run_course(o.profile, o.images, o.first, o.last, o.force)
+    page = results.write_index(o.profile, o.images)
+    if page:
+        print()
+        for name, number, meaning in results.headline(page.parent):
+            print(f"{name:14} {number}  {meaning}")
+        print(f"\nResults: {shown(page)}. Next: make study (08 to 11).")
     return True
 
 

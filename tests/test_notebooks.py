@@ -196,6 +196,21 @@ def test_executed_copies_hold_no_error(smoke):
         assert kinds, f"{notebook} shows nothing"
 
 
+def test_the_course_ends_with_three_numbers_and_a_page_of_results(smoke):
+    folder, out, _ = smoke
+    for words in ("findings F1 ", "grounding gap ", "BLEU-4 ", "index.html"):
+        assert words in out
+    index = (folder / "index.html").read_text("utf-8")
+    for page in re.findall(r'href="(\w[^":]*)"', index):
+        assert (folder / page).is_file(), page
+    assert index.count("not for diagnosis") >= 2
+    for notebook in run.NOTEBOOKS:
+        page = (folder / "notebooks" / f"{notebook}.html").read_text("utf-8")
+        assert "not for diagnosis" in page
+        assert "default-src 'none'" in page
+        assert not re.search(r'src="https?:', page)
+
+
 def test_a_second_smoke_run_skips_all(smoke):
     done = course(smoke[0].parent)
     assert done.returncode == 0, done.stdout

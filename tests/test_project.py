@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 10009, "modules": 45, "tests": 11123}
+BUDGET = {"package": 10091, "modules": 39, "tests": 11139}
 
 
 def project_files() -> list[Path]:
@@ -88,7 +88,8 @@ def test_the_size_budget():
     """On the whole: what is spent in one place is missing in another."""
     found = {
         "package": lines_of(modules()),
-        "modules": len(modules()),
+        # A wing's own file is one line that says what it is for.
+        "modules": len([p for p in modules() if lines_of([p]) > 1]),
         "tests": lines_of((ROOT / "tests").rglob("*.py")),
     }
     print(found)
