@@ -272,8 +272,6 @@ def read_grey(
     """
     from PIL import Image
 
-    if resize not in ("squash", "crop"):
-        raise ValueError(f'RESIZE is "squash" or "crop", not {resize!r}')
     try:
         dicom = Path(path).suffix.lower() == ".dcm" or _is_dicom(path)
         grey = _read_dicom(path) if dicom else _read_picture(path, size)
@@ -356,6 +354,12 @@ def read_views(
     ``attrs["unreadable"]`` of the rows: list of (path, reason). ``crop``
     gives X-rays that were squashed to a square their own shape back first.
     """
+    if resize not in ("squash", "crop"):
+        raise CourseError(
+            f"RESIZE = {resize!r} is not known.",
+            "Images are squashed (the paper) or cropped.",
+            'Set RESIZE to "squash" or "crop".',
+        )
     grey = np.empty((len(views), size, size), np.uint8)
     shapes = _shapes(views) if resize == "crop" else [None] * len(views)
 
