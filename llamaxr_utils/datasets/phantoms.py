@@ -14,7 +14,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from copy import copy
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace as Chest
@@ -86,8 +85,6 @@ class Camera:
     """One view of space: which axis is across, where each pixel lies."""
 
     def __init__(self, study_id: str, view: str, size: int):
-        if size < 16:
-            raise ValueError(f"a phantom has 16 pixels or more, not {size}")
         rng = random_stream(study_id, "pose", view)
         self.size, self.i = size, VIEWS.index(view)
         zoom = rng.normal(1.1 + 0.06 * self.i, 0.04)
@@ -111,13 +108,6 @@ class Camera:
         rest = rest - np.abs(dz / np.float32(solid.radii[2])) ** p
         half = np.maximum(rest, 0) ** (1 / p) * np.float32(solid.radii[j])
         return middle - half, middle + half
-
-    def strip(self, z: float, reach: float) -> tuple[slice, Camera]:
-        """The picture's rows around a height, and a camera for them."""
-        part = copy(self)
-        rows = slice(*np.searchsorted(self.z[:, 0], (z - reach, z + reach)))
-        part.z, part.a = self.z[rows], self.a[rows]
-        return rows, part
 
     def length(self, *parts: Solid | Interval) -> np.ndarray:
         """Way of each ray through what the parts have in common."""
@@ -402,11 +392,10 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
     path += lines * np.clip(1.3 * full / np.maximum(whole, 0.05), 0, 1)
     path += camera.splat(bones(chest), 0.009)
     for z in np.arange(-1, 1, 0.125):
-        rows, near = camera.strip(z, 0.065)  # the rest would be zeros
         bone = Solid(spine(chest, z), (0.075, 0.085, 0.056), power=4)
         thorn = Solid(spine(chest, z) + (0, 0.12, 0), (0.03, 0.06, 0.04))
-        path[rows] += 0.6 * chest.bone * near.length(bone)
-        path[rows] += 0.3 * chest.bone * near.length(thorn)
+        path += 0.6 * chest.bone * size(bone)
+        path += 0.3 * chest.bone * size(thorn)
     path -= 1.2 * size(Solid((0, 0.08, -0.75), (0.04, 0.045, 0.55)))
     return np.maximum(path, 0)
 
@@ -416,10 +405,10 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
 
 def _reshape(chest: Chest, word: str, name: str, sides, s: float) -> None:
     """Findings that change the chest itself, before things are placed."""
-    long = word.startswith("aort") and not word.startswith("aortic valve")
     chest.heart *= 1 + 0.22 * s * (name == "Cardiomegaly")
     chest.media *= 1 + 0.6 * s * (name == "Enlarged Cardiomediastinum")
-    chest.aorta *= 1 + 0.4 * s * (long and ("tortuous" in word or name != ""))
+    if word.startswith("aort") and ("tortuous" in word or name):
+        chest.aorta *= 1 + 0.4 * s
     chest.curve += 0.07 * s * word.startswith("scoliosis")
     chest.hunch += 0.45 * s * word.startswith("kyphosis")
     chest.tilt += 0.06 * s * word.startswith("kyphosis")
@@ -480,7 +469,7 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         for number in rng.permutation(np.arange(3, 9))[: 3 if many else 1]:
             turn = rng.uniform(0.9, 1.7)
             at = rib(chest, side, number, turn)
-            if "vertebra" in word or "spine" in word:
+            if "vertebra" in word:
                 at = spine(chest, 0.15 * number - 0.6)
             elif "clavicle" in word:
                 at = np.array([0.42 * side, -0.1, -0.58])
@@ -542,19 +531,11 @@ def _patient(
 def draw(
     study_id: str, headings: Sequence[str], view: str, size: int = 96
 ) -> np.ndarray:
-    """Draw one view of a study: uint8 (size, size), bones white, lungs dark.
+    """One view of a study: uint8, (size, size), bones white, lungs dark.
 
-    Parameters
-    ----------
-    study_id : str
-        Seed of anatomy, pose, exposure and noise, in which the headings have
-        no part; both views of a study show the same patient.
-    headings : sequence of str
-        The study's MeSH headings (column ``mesh``).
-    view : {"frontal", "lateral"}
-        Frontal: the patient's right is on the left. Lateral: front is left.
-    size : int
-        Height and width in pixels, 16 or more.
+    `study_id` is the seed of anatomy, pose, exposure and noise: both views
+    show the same patient, and `headings` (column ``mesh``) only the findings.
+    Frontal: the patient's right is on the left. Lateral: front is left.
     """
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
@@ -567,9 +548,9 @@ def draw(
 def lesions(
     study_id: str, headings: Sequence[str], view: str, size: int = 96
 ) -> dict[str, np.ndarray]:
-    """Where each condition of a study was drawn: condition -> bool (size,
-    size), true where the attenuation differs visibly from that of the same
-    patient without the headings of this condition."""
+    """Where each condition was drawn: bool, (size, size), True where the
+    attenuation differs visibly from that of the same patient without the
+    headings of this condition."""
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
     masks = {}
@@ -598,29 +579,33 @@ def draw_studies(
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """Draw both views of many studies (``study_id``, ``mesh``) as PNG files
-    ``<folder>/<folder_name(size)>/<study_id>_<view>.png``; what is there is
-    kept. `progress` is called with the number of pictures done and of all.
-    Returns ``study_id``, ``view``, ``path`` (str): two rows a study.
+    """Draw both views of studies (``study_id``, ``mesh``) as PNG files.
+
+    Files are ``<folder>/<folder_name(size)>/<study_id>_<view>.png``, so that
+    pictures of older drawing code are never taken; existing ones are kept.
+
+    Returns
+    -------
+    DataFrame
+        ``study_id``, ``view``, ``path`` (str): two rows a study, in order.
     """
     home = Path(folder) / folder_name(size)
-    jobs = [
-        (study_id, list(headings), view, f"{home}/{study_id}_{view}.png", size)
-        for study_id, headings in zip(studies["study_id"], studies["mesh"])
-        for view in VIEWS
-    ]
-    todo = [job for job in jobs if not Path(job[3]).exists()]
+    table = studies[["study_id", "mesh"]].merge(
+        pd.DataFrame({"view": VIEWS, "size": size}), how="cross"
+    )
+    names = table["study_id"] + "_" + table["view"] + ".png"
+    table["path"] = [str(home / name) for name in names]
+    todo = [job for job in table.to_numpy() if not Path(job[-1]).exists()]
     with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-        start = 1 + len(jobs) - len(todo)
+        start = 1 + len(table) - len(todo)
         for done, _ in enumerate(_draw_files(todo, workers), start):
             if progress:
-                progress(done, len(jobs))
-    rows = [(study_id, view, path) for study_id, _, view, path, _ in jobs]
-    return pd.DataFrame(rows, columns=["study_id", "view", "path"])
+                progress(done, len(table))
+    return table[["study_id", "view", "path"]]
 
 
-def _draw_files(jobs: list[tuple], workers: int) -> Iterator[None]:
+def _draw_files(jobs: list, workers: int) -> Iterator[None]:
     if workers == 1 or len(jobs) <= 64:
         yield from map(_draw_file, jobs)
         return
@@ -629,9 +614,9 @@ def _draw_files(jobs: list[tuple], workers: int) -> Iterator[None]:
         yield from pool.map(_draw_file, jobs, chunksize=16)
 
 
-def _draw_file(job: tuple[str, list[str], str, str, int]) -> None:
-    study_id, headings, view, name, size = job
-    part = f"{name}.{os.getpid()}.part"
+def _draw_file(job: tuple[str, list[str], str, int, str]) -> None:
+    study_id, headings, view, size, path = job
+    part = f"{path}.{os.getpid()}.part"
     image = Image.fromarray(draw(study_id, headings, view, size))
     image.save(part, format="PNG", compress_level=1)
-    os.replace(part, name)
+    os.replace(part, path)

@@ -60,35 +60,33 @@ def draw(study, headings, view="frontal", size=64):
     return phantoms.draw(study, headings, view, size).astype(float)
 
 
+def masks(i, heading, view="frontal"):
+    return phantoms.lesions(f"CXR{i}", [heading], view)
+
+
 def center(mask):
     """Mean row and column of a mask, 0 to 1."""
     return np.argwhere(mask).mean(axis=0) / mask.shape[0]
 
 
-@pytest.mark.parametrize("size", [96, 256])
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_picture_and_its_form(view, size):
-    image = phantoms.draw("CXR1", ["normal"], view, size)
-    assert image.shape == (size, size) and image.dtype == np.uint8
-    assert image.min() < 15 and image.max() > 150
-    assert np.array_equal(image, draw("CXR1", ["normal"], view, size))
-    assert np.abs(image - draw("CXR8", ["normal"], view, size)).mean() > 5
-
-
 def test_pictures_of_this_version_stay_the_same():
     """Seeded by hashlib, so also in another process and on another day."""
     image = phantoms.draw("CXR1", ["Pleural Effusion/left"], "frontal", 96)
+    assert image.shape == (96, 96) and image.dtype == np.uint8
+    assert image.min() < 15 and image.max() > 150
     blocks = image.reshape(3, 32, 3, 32).mean(axis=(1, 3))
     assert np.allclose(blocks, BLOCKS, atol=1.0), blocks.round(1).tolist()
 
 
-@pytest.mark.parametrize("i", range(5))
+@pytest.mark.parametrize("i", range(3))
 def test_lungs_dark_between_bright_middle_and_abdomen(i):
     image = draw(f"CXR{i}", ["normal"], size=96)
     lung, middle = image[30:55, 18:34], image[30:60, 44:52]
     assert lung.mean() + 40 < middle.mean()
     assert lung.mean() + 30 < image[80:, 40:56].mean()
     assert image[50:60, 44:52].mean() > image[50:60, :6].mean()
+    other = draw(f"CXR{i + 8}", ["normal"], size=96)
+    assert np.abs(image - other).mean() > 5
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
@@ -96,7 +94,6 @@ def test_lungs_dark_between_bright_middle_and_abdomen(i):
 def test_every_condition_leaves_a_trace_and_no_other(name, view):
     """Scattered light reaches further than a lesion, and nothing else."""
     headings = [HEADINGS[name]]
-    assert mesh.labels(headings)[name]
     change = np.abs(draw("CXR3", headings, view) - draw("CXR3", [], view))
     mask = phantoms.lesions("CXR3", headings, view, 64)[name]
     assert mask.shape == (64, 64) and mask.dtype == bool
@@ -110,7 +107,6 @@ def test_every_condition_leaves_a_trace_and_no_other(name, view):
 
 @pytest.mark.parametrize("heading", OTHERS)
 def test_findings_beside_the_18_are_drawn_too(heading):
-    assert not any(mesh.labels([heading]).values())
     assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
     change = [
         np.abs(draw("CXR4", [heading], view) - draw("CXR4", [], view)).max()
@@ -124,7 +120,6 @@ def test_masks_have_the_conditions_of_the_labels():
     masks = phantoms.lesions("CXR1", headings, "frontal")
     assert set(masks) == {"Lung Lesion", "Nodule", "Cardiomegaly"}
     assert np.array_equal(masks["Nodule"], masks["Lung Lesion"])
-    assert phantoms.lesions("CXR1", ["normal"], "frontal") == {}
 
 
 @pytest.mark.parametrize(
@@ -134,33 +129,29 @@ def test_masks_have_the_conditions_of_the_labels():
 def test_the_patients_right_is_on_the_pictures_left(heading):
     for i in range(4):
         for side, left_half in (("right", True), ("left", False)):
-            masks = phantoms.lesions(
-                f"CXR{i}", [heading.format(side)], "frontal"
-            )
-            column = center(next(iter(masks.values())))[1]
-            assert bool(column < 0.5) == left_half
+            mask = next(iter(masks(i, heading.format(side)).values()))
+            assert bool(center(mask)[1] < 0.5) == left_half
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_zones_lie_above_each_other(view):
-    def row(place, i):
-        heading = [f"Nodule/lung/{place}/left"]
-        return center(phantoms.lesions(f"CXR{i}", heading, view)["Nodule"])[0]
-
-    places = ("apex", "upper lobe", "lingula", "base")
-    rows = [np.mean([row(place, i) for i in range(8)]) for place in places]
+    rows = [
+        np.mean([
+            center(masks(i, f"Nodule/lung/{place}/left", view)["Nodule"])[0]
+            for i in range(8)
+        ])
+        for place in ("apex", "upper lobe", "lingula", "base")
+    ]  # fmt: skip
     assert rows == sorted(rows)
 
 
 def test_severity_shows():
-    def area(severity):
-        heading = [f"Pleural Effusion/right/{severity}"]
-        return sum(
-            phantoms.lesions(f"CXR{i}", heading, "frontal")["Effusion"].sum()
-            for i in range(6)
-        )
-
-    assert area("small") < area("moderate") < area("large")
+    heading = "Pleural Effusion/right/"
+    small, moderate, large = (
+        sum(masks(i, heading + word)["Effusion"].sum() for i in range(6))
+        for word in ("small", "moderate", "large")
+    )
+    assert small < moderate < large
 
 
 def test_anatomy_and_noise_do_not_depend_on_labels():
@@ -170,40 +161,28 @@ def test_anatomy_and_noise_do_not_depend_on_labels():
     assert np.abs(sick[60:] - well[60:]).max() <= 2
 
 
-def test_studies_are_drawn_once(tmp_path):
-    headings = {"CXR1": ["normal"], "CXR2": ["Cardiomegaly"]}
-    studies = pd.Series(headings, name="mesh").rename_axis("study_id")
-    studies = studies.reset_index()
-    calls = []
-    views = phantoms.draw_studies(
-        studies, tmp_path, 32, progress=lambda *n: calls.append(n)
-    )
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert list(views.columns) == ["study_id", "view", "path"]
-    assert list(views["view"]) == [*VIEWS, *VIEWS]
-    for row in views.itertuples():
-        image = np.asarray(Image.open(row.path))
-        picture = draw(row.study_id, headings[row.study_id], row.view, 32)
-        assert np.array_equal(image, picture)
-    # A file that is there is kept: only the one taken away is drawn again.
-    folder = tmp_path / phantoms.folder_name(32)
-    kept, gone = folder / "CXR1_frontal.png", folder / "CXR2_lateral.png"
-    kept.write_bytes(b"kept")
-    gone.unlink()
-    phantoms.draw_studies(studies, tmp_path, 32)
-    assert kept.read_bytes() == b"kept" and gone.exists()
-    assert phantoms.folder_name(32) != phantoms.folder_name(64)
-
-
-def test_two_processes_draw_the_same(tmp_path):
+def test_studies_are_drawn_once_and_by_two_processes_alike(tmp_path):
     """More than 64 pictures, so that the pool is used."""
     studies = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(33)]})
     studies["mesh"] = [["Cardiomegaly"]] * 33
-    views = phantoms.draw_studies(studies, tmp_path, 16, workers=2)
-    last = views.iloc[-1]
-    image = phantoms.draw(last.study_id, ["Cardiomegaly"], last["view"], 16)
-    assert np.array_equal(np.asarray(Image.open(last.path)), image)
-    assert all(path.endswith(".png") for path in views["path"])
+    calls = []
+    views = phantoms.draw_studies(
+        studies, tmp_path, 16, 2, progress=lambda *n: calls.append(n)
+    )
+    assert calls == [(n, 66) for n in range(1, 67)]
+    assert list(views.columns) == ["study_id", "view", "path"]
+    assert list(views["view"]) == 33 * list(VIEWS)
+    for row in views.tail(2).itertuples():
+        picture = draw(row.study_id, ["Cardiomegaly"], row.view, 16)
+        assert np.array_equal(np.asarray(Image.open(row.path)), picture)
+    # A file that is there is kept: only the one taken away is drawn again.
+    folder = tmp_path / phantoms.folder_name(16)
+    kept, gone = folder / "CXR1_frontal.png", folder / "CXR2_lateral.png"
+    kept.write_bytes(b"kept")
+    gone.unlink()
+    phantoms.draw_studies(studies, tmp_path, 16)
+    assert kept.read_bytes() == b"kept" and gone.exists()
+    assert phantoms.folder_name(32) != phantoms.folder_name(64)
 
 
 def test_a_full_disk_is_said_to_the_reader(tmp_path, monkeypatch):
