@@ -46,8 +46,11 @@ def known_views() -> pd.DataFrame:
 
 
 def openi_id(stem: str) -> str | None:
-    """OpenI's image id for a file name without its ending, or None; Kaggle's
-    ``2_IM-0652-1001.dcm`` is OpenI's ``CXR2_IM-0652-1001``."""
+    """OpenI's image id for a file name without its ending, or None.
+
+    ``CXR2_IM-0652-1001`` (OpenI) and ``2_IM-0652-1001.dcm`` (Kaggle, from
+    ``2_IM-0652-1001.dcm.png``) are the same image.
+    """
     match = _OPENI.fullmatch(stem.removesuffix(".dcm"))
     if match is None:
         return None
@@ -226,15 +229,6 @@ def xray_views(
     views = views[[*columns, "view_source", "image_source"]]
     views.attrs = {"unreadable": lost}
     return views
-
-
-def missing_views(views: pd.DataFrame) -> pd.DataFrame:
-    """``study_id``, ``view`` of the views that a study does not have."""
-    all_views = pd.MultiIndex.from_product(
-        [views["study_id"].unique(), VIEWS], names=["study_id", "view"]
-    )
-    there = pd.MultiIndex.from_frame(views[["study_id", "view"]])
-    return all_views.difference(there).to_frame(index=False)
 
 
 def dicom_headers() -> pd.DataFrame:
