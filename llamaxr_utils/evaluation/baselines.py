@@ -51,9 +51,8 @@ def most_frequent(train_texts: Sequence[str]) -> str:
 def medoid(train_texts: Sequence[str], protocol: str = "r2gen") -> str:
     """The training report most like all the others, by mean ROUGE-L.
 
-    Exact: every report as candidate against every report as reference, the
-    F1 (beta 1) of the longest common subsequence of words (R2Gen's cleaned
-    ones; under "llamaxr" rouge_score's stems). Ties: the first.
+    Exact: the F1 of the longest common subsequence of words (R2Gen's cleaned
+    ones; under "llamaxr" rouge_score's stems) of every pair. Ties: the first.
     """
     from rapidfuzz.distance import LCSseq
     from rapidfuzz.process import cdist
@@ -91,27 +90,24 @@ def nearest_neighbour(
 ) -> list[str]:
     """For each test study the report of the most similar training study.
 
-    Given the 36 scores it is a baseline; given the true MeSH labels it is a
-    *ceiling*, for it has then read the answer. Vectors have shape (n, k) and
-    no NaN; `metric` is one of `scipy.spatial.distance.cdist` ("jaccard"
-    suits 0/1 labels). Among equally near studies (labels tie often) their
-    `medoid`: "the first" would hang on the order of the file.
+    Vectors are (n, k) without NaN: the 36 scores, or true labels (then a
+    *ceiling*: it has read the answer). `metric` is of scipy's `cdist`. Of
+    equally near studies (labels tie often) their `medoid` is taken: "the
+    first" would hang on the order of the file.
     """
     from scipy.spatial.distance import cdist
 
-    train = np.asarray(train_vectors, dtype=float)
-    test = np.asarray(test_vectors, dtype=float)
-    texts = list(train_texts)
-    if len(texts) != len(train) or np.isnan([*train, *test]).any():
-        raise ValueError("one report a training vector, and no NaN")
-    middle: dict[tuple[int, ...], str] = {}  # ties come in the same groups
+    if np.isnan([*train_vectors, *test_vectors]).any():
+        raise ValueError("a vector holds NaN")
+    medoids: dict[bytes, str] = {}  # ties come in the same groups
     reports = []
-    for distances in cdist(test, train, metric=metric):
-        nearest = distances <= distances.min() + 1e-12
-        near = tuple(np.flatnonzero(nearest).tolist())
-        if near not in middle:
-            middle[near] = medoid([texts[i] for i in near])
-        reports.append(middle[near])
+    for distances in cdist(test_vectors, train_vectors, metric=metric):
+        near = distances <= distances.min() + 1e-12
+        group = near.tobytes()
+        if group not in medoids:
+            medoids[group] = medoid(
+                [train_texts[i] for i in np.flatnonzero(near)])
+        reports.append(medoids[group])
     return reports
 
 

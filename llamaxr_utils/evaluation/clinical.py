@@ -20,12 +20,19 @@ from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS
 from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
-#: What `clinical_scores` returns as numbers, in the order of
-#: `scores_from_statistics`.
+#: The numbers of `clinical_scores`, in the order of `scores_from_statistics`.
 SCORES: tuple[str, ...] = (
     "micro F1", "macro F1", "negative F1", "hallucinations", "omissions",
     "abnormal as abnormal", "normal as normal",
 )  # fmt: skip
+
+
+def micro_f1(totals: np.ndarray) -> np.ndarray:
+    """True positives, false positives and false negatives, shape (..., 3) ->
+    F1; NaN of nothing. Of summed `finding_counts` it is the findings F1."""
+    tp, fp, fn = np.moveaxis(np.asarray(totals, dtype=float), -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * tp / (2 * tp + fp + fn)
 
 
 def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
@@ -39,20 +46,21 @@ def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
     """
     totals = np.asarray(totals, dtype=float)
     counts = totals[..., :-5].reshape(*totals.shape[:-1], -1, 2, 3)
-    tp, fp, fn = np.moveaxis(counts[..., 0, :], -1, 0)
-    denied = counts[..., 1, :].sum(axis=-2)
-    tail = np.moveaxis(totals[..., -5:], -1, 0)
-    in_reference = tp + fn > 0
+    reported, denied = counts[..., 0, :], counts[..., 1, :]
+    in_reference = reported[..., 0] + reported[..., 2] > 0
+    each = np.where(in_reference, micro_f1(reported), 0.0)
+    sums = reported.sum(axis=-2)
+    abnormal, as_abnormal, normal, as_normal, n = np.moveaxis(
+        totals[..., -5:], -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.where(in_reference, 2 * tp / (2 * tp + fp + fn), 0.0)
         columns = [
-            2 * tp.sum(-1) / (2 * tp + fp + fn).sum(-1),
+            micro_f1(sums),
             each.sum(-1) / in_reference.sum(-1),
-            2 * denied[..., 0] / (denied @ np.array([2.0, 1.0, 1.0])),
-            fp.sum(-1) / tail[4],
-            fn.sum(-1) / tail[4],
-            tail[1] / tail[0],
-            tail[3] / tail[2],
+            micro_f1(denied.sum(axis=-2)),
+            sums[..., 1] / n,
+            sums[..., 2] / n,
+            as_abnormal / abnormal,
+            as_normal / normal,
         ]
     return np.stack(columns, axis=-1)
 
@@ -66,14 +74,9 @@ def clinical_scores(
 
     "Reported" is present or uncertain (as CheXbert's F1 is counted for report
     generation), "denied" is absent, said in words; a study without a word
-    about a finding counts in neither.
-
-    Parameters
-    ----------
-    status : sequence of str, optional
-        "normal", "abnormal" or "not indexed" (left out of the two shares) a
-        study, from its MeSH headings. Without it the reference's own
-        ``No Finding`` decides.
+    about a finding counts in neither. `status` is "normal", "abnormal" or
+    "not indexed" (left out of the two shares) a study, from its MeSH
+    headings; without it the reference's own ``No Finding`` decides.
 
     Returns
     -------
@@ -111,35 +114,26 @@ def clinical_scores(
         normal, normal & (healthy == "present"), np.ones(len(truth), bool)])
     statistics = statistics.astype(int)
     scores = scores_from_statistics(statistics.sum(axis=0))
+
+    index = pd.Index(findings, name="finding")
+    totals = pd.DataFrame(counts[:, :, :3].sum(axis=0), index)
+    found, added, missed = totals[0], totals[1], totals[2]
     return {
         **dict(zip(SCORES, scores.tolist(), strict=True)),
-        "per_finding": _per_finding(counts.sum(axis=0)),
+        "per_finding": pd.DataFrame({
+            "in_reference": found + missed,
+            "in_generated": found + added,
+            "precision": found / (found + added),
+            "recall": found / (found + missed),
+            "F1": micro_f1(totals.to_numpy()),
+        }),
         "per_report": pd.DataFrame({
             "status": kinds,
             "hallucinations": counts[:, :, 1].sum(axis=1),
             "omissions": counts[:, :, 2].sum(axis=1),
-            "reference_labels": truth,
-            "generated_labels": written,
         }),
         "statistics": statistics,
     }
-
-
-def _per_finding(totals: np.ndarray) -> pd.DataFrame:
-    """Counts of shape (findings, 6) -> the table a reader wants."""
-    tp, fp, fn, tn, false_denials, missed_denials = totals.T.astype(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        table = {
-            "in_reference": (tp + fn).astype(int),
-            "in_generated": (tp + fp).astype(int),
-            "precision": tp / (tp + fp),
-            "recall": tp / (tp + fn),
-            "F1": 2 * tp / (2 * tp + fp + fn),
-            "denied_in_reference": (tn + missed_denials).astype(int),
-            "denied_in_generated": (tn + false_denials).astype(int),
-            "negative_F1": 2 * tn / (2 * tn + false_denials + missed_denials),
-        }
-    return pd.DataFrame(table, index=pd.Index(FINDINGS[1:], name="finding"))
 
 
 # --- the findings of the 18 conditions --------------------------------------
@@ -163,20 +157,10 @@ def finding_counts(references: Sequence[str],
     return np.array(counts, dtype=float).reshape(-1, 3)
 
 
-def micro_f1(totals: np.ndarray) -> np.ndarray:
-    """Sums of `finding_counts`, shape (..., 3) -> findings F1; NaN of
-    nothing."""
-    tp, fp, fn = np.moveaxis(np.asarray(totals, dtype=float), -1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * tp / (2 * tp + fp + fn)
-
-
 def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
-    """The conditions that a report states as present, 0 or 1.
-
-    Where a finding's word stands for several conditions (a lung lesion: mass
-    or nodule), the MeSH headings decide between them.
-    """
+    """The conditions that a report states as present, 0 or 1. Where a
+    finding's word stands for several (a lung lesion: mass or nodule), the
+    MeSH headings decide between them."""
     indexed = mesh.labels(headings)
     stated = dict.fromkeys(CONDITIONS, 0)
     for finding in present(report) & {*CONDITION_FINDINGS}:
@@ -188,25 +172,21 @@ def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
 
 
 def true_scores(truth: Mapping[str, int]) -> Scores:
-    """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views.
-
-    Above or below every operating point, but for a condition without a
-    training study: its point is never reached.
-    """
+    """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views."""
     values = {name: float(truth[name]) for name in CONDITIONS}
     return {view: dict(values) for view in conditions.VIEWS}
 
 
 def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
     """`true_scores` of what the MeSH headings say (``labels``) or of what
-    the report itself states (``stated``, `stated_labels`)."""
-    if source not in ("labels", "stated"):
+    the report itself states (``stated``)."""
+    labellers = {"labels": lambda: mesh.labels(headings),
+                 "stated": lambda: stated_labels(headings, report)}
+    if source not in labellers:
         raise CourseError(f"TRAIN_ON = {source!r} is not known.",
-                          "Training prompts come from scores, labels or "
-                          "stated.", "Choose one of them.")
-    if source == "labels":
-        return true_scores(mesh.labels(headings))
-    return true_scores(stated_labels(headings, report))
+                          "Prompts come from scores, labels or stated.",
+                          "Choose one of them.")
+    return true_scores(labellers[source]())
 
 
 def training_scores(
@@ -222,8 +202,9 @@ def training_scores(
     """
     if train_on == "scores":
         return dict(scores)
+    train = studies[studies["split"].eq("train")
+                    & studies["study_id"].isin(scores)]
     return dict(scores) | {
         row.study_id: named_scores(train_on, row.mesh, row.findings)
-        for row in studies[studies["split"].eq("train")].itertuples()
-        if row.study_id in scores
+        for row in train.itertuples()
     }

@@ -1,48 +1,49 @@
 """Read a chest X-ray report: which findings it reports, doubts or denies.
 
-``data/findings_rules.csv`` is the table of rules: which words name a finding,
-and which deny or hedge. Made for the language of IU X-ray reports and checked
-against their MeSH headings; it compares reports, it is neither a diagnosis
-nor the CheXpert labeller, whose names it borrows.
+Made for the language of IU X-ray reports and checked against their MeSH
+headings. It compares reports; it is neither a diagnosis nor the CheXpert
+labeller, whose names it borrows. The rules are a table,
+``data/findings_rules.csv``. Column ``says``:
+
+- "as worded": the cues around the phrase decide;
+- "absent", "uncertain": the phrase itself says so;
+- "hint": uncertain if the report says nothing else about the finding;
+- "not meant": looks like the finding and is not;
+- "words": a list that other phrases call by its name in capitals;
+- "cue": denies or hedges what stands before or after it.
+
+In a phrase ``..`` is up to seven words without a comma, ``...`` up to ten
+with commas, ``*`` any ending, ``/`` either word, ``+`` any number of them,
+``$`` the end of the clause.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from functools import lru_cache
+from itertools import permutations
 from pathlib import Path
+
+import pandas as pd
 
 from .metrics import plain
 
-#: CheXpert's 14 names (Irvin et al. 2019, arXiv 1901.07031), then ours.
-CHEXPERT: tuple[str, ...] = (
+#: CheXpert's 14 names (Irvin et al. 2019, arXiv 1901.07031), then 11 of ours.
+FINDINGS: tuple[str, ...] = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion",
     "Lung Opacity", "Edema", "Consolidation", "Pneumonia", "Atelectasis",
     "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-    "Support Devices",
-)  # fmt: skip
-FINDINGS: tuple[str, ...] = CHEXPERT + (
-    "Granuloma", "Hernia", "Emphysema", "Fibrosis", "Degenerative Spine",
-    "Tortuous Aorta", "Calcification", "Scoliosis", "Surgical Clips",
-    "Pacemaker", "Central Line",
+    "Support Devices", "Granuloma", "Hernia", "Emphysema", "Fibrosis",
+    "Degenerative Spine", "Tortuous Aorta", "Calcification", "Scoliosis",
+    "Surgical Clips", "Pacemaker", "Central Line",
 )  # fmt: skip
 #: From strongest to weakest: the strongest mention decides for the report.
-STATES: tuple[str, str, str] = ("present", "uncertain", "absent")
+STATES = ("present", "uncertain", "absent")
 #: Who has the first has the second.
 IMPLIES = {"Pacemaker": "Support Devices", "Central Line": "Support Devices"}
 #: What a hint (a blunted angle) gives way to in its own sentence.
-CAUSES = ("Pleural Effusion", "Pleural Other", "Fibrosis")
-#: How the table is read. Column ``says``: "as worded", the cues around the
-#: phrase decide; "absent" and "uncertain", the phrase itself says so; "hint",
-#: uncertain if the report says nothing else about it; "not meant", looks like
-#: the finding and is not; "words", a list that others call by its name in
-#: capitals; "cue", denies or hedges what stands before or after it. In a
-#: phrase ``..`` is up to seven words without a comma, ``...`` up to ten with
-#: commas, ``*`` any ending, ``/`` either word, ``+`` any number of them,
-#: ``$`` the end of the clause.
+CAUSES = {"Pleural Effusion", "Pleural Other", "Fibrosis"}
 RULES_FILE = Path(__file__).parents[1] / "data" / "findings_rules.csv"
-GAPS = {"..": r"(?: [^ ,]+){0,7}?", "...": r"(?: [^ ]+){0,10}?"}
 
 #: Where a sentence ends ("atelectasis vs. scar" is one).
 END = re.compile(
@@ -74,25 +75,24 @@ OR = re.compile(r"(?: ,)?(?: \w+){0,4} (?:or|versus|/)(?: \w+){0,2} ")
 VERB = re.compile(r"\b(?:is|are|was|has|have|with|remains?)\b")
 #: Sentences that speak of the examination, not of the patient.
 ADVICE = re.compile(r"\b(?:please note|more sensitive|evaluation for)\b")
-
 #: Words after which a sentence is cut: a model that never stops, not prose.
 LONGEST = 150
 
 Span = tuple[int, int]
 
 
-def _read_rules(file: Path) -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
+def _read_rules() -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
     """The table -> cues by name, rules as (finding, says, pattern)."""
-    with open(file, newline="", encoding="utf-8") as lines:
-        rows = [(row["name"], row["says"], row["phrases"].split(";"))
-                for row in csv.DictReader(lines)]
+    table = pd.read_csv(RULES_FILE)
+    rows = list(table.assign(phrases=table["phrases"].str.split(";"))
+                .itertuples(index=False, name=None))
     words = {name: items for name, says, items in rows if says == "words"}
+    special = {"..": r"(?: [^ ,]+){0,7}?", "...": r"(?: [^ ]+){0,10}?",
+               "$": "(?= $)"}
 
     def token(text: str) -> str:
-        if text in GAPS:
-            return GAPS[text]
-        if text == "$":
-            return "(?= $)"
+        if text in special:
+            return special[text]
         if text.endswith("+"):
             return rf"(?:{token(text[:-1])})*"
         options = [w for o in text.split("/") for w in words.get(o, [o])]
@@ -103,14 +103,13 @@ def _read_rules(file: Path) -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
         each = ["".join(map(token, phrase.split())) for phrase in phrases]
         return re.compile(rf"(?:{'|'.join(each)})(?!\w)".replace(r"\ ", " "))
 
-    cues = {name: pattern(items) for name, says, items in rows
-            if says == "cue"}
     rules = [(name, says, pattern(items)) for name, says, items in rows
-             if says not in ("words", "cue")]
-    return cues, rules
+             if says != "words"]
+    cues = {name: regex for name, says, regex in rules if says == "cue"}
+    return cues, [rule for rule in rules if rule[1] != "cue"]
 
 
-CUES, RULES = _read_rules(RULES_FILE)
+CUES, RULES = _read_rules()
 
 
 def _touches(span: Span, others: list[Span]) -> bool:
@@ -132,47 +131,42 @@ def _reached(span: Span, kind: str, cues: dict, clause: str) -> bool:
     )
 
 
+def _state(says: str, span: Span, cues: dict, clause: str) -> str:
+    if says == "absent" or _reached(span, "no", cues, clause):
+        return "absent"
+    if _reached(span, "maybe", cues, clause):
+        return "uncertain"
+    return "present" if says == "as worded" else says
+
+
 def _label_clause(clause: str) -> list[tuple[str, str]]:
     """(finding, state) for every mention; a state may still be "hint"."""
-    spans = {
-        name: [match.span() for match in pattern.finditer(clause)]
-        for name, pattern in CUES.items()
-    }
+    cues = {name: [match.span() for match in pattern.finditer(clause)]
+            for name, pattern in CUES.items()}
     for name in ("no before", "no after"):
-        spans[name] = [span for span in spans[name]
-                       if not _touches(span, spans["no denial"])]
+        cues[name] = [span for span in cues[name]
+                      if not _touches(span, cues["no denial"])]
     mentions: list[tuple[str, str, Span]] = []
     other: list[tuple[str, Span]] = []
     for finding, says, pattern in RULES:
-        for match in pattern.finditer(clause):
-            span, state = match.span(), says
+        for span in (match.span() for match in pattern.finditer(clause)):
             if says == "not meant":
                 other.append((finding, span))
-                continue
-            if says == "absent":
-                # "the lungs are not clear" says nothing is absent
-                if CUES["no before"].search(clause, *span):
-                    continue
-            elif _reached(span, "no", spans, clause):
-                state = "absent"
-            elif _reached(span, "maybe", spans, clause):
-                state = "uncertain"
-            elif says == "as worded":
-                state = "present"
-            mentions.append((finding, state, span))
-    mentions = [
-        (finding, state, span) for finding, state, span in mentions
-        if not _touches(span, [s for f, s in other if f == finding])
-    ]
-    either = {
-        span
-        for first, state, one in mentions
-        for second, state_2, two in mentions
-        if first != second and state == "present" and state_2 != "absent"
-        and OR.fullmatch(clause[one[1] : two[0] + 1])
-        and not any(one[1] <= span[0] < two[0] for _, _, span in mentions)
-        for span in (one, two)
-    }
+            # "the lungs are not clear" says nothing is absent
+            elif says != "absent" or not CUES["no before"].search(
+                    clause, *span):
+                state = _state(says, span, cues, clause)
+                mentions.append((finding, state, span))
+    mentions = [m for m in mentions
+                if not _touches(m[2], [s for f, s in other if f == m[0]])]
+    either: set[Span] = set()
+    for (first, state, one), (second, state_2, two) in permutations(
+            mentions, 2):
+        possible = state == "present" and state_2 != "absent"
+        between = any(one[1] <= span[0] < two[0] for *_, span in mentions)
+        if (first != second and possible and not between
+                and OR.fullmatch(clause[one[1] : two[0] + 1])):
+            either |= {one, two}
     return [(finding, "uncertain" if span in either else state)
             for finding, state, span in mentions]
 
@@ -184,16 +178,14 @@ def _label_sentence(sentence: str) -> tuple[tuple[str, str], ...]:
     clauses = CLAUSE.split(f" {sentence} ")
     pairs = [pair for clause in clauses for pair in _label_clause(clause)]
     stated = {finding for finding, state in pairs if state != "hint"}
-    return tuple(pair for pair in pairs
-                 if pair[1] != "hint" or not stated.intersection(CAUSES))
+    return tuple(p for p in pairs if p[1] != "hint" or not stated & CAUSES)
 
 
 def sentences(text: str | None) -> list[str]:
     """The sentences of a report as written, white space folded.
 
     A full stop ends a sentence unless it stands inside a number; so do
-    ``?``, ``!`` and ``;``, and a line break before a capital, a digit or a
-    bullet.
+    ``?``, ``!``, ``;``, and a line break before a capital, digit or bullet.
     """
     text = text if isinstance(text, str) else plain(text)
     parts = (" ".join(plain(part).split()) for part in END.split(text))
@@ -214,22 +206,14 @@ def _as_read(sentence: str) -> list[str]:
 
 
 def label_report(text: str | None) -> dict[str, str]:
-    """Label one report.
+    """Finding -> "present", "uncertain" or "absent", in the order of
+    `FINDINGS`; a finding that is not mentioned has no key.
 
-    Returns
-    -------
-    dict of str to str
-        Finding -> "present", "uncertain" or "absent", in the order of
-        `FINDINGS`; a finding that is not mentioned has no key. ``No Finding``
-        is present when nothing else is present or uncertain, else absent. A
-        text without a word (None, blank, "...") gives an empty dict: it says
-        nothing, not even that the chest is normal.
-
-    Notes
-    -----
-    The strongest mention wins (present, uncertain, absent). Consolidation,
-    pneumonia and atelectasis are not also counted as lung opacity, nor a
-    calcified granuloma as calcification: as in the MeSH headings.
+    The strongest mention wins. ``No Finding`` is present when nothing else is
+    present or uncertain, else absent. A text without a word (None, blank,
+    "...") gives an empty dict: it does not even say that the chest is normal.
+    Consolidation, pneumonia and atelectasis are not also counted as lung
+    opacity, nor a calcified granuloma as calcification, as in MeSH.
     """
     read = [clause for s in sentences(text) for clause in _as_read(s)]
     ranks = (*STATES, "hint")
