@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import io
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..course.artifacts import write_whole
-from ..course.errors import CourseError
-from ..course.plots import data_uri
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
-from ..datasets.downloads import SOURCES
 from ..datasets.images import locate, read_grey
 from ..datasets.reports import DATA
 from ..llm.prompts import Scores, names_above
 from .findings import FINDINGS, label_report, sentences
 from .metrics import plain
-from .score import read_table
 
 #: What two texts make of a finding -> the mark that stands beside its colour.
 OUTCOMES = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}
@@ -46,27 +42,9 @@ METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
 SIZE = 128  #: side of an embedded image: 590 studies in a few megabytes
 #: Every text that reaches a page goes through autoescape.
 PAGES = Environment(autoescape=True, loader=FileSystemLoader(DATA))
+PAGES.globals["warning"] = WARNING
 PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
                                        "allow_nan": False}
-
-
-def second_system(
-    study_ids: Collection[str], folders: Iterable[Path],
-) -> tuple[str, list[str]] | None:
-    """Another system and its reports for these studies, from a CSV in one of
-    the folders: published predictions first, then any that has them all."""
-    published = {SOURCES["cvt2distilgpt2"].saves: "CvT2DistilGPT2"}
-    paths = {path.name: path for f in folders for path in f.glob("*.csv")}
-    for name in sorted(paths, key=lambda n: (n not in published, n)):
-        try:
-            table = read_table(paths[name]).set_index("study_id")
-        except CourseError:
-            continue  # a CSV of something else
-        if set(study_ids) <= set(table.index):
-            reports = table["generated"].loc[list(study_ids)]
-            return published.get(name, Path(name).stem), list(reports)
-    return None
-
 
 # --- two texts --------------------------------------------------------------
 
@@ -86,11 +64,8 @@ def outcome(reference: str | None, generated: str | None) -> str:
 
 
 def remark(word: str, finding: str, named: Collection[str] | None) -> str:
-    """An outcome; for an added finding also whether a score speaks for it.
-
-    `named` are the conditions at or above their operating point
-    (`prompts.names_above`), None without scores.
-    """
+    """An outcome; for an added finding also whether one of the `named`
+    conditions (`prompts.names_above`; None without scores) speaks for it."""
     if word != "added":
         return word
     speaking = set(NAMED_BY.get(finding, ())) & set(named or ())
@@ -114,19 +89,16 @@ def findings_table(
 
 def outcomes(reference: str,
              texts: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """System -> finding -> outcome; "only" is a correct statement that no
-    other of several systems makes. Findings on which there is nothing to
-    say are left out."""
-    truth = label_report(reference)
-    written = {name: label_report(text) for name, text in texts.items()}
-    result: dict[str, dict[str, str]] = {name: {} for name in texts}
-    for finding in FINDINGS[1:]:
-        words = {n: outcome(truth.get(finding), written[n].get(finding))
-                 for n in texts}
-        right = [name for name in texts if words[name] == "agree"]
-        for name in (n for n in texts if words[n]):
-            alone = right == [name] and len(texts) > 1
-            result[name][finding] = "only" if alone else words[name]
+    """System -> finding -> outcome, where there is one; "only" is a correct
+    statement that no other of several systems makes."""
+    result = {}
+    for name, text in texts.items():
+        table = findings_table(reference, text).query("outcome != ''")
+        result[name] = dict(zip(table["finding"], table["outcome"]))
+    for finding in FINDINGS[1:] if len(texts) > 1 else ():
+        right = [n for n in texts if result[n].get(finding) == "agree"]
+        if len(right) == 1:
+            result[right[0]][finding] = "only"
     return result
 
 
@@ -146,12 +118,11 @@ def marked(text: str,
     it, with the findings that have it."""
     parts = []
     for sentence, mentions in decisive(text):
-        by_word: dict[str, list[str]] = {}
-        for finding in mentions:
-            by_word.setdefault(words.get(finding, ""), []).append(finding)
+        given = {words.get(finding) for finding in mentions}
         strongest = ("contradicts", "added", "missed", "only")
-        word = next((w for w in strongest if w in by_word), "")
-        parts.append((sentence, word, by_word[word] if word else []))
+        word = next((w for w in strongest if w in given), "")
+        having = [f for f in mentions if word and words.get(f) == word]
+        parts.append((sentence, word, having))
     return parts
 
 
@@ -208,16 +179,12 @@ def texts_table(rows: Sequence[Row], caption: str) -> str:
 # --- the page of all cases --------------------------------------------------
 
 
-def _embedded(path: Path, colour: bool = False) -> str:
-    """An image file inside an address, grey unless it is a heatmap; "" if
-    it is no image."""
-    try:
-        with Image.open(path) as image:
-            side = min(SIZE, max(image.size))
-            pixels = np.asarray(image.convert("RGB"))
-    except OSError:
-        return ""
-    return data_uri(pixels if colour else read_grey(path, side), side)
+def data_uri(image: Image.Image, kind: str = "jpeg") -> str:
+    """An image inside an address (``data:``)."""
+    content = io.BytesIO()
+    image.save(content, kind, quality=72, optimize=True)
+    code = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/{kind};base64,{code}"
 
 
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
@@ -233,8 +200,6 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
     words = outcomes(reference, systems)
     unheard = {finding: word for finding, word in words[run].items()
                if word in ("missed", "contradicts")}
-    texts = [marked(reference, unheard)]
-    texts += [marked(systems[name], words[name]) for name in systems]
     states = [label_report(text) for text in (reference, *systems.values())]
     table = findings_table(reference, systems[run], named)
     mesh = [plain(heading) for heading in row["mesh"]]
@@ -244,39 +209,19 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
         "status": plain(row["status"]),
         "mesh": mesh,
         "metrics": {m: number(row[m]) for m in METRICS if m in row},
-        "texts": texts,
+        "texts": [marked(reference, unheard)]
+        + [marked(text, words[name]) for name, text in systems.items()],
         "findings": [
             [r.finding, [s.get(r.finding, "") for s in states], r.outcome,
              r.remark] for r in table.itertuples()],
         "counts": {o: int(table["outcome"].eq(o).sum()) for o in OUTCOMES},
         "scores": {view: [number(values[c]) for c in CONDITIONS]
                    for view, values in scores.items()
-                   if values and not math.isnan(values[CONDITIONS[0]])},
+                   if values and not pd.isna(values[CONDITIONS[0]])},
         "named": [CONDITIONS.index(c) for c in named or ()],
         "words": plain(" ".join(searched)).lower(),
         "img": {}, "heat": {}, "heatof": {},
     }
-
-
-def render(studies: Sequence[dict[str, Any]], systems: Sequence[str],
-           title: str, stamp: str, points: Mapping[str, float]) -> str:
-    """The page as text: ``data/cases.html`` with the studies of `study_data`
-    and the script ``data/cases.js``, the only one that may run."""
-    seen = {row[0] for study in studies for row in study["findings"]}
-    script = (DATA / "cases.js").read_text("utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
-    data = {
-        "studies": studies,
-        "systems": [plain(name) for name in systems],
-        "conditions": CONDITIONS,
-        "points": [float(points[c]) for c in CONDITIONS],
-        "findings": [name for name in FINDINGS if name in seen],
-        "marks": {word: mark for word, mark in MARKS.items()
-                  if word != "only" or len(systems) > 1},
-    }
-    return PAGES.get_template("cases.html").render(
-        title=plain(title), stamp=plain(stamp), warning=WARNING, data=data,
-        hash=base64.b64encode(digest).decode(), script=Markup(script))
 
 
 def write_page(
@@ -300,25 +245,37 @@ def write_page(
     heatmaps : path
         A folder of ``STUDY_VIEW.png``; what is not there is not shown.
     """
-    columns = zip(*systems.values(), strict=True)
-    by_id = {
-        row["study_id"]: study_data(row, dict(zip(systems, texts)),
-                                    scores[row["study_id"]], points)
-        for row, texts in zip(table.to_dict("records"), columns, strict=True)}
-    for row in views.itertuples():
-        is_shown = row.study_id in by_id and row.view in VIEWS
-        if is_shown and (image := _embedded(locate(row.path))):
-            by_id[row.study_id]["img"][row.view] = image
-    for name, view in ((s, v) for s in by_id for v in VIEWS):
-        file = heatmaps / f"{name}_{view}.png"
-        if file.is_file():
-            by_id[name]["heat"][view] = _embedded(file, colour=True)
-            with Image.open(file) as picture:
-                label = picture.info.get("Description", "")
-            by_id[name]["heatof"][view] = label
-    studies = list(by_id.values())
-    text = render(studies, list(systems), title, stamp, points)
-    write_whole(path, lambda part: part.write_text(text, "utf-8"))
-    images, heats = (sum(len(s[k]) for s in studies) for k in ("img", "heat"))
+    texts = pd.DataFrame(systems).to_dict("records")
+    studies = {
+        row["study_id"]: study_data(row, reports, scores[row["study_id"]],
+                                    points)
+        for row, reports in zip(table.to_dict("records"), texts, strict=True)}
+    for row in views[views["view"].isin(VIEWS)].itertuples():
+        if study := studies.get(row.study_id):
+            image = Image.fromarray(read_grey(locate(row.path), SIZE))
+            study["img"][row.view] = data_uri(image)
+            heat = heatmaps / f"{row.study_id}_{row.view}.png"
+            if heat.is_file():
+                with Image.open(heat) as picture:
+                    study["heat"][row.view] = data_uri(picture.convert("RGB"))
+                    study["heatof"][row.view] = picture.info["Description"]
+    seen = {row[0] for study in studies.values() for row in study["findings"]}
+    data = {
+        "studies": list(studies.values()),
+        "systems": [plain(name) for name in systems],
+        "conditions": CONDITIONS,
+        "points": [float(points[c]) for c in CONDITIONS],
+        "findings": [name for name in FINDINGS if name in seen],
+        "marks": {word: mark for word, mark in MARKS.items()
+                  if word != "only" or len(systems) > 1},
+    }
+    script = (DATA / "cases.js").read_text("utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    page = PAGES.get_template("cases.html").render(
+        title=plain(title), stamp=plain(stamp), data=data,
+        hash=base64.b64encode(digest).decode(), script=Markup(script))
+    write_whole(path, lambda part: part.write_text(page, "utf-8"))
+    images, heats = (sum(len(s[k]) for s in studies.values())
+                     for k in ("img", "heat"))
     return (f"{len(studies)} studies, {images} images, {heats} heatmaps, "
-            f"{len(text) / 1e6:.1f} MB")
+            f"{len(page) / 1e6:.1f} MB")
