@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..course.artifacts import write_whole
+from ..course.plots import data_uri
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
 from ..datasets.images import locate, read_grey
@@ -179,14 +179,6 @@ def texts_table(rows: Sequence[Row], caption: str) -> str:
 # --- the page of all cases --------------------------------------------------
 
 
-def data_uri(image: Image.Image, kind: str = "jpeg") -> str:
-    """An image inside an address (``data:``)."""
-    content = io.BytesIO()
-    image.save(content, kind, quality=72, optimize=True)
-    code = base64.b64encode(content.getvalue()).decode()
-    return f"data:image/{kind};base64,{code}"
-
-
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
                scores: Scores, points: Mapping[str, float]) -> dict[str, Any]:
     """What the page shows of one study, ready for JSON; no images. The first
@@ -252,13 +244,14 @@ def write_page(
         for row, reports in zip(table.to_dict("records"), texts, strict=True)}
     for row in views[views["view"].isin(VIEWS)].itertuples():
         if study := studies.get(row.study_id):
-            image = Image.fromarray(read_grey(locate(row.path), SIZE))
-            study["img"][row.view] = data_uri(image)
+            grey = read_grey(locate(row.path), SIZE)
+            study["img"][row.view] = data_uri(grey, SIZE)
             heat = heatmaps / f"{row.study_id}_{row.view}.png"
             if heat.is_file():
                 with Image.open(heat) as picture:
-                    study["heat"][row.view] = data_uri(picture.convert("RGB"))
+                    colours = np.asarray(picture.convert("RGB"))
                     study["heatof"][row.view] = picture.info["Description"]
+                study["heat"][row.view] = data_uri(colours, SIZE)
     seen = {row[0] for study in studies.values() for row in study["findings"]}
     data = {
         "studies": list(studies.values()),

@@ -10,16 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from ..course import artifacts, plots, run, tables
-from ..course.errors import CourseError
 from ..course.run import (
     NOTEBOOKS,
-    WARNING,
     Run,
     project_folder,
     read_record,
@@ -43,11 +41,10 @@ LINEAR = {
 #: Tables of the course with these columns hold numbers of systems, as the
 #: artifact ``summary`` does.
 SUMMARY = {"system", "protocol", "split", "n", "metric", "value", "low"}
-KINDS = (("tables", ".md"), ("tables", ".html"), ("figures", ".png"))
-NO_NUMBER = ("figure-2", "figure-3", "figure-4", "table-1", "table-2",
-             "table-4", "table-5", "table-6")  # fmt: skip
 COLUMNS = ["item", "quantity", "paper", "computed here", "difference",
            "verdict", "why", "from"]  # fmt: skip
+SHOWN = "shown; the paper prints no number"
+WHY_SHOWN = {"table-4": "shown; the paper's numbers are those of one pair"}
 
 
 def lora_parameters(rank: int) -> int:
@@ -56,45 +53,22 @@ def lora_parameters(rank: int) -> int:
     return LAYERS * rank * sum(a + b for a, b in LINEAR.values())
 
 
-# --- the registry -----------------------------------------------------------
+# --- the registry, and what is on disk --------------------------------------
 
 
-def registry(path: Path | None = None) -> pd.DataFrame:
+def registry() -> pd.DataFrame:
     """The table in ``figures/README.md``, one row a paper item: ``item``
     (figure-1), ``title``, ``notebook`` (two digits), ``tag``, ``file`` (in a
     run folder), ``committed`` (in figures/, or ""), ``status``."""
-    path = path or project_folder() / "figures" / "README.md"
-    text = path.read_text("utf-8") if path.is_file() else ""
-    rows = []
-    for line in text.splitlines():
-        cells = [c.strip().strip("`") for c in line.strip("|").split("|")]
-        match = re.match(r"(Figure|Table) (\d+) \((.+)\)$", cells[0])
-        if match and len(cells) == 6:
-            kind, number, title = match.groups()
-            rows.append((f"{kind.lower()}-{number}",
-                         f"{kind} {number}: {title}", *cells[1:]))
-    if not rows:
-        raise CourseError(
-            "The registry of paper items was not found.",
-            f"It is a table in {path.parent.name}/{path.name}.",
-            "Run the notebook inside a clone of the course.",
-        )
-    table = pd.DataFrame(rows, columns=["item", "title", "notebook", "tag",
-                                        "file", "committed", "status"])
+    text = (project_folder() / "figures" / "README.md").read_text("utf-8")
+    lines = re.findall(r"^\| ((?:Figure|Table) \d.+) \|$", text, re.MULTILINE)
+    table = pd.DataFrame(
+        [[cell.strip("`") for cell in line.split(" | ")] for line in lines],
+        columns=["title", "notebook", "tag", "file", "committed", "status"])
+    names = table["title"].str.extract(r"(\w+) (\d) \((.+)\)$")
+    table.insert(0, "item", names[0].str.lower() + "-" + names[1])
+    table["title"] = names[0] + " " + names[1] + ": " + names[2]
     return table.replace({"committed": {"–": ""}})
-
-
-# --- what is on disk --------------------------------------------------------
-
-
-class Output(NamedTuple):
-    """A table or figure that a finished notebook wrote."""
-
-    run: str
-    notebook: str
-    name: str  #: ``table-3``
-    path: Path  #: the Markdown of a table, the PNG of a figure, a page
-    changed: bool  #: not the file that the notebook's record describes
 
 
 def images_of(name: str) -> str:
@@ -131,17 +105,16 @@ def runs_on_disk() -> pd.DataFrame:
     )
 
 
-def outputs(name: str) -> Iterator[Output]:
-    """Tables, figures and pages of a run's finished notebooks, in order."""
+def outputs(name: str) -> Iterator[tuple[str, Path, bool]]:
+    """Tables and figures of a run's finished notebooks, in order: notebook,
+    file, whether it is still the one that the notebook's record describes."""
     folder = runs_folder() / name
     for notebook in NOTEBOOKS[:-1]:
         record = read_record(folder, notebook) or {"outputs": {}}
-        for written, recorded in record["outputs"].items():
-            path = folder / written
-            kind = (path.parent.name, path.suffix)
-            if path.is_file() and kind in KINDS:
-                other = artifacts.sha256(path) != recorded
-                yield Output(name, notebook, path.stem, path, other)
+        for file, recorded in record["outputs"].items():
+            path = folder / file
+            if path.suffix in (".csv", ".md", ".png") and path.is_file():
+                yield notebook, path, artifacts.sha256(path) == recorded
 
 
 # --- beside the paper -------------------------------------------------------
@@ -173,28 +146,17 @@ def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
     objection; inputs that are there must be the recorded ones."""
     folder = runs_folder() / name
     record = artifacts.manifest(folder, artifact)
-    path = artifacts.path_of(folder, artifact)
-    if record is None or artifacts.sha256(path) != record["sha256"]:
+    if record is None:
         return None
-    for source, recorded in record["inputs"].items():
-        other = artifacts.path_of(folder, source)
-        if other.exists() and artifacts.sha256(other) != recorded:
-            return None
+    path = artifacts.path_of(folder, artifact)
+    recorded = {artifacts.path_of(folder, source): digest
+                for source, digest in record["inputs"].items()}
+    recorded[path] = record["sha256"]
+    if any(file.exists() and artifacts.sha256(file) != digest
+           for file, digest in recorded.items()):
+        return None
     read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
     return read(path)
-
-
-def _summaries(name: str) -> Iterator[pd.DataFrame]:
-    """Numbers of systems that a run holds, in the columns of `SUMMARY`."""
-    summary = _artifact(name, "summary")
-    if summary is not None:
-        yield summary
-    for output in outputs(name):
-        csv = output.path.with_suffix(".csv")
-        if csv.is_file() and not output.changed:
-            table = pd.read_csv(csv)
-            if set(table) >= SUMMARY:
-                yield table
 
 
 def _measured(name: str, split: str | None) -> Iterator[tuple]:
@@ -203,8 +165,14 @@ def _measured(name: str, split: str | None) -> Iterator[tuple]:
     base = (record or {"parameters": {}})["parameters"].get("BASE", "")
     parts = [f"{images_of(name)} images", *([base] if base else [])]
     source = f"{name} ({', '.join(parts)})"
-    rows = pd.concat([pd.DataFrame(columns=[*SUMMARY, "images", "note"]),
-                      *_summaries(name)]).drop_duplicates()
+    whole = {path: pd.read_csv(path) for _, path, same in outputs(name)
+             if same and path.parent.name == "tables"
+             and path.suffix == ".csv"}
+    rows = pd.concat([
+        pd.DataFrame(columns=[*SUMMARY, "images", "note"]),
+        _artifact(name, "summary"),
+        *(table for table in whole.values() if set(table) >= SUMMARY),
+    ]).drop_duplicates()
     public = set(published.published_results()["system"]) & set(rows["system"])
     pairs = [("this run", "LLaMA-XR"), *((s, s) for s in sorted(public))]
     for system, paper in pairs:
@@ -216,26 +184,26 @@ def _measured(name: str, split: str | None) -> Iterator[tuple]:
             metric, *_, printed, value, gap, word, why = row
             yield ("table-3", f"{paper}: {metric}", printed, value, gap,
                    word, why, source)
-    training = runs_folder() / name / "tables" / "training.csv"
-    if training.is_file() and base:
-        facts = pd.read_csv(training, index_col=0).iloc[:, 0]
-        count = str(facts.get("trainable parameters", "")).replace(",", "")
-        if count.isdigit():
-            same = base == "llama-3.1-8b"
-            gap = int(count) - TRAINABLE if same else None
+    training = whole.get(runs_folder() / name / "tables" / "training.csv")
+    if training is not None and base:
+        facts = training.set_index("fact").iloc[:, 0]
+        count = int(facts["trainable parameters"].replace(",", ""))
+        gap, word = count - TRAINABLE, "not comparable"
+        if base == "llama-3.1-8b":
             word = "differs" if gap else "reproduced"
-            yield ("figure-1", "trainable parameters", TRAINABLE,
-                   int(count), gap, word if same else "not comparable",
-                   "counted in the model" if same else f"the base is {base}",
-                   source)
+        compared = word != "not comparable"
+        yield ("figure-1", "trainable parameters", TRAINABLE, count,
+               gap if compared else None, word,
+               "counted in the model" if compared else f"the base is {base}",
+               source)
 
 
 def _golden(names: list[str]) -> tuple:
     """The 36 scores printed in Figure 4, those of study CXR24."""
     what = "36 scores of CXR24, largest difference"
-    for name in names:
+    for name in (n for n in names if images_of(n) == "real"):
         scores = _artifact(name, "image_scores")
-        if images_of(name) != "real" or scores is None:
+        if scores is None:
             continue
         scores = scores[(scores["study_id"] == "CXR24")
                         & (scores["backbone"] == RELEASED)]
@@ -253,12 +221,11 @@ def _golden(names: list[str]) -> tuple:
 
 def _shown_only(names: list[str], items: pd.DataFrame) -> Iterator[tuple]:
     """Items without a number to compare: shown, or not run."""
-    written = {name: {o.name for o in outputs(name)} for name in names}
-    for row in items[items["item"].isin(NO_NUMBER)].itertuples():
+    written = {name: {path.stem for _, path, _ in outputs(name)}
+               for name in names}
+    for row in items[~items["item"].isin(["figure-1", "table-3"])].itertuples():
         where = ", ".join(n for n in names if row.item in written[n])
-        why, word = "shown; the paper prints no number", "not comparable"
-        if row.item == "table-4":
-            why = "shown; the paper's numbers are those of one pair"
+        why, word = WHY_SHOWN.get(str(row.item), SHOWN), "not comparable"
         if not where:
             number, word = str(row.notebook), "not run"
             why = _command(names[0], number, number)
@@ -272,12 +239,12 @@ def compare(paper_split: str = "unknown") -> pd.DataFrame:
     is taken to be; it published none. The paper's own run always has its
     lines; the tests' run (smoke) only where there is no other."""
     items, runs = registry(), runs_on_disk()
+    split = None if paper_split == "unknown" else paper_split
     rows = list(_counted())
     names = list(runs.loc[runs["finished"] != "", "run"])
     names = [n for n in names if not n.startswith("smoke")] or names
     for name in dict.fromkeys([*names, "paper"]):
-        rows += _measured(name, None if paper_split == "unknown"
-                          else paper_split)
+        rows += _measured(name, split)
     rows += [_golden(names), *_shown_only(names or ["cpu"], items)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     table[COLUMNS[2:5]] = table[COLUMNS[2:5]].astype(float)
@@ -288,15 +255,15 @@ def compare(paper_split: str = "unknown") -> pd.DataFrame:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """`compare` as text: counts without decimals, "–" where nothing is."""
-    shown = table.astype({c: object for c in COLUMNS[2:5]})
-    for column in COLUMNS[2:5]:
-        sign = "+" if column == "difference" else ""
-        shown[column] = pd.Series([
-            "–" if pd.isna(value) else
-            f"{value:{sign},.{3 if paper < 1 else 2 * (paper % 1 != 0)}f}"
-            for paper, value in zip(table["paper"], table[column])
-        ], dtype=object)  # fmt: skip
-    return shown
+
+    def text(value: float, paper: float, sign: str) -> str:
+        decimals = 3 if paper < 1 else 2 * (paper % 1 != 0)
+        return "–" if pd.isna(value) else f"{value:{sign},.{decimals}f}"
+
+    return table.assign(**{
+        column: [text(value, paper, "+" * (column == "difference"))
+                 for value, paper in zip(table[column], table["paper"])]
+        for column in COLUMNS[2:5]})
 
 
 # --- the page ---------------------------------------------------------------
@@ -310,54 +277,33 @@ def _cells(text: str) -> list[list[str]]:
             for line in lines if not line.startswith("| ---")]
 
 
-def _shown(output: Output, place: Path) -> dict[str, Any]:
-    """What the template shows of an output: a picture, a link or a table."""
-    shown: dict[str, Any] = {}
-    if output.path.suffix == ".png":
-        shown["picture"] = Markup(plots.as_html(output.path))
-    elif output.path.suffix == ".html":
-        shown["link"] = Path("..") / output.path.relative_to(place.parent)
-    else:
-        title, _, rest = output.path.read_text("utf-8").partition("\n")
-        shown = {"title": title.strip("*"), "rows": _cells(rest)}
-        shown["stamp"] = rest.rstrip().splitlines()[-1]
-    return shown
-
-
-def _items(written: list[Output], place: Path) -> Iterator[dict[str, Any]]:
-    """Each paper item with every run's version; a quoted table, which is the
-    same in all runs, once."""
-    for item in registry().to_dict("records"):
-        drawn = project_folder() / "figures" / (item["committed"] or "-")
-        drawn = drawn.with_suffix(".png")
-        picture = plots.as_html(drawn) if drawn.is_file() else ""
-        first: dict[str, str] = {}
-        versions = []
-        for output in (o for o in written if o.name == item["item"]):
-            shown = _shown(output, place)
-            body = str({k: v for k, v in shown.items() if k != "stamp"})
-            shown |= output._asdict() | {"images": images_of(output.run),
-                                         "same_as": first.get(body)}
-            first.setdefault(body, output.run)
-            versions.append(shown)
-        yield item | {"drawn": Markup(picture), "outputs": versions}
+def _shown(path: Path) -> dict[str, Any]:
+    """What the template shows of a file: a picture or a table."""
+    if path.suffix == ".png":
+        return {"picture": Markup(plots.as_html(path))}
+    title, _, rest = path.read_text("utf-8").partition("\n")
+    return {"title": title.strip("*"), "rows": _cells(rest),
+            "stamp": rest.rstrip().splitlines()[-1]}
 
 
 def page(nb: Run, table: pd.DataFrame) -> str:
-    """The whole reproduction on one page: the run of `nb` in full, of other
-    runs the paper's items. `table` is of `compare`. No script, font or
-    address of another machine; figures embedded with alt text."""
-    runs = runs_on_disk()
-    others = [r for r in runs["run"] if r != nb.name and r[:5] != "smoke"]
-    written = [o for name in [nb.name, *others] for o in outputs(name)]
-    titles = list(registry()["item"])
-    rest = [o._asdict() | _shown(o, nb.folder) for o in written
-            if o.run == nb.name and o.name not in titles]
+    """The reproduction on one page: `table` (of `compare`), and all tables
+    and figures of the run of `nb`. No script, font or address of another
+    machine; figures embedded with alt text."""
+    shown = [{"name": path.stem, "notebook": notebook, "changed": not same,
+              **_shown(path)} for notebook, path, same in outputs(nb.name)
+             if path.suffix != ".csv"]
+    items = registry().to_dict("records")
+    for item in items:
+        drawn = project_folder() / "figures" / (item["committed"] or "-")
+        drawn = drawn.with_suffix(".png")
+        item["drawn"] = _shown(drawn)["picture"] if drawn.is_file() else ""
+        item["outputs"] = [o for o in shown if o["name"] == item["item"]]
+    titles = [item["item"] for item in items]
     return PAGES.get_template("reproduction.html").render(
-        run=nb.name, stamp=nb.stamp, warning=WARNING, titles=titles,
+        run=nb.name, stamp=nb.stamp, titles=titles, items=items,
         marks=dict(zip(published.VERDICTS, ("✓", "≠", "–", "○"))),
-        counts=table["verdict"].value_counts().to_dict(), rest=rest,
+        counts=table["verdict"].value_counts().to_dict(),
         verdicts=_cells(tables.markdown(readable(table))),
-        runs=_cells(tables.markdown(runs)),
-        items=list(_items(written, nb.folder)),
-    )
+        runs=_cells(tables.markdown(runs_on_disk())),
+        rest=[o for o in shown if o["name"] not in titles])
