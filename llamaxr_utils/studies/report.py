@@ -120,7 +120,7 @@ def write_draft(
     folder = run.runs_folder() / run.run_name(profile, images)
     adapter = artifacts.load(folder, "adapter")  # refuses a stale one
     knobs: dict[str, Any] = {}
-    for name in ("tokenizer", "image_scores", "prompts", "adapter"):
+    for name in ("image_scores", "adapter", "prompts"):
         knobs |= (artifacts.manifest(folder, name) or {})["parameters"]
     network = backbones.load(artifacts.load(folder, "backbone"))
     grey = {view: read_grey(path, network.resolution, knobs["RESIZE"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -9,41 +10,36 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_models import PROMPTS, tiny_base
+from test_models import tiny_base
 
 from llamaxr_utils.__main__ import main
 from llamaxr_utils.course import artifacts
-from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.course.run import WARNING
 from llamaxr_utils.datasets.conditions import CONDITIONS
-from llamaxr_utils.llm import generate
+from llamaxr_utils.llm import finetune, generate
 from llamaxr_utils.studies import report
 from llamaxr_utils.studies.report import about_text
+from llamaxr_utils.vision import backbones
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def table(**means: float) -> pd.DataFrame:
     """A score table: every point at .5, every mean .1 unless given."""
-    found = pd.DataFrame(
-        {"frontal": 0.1, "lateral": 0.1, "mean": 0.1, "point": 0.5},
+    scores = pd.DataFrame(
+        {"frontal": 0.1, "lateral": np.nan, "mean": 0.1, "point": 0.5},
         index=pd.Index(CONDITIONS, name="condition"),
     )
     for name, value in means.items():
-        found.loc[name.replace("_", " "), ["frontal", "mean"]] = value
-    found["named"] = found["mean"] >= found["point"]
-    return found
-
-
-def kinds(report: str, scores: pd.DataFrame, **options) -> list[str]:
-    return [kind for kind, _ in about_text(report, scores, **options)]
+        scores.loc[name, ["frontal", "mean"]] = value
+    return scores.assign(named=scores["mean"] >= scores["point"])
 
 
 # --- caveats ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("report", "scores", "expected"),
+    ("text", "scores", "expected"),
     [("The heart is enlarged.", {"Cardiomegaly": 0.9}, []),
      ("The lungs are clear.", {}, []),
      ("No pleural effusion.", {"Edema": 0.8, "Effusion": 0.7},
@@ -55,39 +51,34 @@ def kinds(report: str, scores: pd.DataFrame, **options) -> list[str]:
      ("There is a consolidation.", {"Infiltration": 0.9}, []),
      ("There is a granuloma.", {"Nodule": 0.9}, []),
      ("A pacemaker is in place.", {}, ["beyond the scores"]),
+     (" ", {}, ["empty"]),
      ("XXXX lungs are clear.", {}, ["placeholder"])],
 )
-def test_the_text_is_held_against_the_scores(report, scores, expected):
-    assert sorted(set(kinds(report, table(**scores)))) == expected
+def test_the_text_is_held_against_the_scores(text, scores, expected):
+    kinds = {kind for kind, _ in about_text(text, table(**scores))}
+    assert sorted(kinds) == expected
 
 
 def test_a_finding_without_support_is_named_with_its_sentence():
-    said = about_text("The lungs are clear. There may be a small effusion.",
-                      table(Effusion=0.4))
-    ((kind, line),) = said
+    ((kind, line),) = about_text(
+        "The lungs are clear. There may be a small effusion.",
+        table(Effusion=0.4))
     assert kind == "unsupported"
     assert "There may be a small effusion." in line
     assert "Effusion 0.40 (operating point 0.50)" in line
 
 
-def test_an_empty_report_is_said_to_be_empty(tmp_path):
-    assert kinds(" ", table()) == ["empty"]
-    assert "(empty)" in report.as_text(a_draft(""))
-    assert "(empty)" in page_of(a_draft(""), tmp_path)
-
-
 def test_a_condition_without_an_operating_point_is_never_named():
-    from llamaxr_utils.vision import backbones
-
     model = backbones.build("densenet-small@random")
     points = dict.fromkeys(CONDITIONS, 0.0) | {"Hernia": 2.0}
     grey = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    found = report.score_table(model, {"frontal": grey}, points)
-    assert not found.loc["Hernia", "named"]
-    assert found.drop("Hernia")["named"].all()
-    assert found["lateral"].isna().all()
-    assert (found["mean"] == found["frontal"]).all()
-    assert "beyond the scores" in kinds("There is a hiatal hernia.", found)
+    scores = report.score_table(model, {"frontal": grey}, points)
+    assert not scores.loc["Hernia", "named"]
+    assert scores.drop("Hernia")["named"].all()
+    assert scores["lateral"].isna().all()
+    assert (scores["mean"] == scores["frontal"]).all()
+    caveats = about_text("There is a hiatal hernia.", scores)
+    assert "beyond the scores" in dict(caveats)
 
 
 # --- the pages --------------------------------------------------------------
@@ -103,13 +94,9 @@ def a_draft(text="The heart is <b>enlarged</b> & big. A mass <i>x</i>."):
         {"frontal image": "<img src=x>.png", "backbone": "densenet@x"})
 
 
-def page_of(draft, folder):
-    report.write_page(draft, folder / "draft.html")
-    return (folder / "draft.html").read_text()
-
-
 def test_the_page_is_escaped_and_loads_nothing(tmp_path):
-    page = page_of(a_draft(), tmp_path)
+    report.write_page(a_draft(), tmp_path / "draft.html")
+    page = (tmp_path / "draft.html").read_text()
     assert page.index(WARNING) < page.index("<h1>")
     assert "<b>enlarged" not in page and "&lt;b&gt;enlarged" in page
     assert "<img src=x>" not in page and "&lt;x&gt;" in page
@@ -118,7 +105,6 @@ def test_the_page_is_escaped_and_loads_nothing(tmp_path):
     assert places == ["data:image/jpe"] * 2
     assert page.count('<img alt="') == 2
     assert "<mark>A mass &lt;i&gt;x&lt;/i&gt;.</mark>" in page
-    assert "densenet@x" in page and "prefers-color-scheme: dark" in page
 
 
 def test_the_text_fits_80_columns_and_says_the_same():
@@ -126,8 +112,7 @@ def test_the_text_fits_80_columns_and_says_the_same():
     assert WARNING in text.splitlines()[1]
     assert max(map(len, text.splitlines())) <= 80
     assert "unsupported" in text and "* Cardiomegaly" in text
-    assert "–" in report.as_text(a_draft()._replace(
-        scores=table().assign(lateral=np.nan)))
+    assert "–" in text and "(empty)" in report.as_text(a_draft(""))
 
 
 # --- the command ------------------------------------------------------------
@@ -136,11 +121,8 @@ def test_the_text_fits_80_columns_and_says_the_same():
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     """runs/smoke up to notebook 04, with a tiny base of one minute ago."""
-    from llamaxr_utils.llm import finetune
-    from llamaxr_utils.vision import backbones
-
     runs = tmp_path_factory.mktemp("draft") / "runs"
-    folder, studies = runs / "smoke", pd.DataFrame({"study_id": ["CXR1"]})
+    studies = pd.DataFrame({"study_id": ["CXR1"]})
     base = tiny_base(tmp_path_factory.mktemp("base"))
     model, tokenizer = finetune.load_in_4bit(base)
     model = finetune.add_lora(model)
@@ -149,30 +131,30 @@ def small_run(tmp_path_factory):
                            "train_prevalence": 0.1})
     knobs = {"images": "phantom", "RESIZE": "squash", "BACKEND": "peft",
              "SCORE_FORMAT": "names", "BASE": "random-llama", "RANK": 16}
-
-    def save(name, value, *inputs):
+    for name, value, *inputs in (
+        ("studies", studies),
+        ("backbone", lambda place: backbones.save(network, place), "studies"),
+        ("image_scores", studies, "backbone"),
+        ("operating_points", points, "image_scores"),
+        ("tokenizer", tokenizer.save_pretrained, "studies"),
+        ("prompts", studies, "operating_points", "tokenizer"),
+        ("base_model", lambda place: shutil.copytree(base, place), "prompts"),
+        ("adapter", model.save_pretrained, "prompts", "base_model"),
+    ):
         if isinstance(value, pd.DataFrame):
-            missing = [c for c in artifacts.ARTIFACTS[name].columns
-                       if c not in value]
-            value = value.assign(**dict.fromkeys(missing, ""))
-        artifacts.save(folder, name, value, inputs=inputs, parameters=knobs,
+            columns = dict.fromkeys(artifacts.ARTIFACTS[name].columns, "")
+            value = pd.DataFrame({**columns, **value})
+        artifacts.save(runs / "smoke", name, value, inputs=inputs,
+                       parameters=knobs,
                        writer=artifacts.ARTIFACTS[name].writer)
-
-    save("studies", studies)
-    save("backbone", lambda place: backbones.save(network, place), "studies")
-    save("image_scores", studies, "backbone")
-    save("operating_points", points, "image_scores")
-    save("tokenizer", tokenizer.save_pretrained, "studies")
-    save("prompts", studies, "operating_points", "tokenizer")
-    save("base_model", lambda place: shutil.copytree(base, place), "prompts")
-    save("adapter", model.save_pretrained, "prompts", "base_model")
     return runs
 
 
 @pytest.fixture
 def place(small_run, tmp_path, monkeypatch):
-    """The run, a data folder, and two X-ray-like pictures."""
-    monkeypatch.setenv("LLAMAXR_RUNS", str(small_run))
+    """A copy of the run, a data folder, and two X-ray-like pictures."""
+    shutil.copytree(small_run, tmp_path / "runs")
+    monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path / "data"))
     rng = np.random.default_rng(0)
     for name in ("frontal", "lateral"):
@@ -188,52 +170,41 @@ def test_the_command_writes_text_and_page(place, capsys, monkeypatch):
     files = [str(place / "frontal.png"), str(place / "lateral.png")]
     code = main(["report", *files, "--profile", "smoke", "--text",
                  "--html", str(place / "out.html")])
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert "random network" in said.out and "trained on phantoms" in said.out
-    assert "view missing" not in said.out
-    assert "densenet-small@random, 64 x 64" in said.out
-    assert "Loading weights" not in said.err
+    text, errors = capsys.readouterr()
+    assert code == 0, errors
+    assert "random network" in text and "trained on phantoms" in text
+    assert "view missing" not in text and "Loading weights" not in errors
+    assert "densenet-small@random, 64 x 64" in text
     page = (place / "out.html").read_text()
     assert page.count('<img alt="') == 4
-    for shown in (said.out, page):
+    for shown in (text, page):
         assert "The heart is enlarged." in shown and "random-llama" in shown
 
 
 def test_one_view_is_enough_and_the_other_is_missed(place):
-    found = report.write_draft({"frontal": place / "frontal.png"}, "smoke")
-    assert "view missing" in [kind for kind, _ in found.caveats]
-    assert found.prompt.endswith("### Response:\n")
-    assert set(found.pictures) == {"frontal"}
-    assert PROMPTS  # the prompt is in the format that the base was made for
+    draft = report.write_draft({"frontal": place / "frontal.png"}, "smoke")
+    assert "view missing" in dict(draft.caveats)
+    assert draft.prompt.endswith("### Response:\n")
+    assert set(draft.pictures) == {"frontal"}
 
 
-def refused(capsys, *arguments: str) -> str:
-    assert main(["report", *arguments, "--profile", "smoke"]) == 1
-    return capsys.readouterr().err
+def test_what_cannot_be_read_is_refused(place, capsys):
+    def refused(*names: str) -> str:
+        files = [str(place / name) for name in names]
+        assert main(["report", *files, "--profile", "smoke"]) == 1
+        return capsys.readouterr().err
 
-
-def test_files_that_are_missing_equal_or_no_images(place, capsys):
-    good, bad = str(place / "frontal.png"), place / "bad.png"
-    bad.write_text("no picture")
-    shutil.copy(good, place / "copy.png")
-    assert "was not found" in refused(capsys, str(place / "x.png"))
-    assert "was not found" in refused(capsys, str(place))
-    assert "same image" in refused(capsys, good, str(place / "copy.png"))
-    assert "bad.png could not be read" in refused(capsys, str(bad))
-
-
-def test_a_stale_run_is_refused(place, small_run, monkeypatch, capsys):
-    shutil.copytree(small_run, place / "old")
-    monkeypatch.setenv("LLAMAXR_RUNS", str(place / "old"))
-    (place / "old/smoke/prompts.parquet").unlink()
-    said = refused(capsys, str(place / "frontal.png"))
-    assert "03_build_prompts" in said
-
-
-def test_a_view_that_the_prompt_cannot_leave_out(place, monkeypatch):
-    load = report.load_models
-    monkeypatch.setattr(report, "load_models", lambda *a: load(*a)._replace(
-        score_format="paper"))
-    with pytest.raises(CourseError, match="No scores for the lateral view"):
-        report.write_draft({"frontal": place / "frontal.png"}, "smoke")
+    (place / "bad.png").write_text("no picture")
+    shutil.copy(place / "frontal.png", place / "copy.png")
+    assert "was not found" in refused("x.png")
+    assert "was not found" in refused("")  # a folder
+    assert "same image" in refused("frontal.png", "copy.png")
+    assert "bad.png could not be read" in refused("bad.png")
+    # A format that has no word for a missing view; a run out of date.
+    record = place / "runs/smoke/prompts.json"
+    knobs = json.loads(record.read_text())
+    knobs["parameters"]["SCORE_FORMAT"] = "paper"
+    record.write_text(json.dumps(knobs))
+    assert "No scores for the lateral view" in refused("frontal.png")
+    record.with_suffix(".parquet").unlink()
+    assert "03_build_prompts" in refused("frontal.png")
