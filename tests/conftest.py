@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,33 @@ def model():
     grey = grey.astype(np.uint8)
     backbones.train(model, grey, labels, 3, batch_size=8)
     return model
+
+
+class Reader(HTMLParser):
+    """What a page holds; fails where tags are not closed in turn."""
+
+    void = ("meta", "img", "br", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.pictures, self.text = [], [], [], []
+        self.ids, self.links, self.attributes = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.attributes |= set(values)
+        self.open += [tag] if tag not in self.void else []
+        self.pictures += [values] if tag == "img" else []
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if "href" in values else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -11,30 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 
+from ..datasets.reports import DATA
 from .metrics import clean_r2gen
 
 #: One sentence a condition, in our own words.
-SENTENCES: dict[str, str] = {
-    "Atelectasis": "There is atelectasis at the lung bases.",
-    "Cardiomegaly": "The heart is enlarged.",
-    "Consolidation": "There is focal consolidation.",
-    "Edema": "There is pulmonary edema.",
-    "Effusion": "There is a pleural effusion.",
-    "Emphysema": "The lungs are hyperexpanded, consistent with emphysema.",
-    "Enlarged Cardiomediastinum": "The mediastinal silhouette is widened.",
-    "Fibrosis": "There is interstitial fibrosis.",
-    "Fracture": "There is a rib fracture.",
-    "Hernia": "There is a hiatal hernia.",
-    "Infiltration": "There is a pulmonary infiltrate.",
-    "Lung Lesion": "There is a focal lung lesion.",
-    "Lung Opacity": "There is an airspace opacity.",
-    "Mass": "There is a lung mass.",
-    "Nodule": "There is a pulmonary nodule.",
-    "Pleural Thickening": "There is pleural thickening.",
-    "Pneumonia": "The findings are consistent with pneumonia.",
-    "Pneumothorax": "There is a pneumothorax.",
-}
+SENTENCES: dict[str, str] = dict(
+    pd.read_csv(DATA / "sentences.csv").to_numpy())
 #: What the template writer says when no condition is present.
 NORMAL_REPORT = (
     "The heart is normal in size. The mediastinum is unremarkable. The lungs "
@@ -106,7 +90,7 @@ def nearest_neighbour(
         group = near.tobytes()
         if group not in medoids:
             medoids[group] = medoid(
-                [train_texts[i] for i in np.flatnonzero(near)])
+                [train_texts[i] for i in np.flatnonzero(near).tolist()])
         reports.append(medoids[group])
     return reports
 

@@ -1,20 +1,9 @@
 """Read a chest X-ray report: which findings it reports, doubts or denies.
 
-Made for the language of IU X-ray reports and checked against their MeSH
-headings. It compares reports; it is neither a diagnosis nor the CheXpert
-labeller, whose names it borrows. The rules are a table,
-``data/findings_rules.csv``. Column ``says``:
-
-- "as worded": the cues around the phrase decide;
-- "absent", "uncertain": the phrase itself says so;
-- "hint": uncertain if the report says nothing else about the finding;
-- "not meant": looks like the finding and is not;
-- "words": a list that other phrases call by its name in capitals;
-- "cue": denies or hedges what stands before or after it.
-
-In a phrase ``..`` is up to seven words without a comma, ``...`` up to ten
-with commas, ``*`` any ending, ``/`` either word, ``+`` any number of them,
-``$`` the end of the clause.
+The rules are a table, ``data/findings_rules.csv`` (CONTRIBUTING.md says how
+a row is read), made for the language of IU X-ray reports and checked against
+their MeSH headings. They compare reports; they are neither a diagnosis nor
+the CheXpert labeller, whose names they borrow.
 """
 
 from __future__ import annotations

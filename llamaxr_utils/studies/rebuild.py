@@ -223,7 +223,8 @@ def _shown_only(names: list[str], items: pd.DataFrame) -> Iterator[tuple]:
     """Items without a number to compare: shown, or not run."""
     written = {name: {path.stem for _, path, _ in outputs(name)}
                for name in names}
-    for row in items[~items["item"].isin(["figure-1", "table-3"])].itertuples():
+    with_numbers = items["item"].isin(["figure-1", "table-3"])
+    for row in items[~with_numbers].itertuples():
         where = ", ".join(n for n in names if row.item in written[n])
         why, word = WHY_SHOWN.get(str(row.item), SHOWN), "not comparable"
         if not where:

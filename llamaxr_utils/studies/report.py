@@ -219,14 +219,11 @@ def about_text(
     for finding, sentence in unsupported(report, names).items():
         sources = [c for c in CONDITIONS if finding in STATED_BY[c]]
         above = (table["mean"] - table["point"]).reindex(sources).dropna()
-        claim = f"“{sentence}” states {finding}"
-        if above.empty:
-            caveats.append(("beyond the scores", f"{claim}; it comes from the "
-                            "training reports: no score speaks of it."))
-        else:
-            score = _score(str(above.idxmax()), table)
-            caveats.append(("unsupported",
-                            f"{claim}; the nearest score is {score}."))
+        kind, why = "beyond the scores", "no score speaks of it"
+        if len(above):
+            kind = "unsupported"
+            why = f"the nearest score is {_score(str(above.idxmax()), table)}"
+        caveats.append((kind, f"“{sentence}” states {finding}; {why}."))
     return caveats
 
 
