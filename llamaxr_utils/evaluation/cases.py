@@ -51,16 +51,12 @@ PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
 
 def outcome(reference: str | None, generated: str | None) -> str:
     """Compare two states (present, absent, uncertain; None: not mentioned).
-
-    Denials that only one side spells out are no disagreement: "".
-    """
-    reported = ("present", "uncertain")
+    Denials that only one side spells out are no disagreement: ""."""
+    truth, written = (state in ("present", "uncertain")
+                      for state in (reference, generated))
     if reference and generated:
-        same = (reference in reported) == (generated in reported)
-        return "agree" if same else "contradicts"
-    if reference in reported:
-        return "missed"
-    return "added" if generated in reported else ""
+        return "agree" if truth == written else "contradicts"
+    return "missed" if truth else "added" if written else ""
 
 
 def remark(word: str, finding: str, named: Collection[str] | None) -> str:
@@ -131,12 +127,10 @@ def marked(text: str,
 
 def table_5(reference: str, texts: Mapping[str, str],
             named: Collection[str] | None = None) -> dict[str, str]:
-    """A row of the paper's Tables 5 and 6 for one study and two systems.
-
-    The texts in plain characters, then names of findings: ``both found``
-    (black in the paper), ``only NAME found`` (green), ``NAME added`` (red;
-    with its support), ``NAME contradicts``, ``NAME missed``.
-    """
+    """A row of the paper's Tables 5 and 6 for one study and two systems: the
+    texts, then names of findings: ``both found`` (black in the paper), ``only
+    NAME found`` (green), ``NAME added`` (red; with its support), ``NAME
+    contradicts``, ``NAME missed``."""
     words = outcomes(reference, texts)
 
     def having(name: str, word: str) -> str:
@@ -152,15 +146,10 @@ def table_5(reference: str, texts: Mapping[str, str],
                   for word in ("added", "contradicts", "missed")}
 
 
-Row = tuple[str, str, Mapping[str, str], Collection[str] | None]
-
-
-def texts_table(rows: Sequence[Row], caption: str) -> str:
-    """Reference and systems side by side, coloured and marked, as HTML.
-
-    A row is study, reference, system -> report (the same systems in each),
-    the conditions at or above their operating point.
-    """
+def texts_table(rows: Sequence[tuple], caption: str) -> str:
+    """Reference and systems side by side, coloured and marked, as HTML. A row
+    is study, reference, system -> report (the same systems in each), the
+    conditions at or above their operating point."""
     shown = []
     for study, reference, reports, named in rows:
         words, texts = outcomes(reference, reports), []
@@ -224,18 +213,10 @@ def write_page(
     """Write the case page of a run, one HTML file that needs no network, and
     say in a line what is in it.
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``study_id``, ``status``, ``mesh``, ``reference``; metrics by name.
-    systems : mapping
-        System -> reports in the order of `table`; the run first.
-    scores, points : mapping
-        `prompts.by_study`; condition -> operating point.
-    views : DataFrame
-        Schema ``views``: the images.
-    heatmaps : path
-        A folder of ``STUDY_VIEW.png``; what is not there is not shown.
+    `table` has ``study_id``, ``status``, ``mesh``, ``reference`` and metrics
+    by name; `systems`: system -> reports in that order, the run first;
+    `scores` are of `prompts.by_study`, `points` condition -> operating point;
+    `heatmaps` is a folder of ``STUDY_VIEW.png``, which may lack some.
     """
     texts = pd.DataFrame(systems).to_dict("records")
     studies = {

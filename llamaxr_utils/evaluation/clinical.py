@@ -36,13 +36,12 @@ def micro_f1(totals: np.ndarray) -> np.ndarray:
 
 
 def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
-    """The clinical scores from (sums of) per-study statistics, shape
-    (..., 7), in the order of `SCORES`; NaN where a score is not defined.
+    """`SCORES`, shape (..., 7), from (sums of) per-study statistics.
 
     `totals`, shape (..., 6 * n_findings + 5): for every finding true
     positives, false positives and false negatives of "reported" and of
     "denied"; then abnormal studies, those reported abnormal, normal studies,
-    those reported normal, studies.
+    those reported normal, studies. NaN where a score is not defined.
     """
     totals = np.asarray(totals, dtype=float)
     counts = totals[..., :-5].reshape(*totals.shape[:-1], -1, 2, 3)
@@ -73,23 +72,17 @@ def clinical_scores(
     """Compare the findings of generated reports with the references'.
 
     "Reported" is present or uncertain (as CheXbert's F1 is counted for report
-    generation), "denied" is absent, said in words; a study without a word
-    about a finding counts in neither. `status` is "normal", "abnormal" or
-    "not indexed" (left out of the two shares) a study, from its MeSH
-    headings; without it the reference's own ``No Finding`` decides.
+    generation), "denied" is absent, said in words. `status` is "normal",
+    "abnormal" or "not indexed" (left out of the two shares) a study, from its
+    MeSH headings; without it the reference's own ``No Finding`` decides.
 
-    Returns
-    -------
-    dict
-        ``micro F1``, ``macro F1`` (mean over the findings that a reference
-        reports), ``negative F1`` (micro, over denials); ``hallucinations``
-        and ``omissions`` a report; ``abnormal as abnormal`` and ``normal as
-        normal``, the shares of such studies whose report says so (a blank
-        report says neither). ``per_finding`` and ``per_report``: DataFrames.
-        ``statistics``: (n, 6 * 24 + 5) for `scores_from_statistics`.
+    Gives ``micro F1``, ``macro F1`` (mean over the findings that a reference
+    reports), ``negative F1`` (micro, over denials); ``hallucinations`` and
+    ``omissions`` a report; ``abnormal as abnormal`` and ``normal as normal``,
+    the shares of such studies whose report says so (a blank one says
+    neither); ``per_finding`` and ``per_report``, DataFrames; ``statistics``,
+    (n, 6 * 24 + 5), for `scores_from_statistics`.
     """
-    if len(references) != len(generated):
-        raise ValueError("texts are compared in pairs")
     findings = FINDINGS[1:]
     truth = [label_report(text) for text in references]
     written = [label_report(text) for text in generated]
@@ -158,9 +151,8 @@ def finding_counts(references: Sequence[str],
 
 
 def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
-    """The conditions that a report states as present, 0 or 1. Where a
-    finding's word stands for several (a lung lesion: mass or nodule), the
-    MeSH headings decide between them."""
+    """The conditions that a report states as present, 0 or 1. Where a word
+    stands for several (a lung lesion: mass, nodule), MeSH headings decide."""
     indexed = mesh.labels(headings)
     stated = dict.fromkeys(CONDITIONS, 0)
     for finding in present(report) & {*CONDITION_FINDINGS}:
@@ -192,14 +184,11 @@ def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
 def training_scores(
     train_on: str, studies: pd.DataFrame, scores: Mapping[str, Scores]
 ) -> dict[str, Scores]:
-    """The scores that prompts are made from (`prompts.by_study`), with those
-    of training studies replaced on demand.
-
-    `train_on` is what training prompts name: the network's conditions
+    """The scores that prompts are made from (`prompts.by_study`). Those of
+    training studies name what `train_on` says: the network's conditions
     ("scores"), those of the MeSH headings ("labels"), or those that the
-    report to be written itself states ("stated"). A report never sees more
-    than the last, so the model learns that what is named gets written.
-    """
+    report to be written states ("stated"), so that the model learns that what
+    is named gets written."""
     if train_on == "scores":
         return dict(scores)
     train = studies[studies["split"].eq("train")

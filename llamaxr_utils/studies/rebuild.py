@@ -57,9 +57,8 @@ def lora_parameters(rank: int) -> int:
 
 
 def registry() -> pd.DataFrame:
-    """The table in ``figures/README.md``, one row a paper item: ``item``
-    (figure-1), ``title``, ``notebook`` (two digits), ``tag``, ``file`` (in a
-    run folder), ``committed`` (in figures/, or ""), ``status``."""
+    """The table in ``figures/README.md``, one row a paper item (figure-1):
+    `committed` is a file in figures/, or ""."""
     text = (project_folder() / "figures" / "README.md").read_text("utf-8")
     lines = re.findall(r"^\| ((?:Figure|Table) \d.+) \|$", text, re.MULTILINE)
     table = pd.DataFrame(
