@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 10091, "modules": 39, "tests": 11139}
+BUDGET = {"package": 9736, "modules": 39, "tests": 10811}
 
 
 def project_files() -> list[Path]:

@@ -51,11 +51,10 @@ def openi_id(stem: str) -> str | None:
     ``CXR2_IM-0652-1001`` (OpenI) and ``2_IM-0652-1001.dcm`` (Kaggle, from
     ``2_IM-0652-1001.dcm.png``) are the same image.
     """
-    match = _OPENI.fullmatch(stem.removesuffix(".dcm"))
-    if match is None:
-        return None
-    number, rest = match.groups()
-    return f"CXR{number}{'_1' if number == '1' else ''}{rest}"
+    if match := _OPENI.fullmatch(stem.removesuffix(".dcm")):
+        number, rest = match.groups()
+        return f"CXR{number}{'_1' if number == '1' else ''}{rest}"
+    return None
 
 
 def find_images(folder: Path | None = None) -> pd.DataFrame:
@@ -72,18 +71,18 @@ def find_images(folder: Path | None = None) -> pd.DataFrame:
         whose numbering was not published: 0 is not always the frontal.
     """
     r2gen = set(r2gen_split()["r2gen_id"])
-    rows = []
+    paths: dict[str, Path] = {}
     for file in (file for root in _roots(folder) for file in _files(root)):
         image_id = openi_id(file.stem)
         if file.stem.isdecimal() and file.parent.name in r2gen:
             image_id = f"{file.parent.name}/{file.stem}"
         if image_id:
-            study_id = image_id.split("_")[0]
-            rows.append((int(study_id[3:]), study_id, image_id, file))
-    columns = ["number", "study_id", "image_id", "path"]
-    table = pd.DataFrame(rows, columns=columns).drop_duplicates("image_id")
-    table = table.sort_values(["number", "image_id"], ignore_index=True)
-    return table.drop(columns="number")
+            paths.setdefault(image_id, file)
+    ids = sorted(paths, key=lambda i: (int(i.split("_")[0][3:]), i))
+    columns = {"image_id": ids, "path": [paths[i] for i in ids]}
+    table = pd.DataFrame(columns, dtype=object)
+    table.insert(0, "study_id", table["image_id"].str.split("_").str[0])
+    return table
 
 
 def _roots(folder: Path | None) -> Iterator[Path]:
@@ -122,7 +121,9 @@ def fault(file: Path) -> str:
         if not _is_dicom(file):
             with Image.open(file) as image:
                 image.verify() if image.format == "PNG" else image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError
+    ) as error:  # fmt: skip
         return f"no whole image: {str(error).replace(str(file), file.name)}"
     return ""
 
@@ -278,8 +279,7 @@ def read_grey(
         ) from error
     box = None
     if resize == "crop":
-        whole = np.array(grey.size)
-        radiograph = whole
+        whole = radiograph = np.array(grey.size)
         if shape and whole[0] == whole[1]:
             radiograph = np.array(shape[::-1])
         square = whole * radiograph.min() / radiograph
@@ -369,9 +369,8 @@ def read_views(
         reasons = np.array(list(pool.map(read, range(len(views)))), object)
     whole = reasons == ""
     table = views[whole].reset_index(drop=True)
-    table.attrs["unreadable"] = list(
-        zip(views["path"][~whole], reasons[~whole], strict=True)
-    )
+    lost = zip(views["path"][~whole], reasons[~whole])
+    table.attrs["unreadable"] = list(lost)
     return (grey if whole.all() else grey[whole]), table
 
 
@@ -389,11 +388,7 @@ def _shapes(views: pd.DataFrame) -> list[tuple[int, int] | None]:
 
 
 def to_model_range(grey: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 in [-1024, 1024], as torchxrayvision expects.
-
-    In [-1, 1] its networks give every image the same scores
-    (torchxrayvision issue 89).
-    """
+    """uint8 0..255 -> float32 in [-1024, 1024], as torchxrayvision expects."""
     if grey.dtype != np.uint8:
         raise ValueError(f"grey values are bytes (uint8), not {grey.dtype}")
     return grey.astype(np.float32) * ((HIGH - LOW) / 255.0) + LOW
@@ -442,7 +437,7 @@ def view_model(files: pd.DataFrame) -> tuple[Any, str]:
     from sklearn.preprocessing import FunctionTransformer
 
     table, source = files.merge(known_views(), on="image_id"), "X-rays"
-    if table["view"].value_counts().reindex(VIEWS).fillna(0).min() < LEAST:
+    if min(table["view"].eq(view).sum() for view in VIEWS) < LEAST:
         source = "phantoms"
         few = load_studies().sample(VIEW_STUDIES[source], random_state=1)
         home = cache_folder() / source

@@ -170,13 +170,6 @@ def test_one_image_a_view_and_the_lowest_number(known, ids):
     assert (first == "lateral").sum() > 200
 
 
-def test_missing_views_are_named():
-    pairs = [("a", "frontal"), ("a", "lateral"), ("b", "frontal")]
-    views = pd.DataFrame(pairs, columns=["study_id", "view"])
-    missing = images.missing_views(views)
-    assert missing.to_numpy().tolist() == [["b", "lateral"]]
-
-
 def test_phantoms_take_the_places_of_the_real_views(folders, known):
     image = known.groupby("view")["image_id"].apply(list)
     chosen = [image["frontal"][0], image["lateral"][0], image["lateral"][1]]
@@ -199,7 +192,10 @@ def test_the_headers_of_the_collection(known):
     assert len(headers) == 7469 and headers.index.is_unique
     assert headers.loc["CXR1000_IM-0003-2001", "View Position"] == "PA"
     assert headers.loc["CXR1_1_IM-0001-3001", "Rows"] == 2828
-    assert set(known["image_id"]) - set(headers.index) == set()
+    named = known.merge(headers["View Position"].dropna(), on="image_id")
+    frontal = named["View Position"].isin(["AP", "PA"])
+    assert len(named) == 4863
+    assert (frontal != named["view"].eq("frontal")).sum() == 1382
 
 
 @pytest.mark.parametrize(
@@ -226,11 +222,8 @@ def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
 
 
 def test_an_image_that_is_gone_says_what_to_do(data):
-    with pytest.raises(CourseError, match=r"CXR1.png is gone.*LLAMAXR_DATA"):
-        try:
-            images.locate("deep/CXR1.png")
-        except CourseError as error:
-            raise CourseError(error.what, "", error.do) from error
+    with pytest.raises(CourseError, match="(?s)CXR1.png is gone.*LLAMAXR_DA"):
+        images.locate("deep/CXR1.png")
 
 
 # --- X-rays whose view nobody has published ---------------------------------
@@ -445,22 +438,16 @@ def test_names_rescales_bits_and_signs_of_dicom(
     assert np.abs(grey - expected).max() <= 1
 
 
-def compressed(path):
-    data = pydicom.dcmread(dicom(path))
-    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    data.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51junk"])
-    data["PixelData"].is_undefined_length = True
-    data.save_as(path)
-
-
 @pytest.mark.parametrize(
     ("make", "why"),
     [
         (lambda path: dicom(path, np.stack([RAMP, RAMP])), "2 frames"),
-        (lambda path: dicom(path, RAMP[..., None] * [1, 1, 1], "RGB"), "RGB"),
+        (
+            lambda path: dicom(path, np.zeros((8, 8, 3), np.uint8), "RGB", 8),
+            "RGB",
+        ),
         (lambda path: path.write_bytes(b"no dicom at all"), "no grey"),
         (lambda path: path.write_bytes(b""), "no grey"),
-        (compressed, "JPEG 2000"),
     ],
 )
 def test_a_dicom_that_is_no_radiograph(tmp_path, make, why):
@@ -468,6 +455,20 @@ def test_a_dicom_that_is_no_radiograph(tmp_path, make, why):
     with pytest.raises(CourseError, match=why) as caught:
         images.read_grey(tmp_path / "CXR7.dcm", 8)
     assert "CXR7.dcm could not be read" in caught.value.what
+
+
+def test_compressed_pixels_without_a_decoder(tmp_path, monkeypatch):
+    """pydicom's own words name the packages that bring one."""
+    data = pydicom.dcmread(dicom(tmp_path / "a.dcm"))
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    data.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51junk"])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(tmp_path / "a.dcm")
+    decoder = pydicom.pixels.get_decoder(JPEG2000Lossless)
+    monkeypatch.setattr(type(decoder), "is_available", False)
+    monkeypatch.setattr(decoder, "_available", {})
+    with pytest.raises(CourseError, match="requires pylibjpeg"):
+        images.read_grey(tmp_path / "a.dcm", 8)
 
 
 # --- broken files -----------------------------------------------------------
@@ -502,7 +503,7 @@ def test_a_broken_file_is_named(tmp_path, content):
         images.read_grey(file, 8)
     assert "CXR7.png could not be read" in caught.value.what
     assert caught.value.why.strip(". ")
-    assert images.fault(file).startswith("no whole image") or content == bomb()
+    assert images.fault(file).startswith("no whole image")
 
 
 @pytest.mark.filterwarnings("ignore")
