@@ -1,0 +1,132 @@
+"""Exercises: an answer is checked, a hint given, a solution shown.
+
+`check` tells three outcomes apart: *not attempted* (the stub still returns
+``...``), *not yet* (what differs, and on which input), *correct* (and what
+it means). What each exercise accepts stands in `llamaxr_utils.exercises`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class NotYet(Exception):
+    """What an answer gets wrong, and on which input."""
+
+
+class NotAttempted(Exception):
+    """The answer is still the stub."""
+
+
+class Exercise(NamedTuple):
+    """One exercise of a notebook."""
+
+    judge: Callable[[Any], None]  #: raises `NotYet`
+    solution: Any  #: a function, or a value
+    hints: str  #: paragraphs, from a nudge to nearly all
+    meaning: str  #: what the right answer says
+
+
+#: Hints asked for so far, by exercise.
+_asked: Counter = Counter()
+
+
+def find(name: str) -> Exercise:
+    """The exercise of this name, such as ``"04a"``; ValueError otherwise."""
+    module = f"llamaxr_utils.exercises.nb{name[:2]}"
+    try:
+        return import_module(module).EXERCISES[name]
+    except (ModuleNotFoundError, KeyError):
+        raise ValueError(f"There is no exercise {name!r}") from None
+
+
+def check(name: str, answer: Any) -> None:
+    """Print whether `answer`, a function or a value, is right."""
+    exercise = find(name)
+    try:
+        exercise.judge(_watched(answer))
+    except NotAttempted:
+        say = "not attempted yet. Replace the ... and run the cell again; "
+        say += f'hint("{name}") helps.'
+    except NotYet as difference:
+        say = f'not yet. {difference} (hint("{name}") helps.)'
+    except Exception as error:  # noqa: BLE001 (of the reader's own code)
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        say = f"not yet. {type(error).__name__}: {error} "
+        say += f"(in {line.name}, at: {line.line})"
+    else:
+        say = f"correct. {exercise.meaning}"
+    _print(f"{name} · {say}")
+
+
+def hint(name: str) -> None:
+    """Print the next hint; the same call again says more."""
+    hints = find(name).hints.strip().split("\n\n")
+    number = min(_asked[name], len(hints) - 1)
+    _asked[name] += 1
+    last = number == len(hints) - 1
+    more = f' Then there is solution("{name}").' if last else ""
+    place = f"{name} · hint {number + 1} of {len(hints)}"
+    _print(f"{place}: {hints[number]}{more}")
+
+
+def solution(name: str) -> None:
+    """Print one way to do it; others may be as good."""
+    answer = find(name).solution
+    print(inspect.getsource(answer) if callable(answer) else repr(answer))
+
+
+def expect(case: str, answer: Any, right: Any, atol: float = 1e-6) -> None:
+    """Raise `NotYet`, naming `case`, unless `answer` is `right`: numbers up
+    to `atol`, everything else exactly."""
+    if isinstance(right, float | np.ndarray):
+        got, want = np.asarray(answer, float), np.asarray(right, float)
+        if got.shape != want.shape:
+            raise NotYet(f"{case}: your result has shape {got.shape}, "
+                         f"expected {want.shape}.")  # fmt: skip
+        if np.allclose(got, want, rtol=0, atol=atol, equal_nan=True):
+            return
+    elif answer == right:
+        return
+    raise NotYet(f"{case}: you have {answer!r}, expected {right!r}.")
+
+
+def choice(right: str, wrong: dict[str, str]) -> Callable[[Any], None]:
+    """The judge of a question with letters; each wrong one is answered."""
+
+    def judge(answer: Any) -> None:
+        if answer != right:
+            letters = ", ".join(sorted([right, *wrong]))
+            raise NotYet(wrong.get(answer, f"Choose one of {letters}."))
+
+    return judge
+
+
+def _watched(answer: Any) -> Any:
+    """The answer, which must not be or return the stub's ``...``."""
+    if answer is ...:
+        raise NotAttempted
+    if not callable(answer):
+        return answer
+
+    @wraps(answer)
+    def watched(*args: Any, **options: Any) -> Any:
+        result = answer(*args, **options)
+        if result is ...:
+            raise NotAttempted
+        return result
+
+    return watched
+
+
+def _print(text: str) -> None:
+    print(textwrap.fill(" ".join(text.split()), 78))

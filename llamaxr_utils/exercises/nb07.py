@@ -1,0 +1,54 @@
+"""Exercises of notebook 07: what two reports say about each finding."""
+
+from ..course.exercises import Exercise, expect
+from ..evaluation.findings import label_report
+
+
+def marks(reference, generated):
+    """Finding -> found, missed, added or contradicts."""
+    there, written = label_report(reference), label_report(generated)
+    result = {}
+    for finding in there | written:
+        pair = there.get(finding), written.get(finding)
+        reported = [state in ("present", "uncertain") for state in pair]
+        if all(reported):
+            result[finding] = "found"
+        elif any(reported):
+            denied = "absent" in pair
+            one_sided = "missed" if reported[0] else "added"
+            result[finding] = "contradicts" if denied else one_sided
+    return result
+
+
+def _marks(answer):
+    for reference, generated in (
+        ("The heart is enlarged.", "Cardiomegaly is present."),
+        ("There is a pleural effusion.", "The heart is normal."),
+        ("The lungs are clear.", "There is a rib fracture."),
+        ("No pleural effusion.", "There is a left pleural effusion."),
+        ("Possible pneumonia.", "No pneumonia."),
+        ("No pneumothorax.", "No pneumothorax."),
+    ):
+        expect(f"{reference!r} and {generated!r}",
+               dict(answer(reference, generated)),
+               marks(reference, generated))  # fmt: skip
+
+
+EXERCISES = {
+    "07a": Exercise(
+        _marks,
+        marks,
+        """
+            `label_report(text)` gives finding -> present, absent
+            or uncertain; a finding that is not mentioned is not in
+            it.
+
+            Present and uncertain both count as reported. Both
+            report it: found. Only one does: missed or added ...
+
+            ... unless the other one *denies* it: then they
+            contradict. What nobody reports gets no mark.
+        """,
+        "Words may differ and findings agree; the other way round, too.",
+    ),
+}

@@ -1,0 +1,130 @@
+"""Each exercise: its stub, typical wrong answers, and its solution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llamaxr_utils.course import exercises
+from llamaxr_utils.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07
+
+MODULES = (nb01, nb02, nb03, nb04, nb05, nb06, nb07)
+ALL = {name: task for module in MODULES
+       for name, task in module.EXERCISES.items()}  # fmt: skip
+
+
+def endless(model, ids, mask, eos, n, masked=True, last=True):
+    import torch
+
+    start = ids.shape[1]
+    for _ in range(n):
+        out = model(ids, attention_mask=mask if masked else None).logits
+        token = out[:, -1 if last else start - 1].argmax(-1)
+        ids = torch.cat([ids, token[:, None]], 1)
+        mask = torch.cat([mask, torch.ones_like(token)[:, None]], 1)
+    return ids[:, start:]
+
+
+def unclipped(references, candidates):
+    values = []
+    for r, c in zip(references, candidates):
+        there, written = nb06.runs(r, 1), nb06.runs(c, 1)
+        hits = sum(k for run, k in written.items() if run in there)
+        values.append(hits / written.total())
+    return np.mean(values)
+
+
+#: Name -> what a learner may well write first, and what the answer says.
+WRONG = {
+    "01a": [
+        (lambda test, train: np.mean([t in train for t in test]), "capitals"),
+        (lambda test, train: np.mean(
+            [any(t.lower() in s.lower() for s in train) for t in test]), ""),
+    ],
+    "01b": [("b", "resemble"), ("c", "far apart")],
+    "02a": [
+        (lambda p, n: np.mean(np.array(p)[:, None] > np.array(n)), "a tie"),
+        (lambda p, n: np.mean(np.array(n)[:, None] > np.array(p)), ""),
+    ],
+    "02b": [("a", "hardly moved"), ("c", "wrong range"), (7, "one of a, b")],
+    "03a": [
+        (lambda s, p: [c for c in p if max(
+            v[c] for v in s.values()) >= p[c]], "the mean counts"),
+        (lambda s, p: [c for c in p if np.mean(
+            [v[c] for v in s.values()]) > p[c]], "exactly at"),
+        (lambda s, p: [c for c in p if np.mean(
+            [v[c] for v in s.values()]) >= p[c]], "no lateral"),
+    ],
+    "03b": [(lambda s, t: 0.5, ""), (lambda s, t: min(s), "")],
+    "04a": [
+        (lambda x, W0, A, B, s: x @ W0.T + (x @ A.T) @ B.T, "trained"),
+        (lambda x, W0, A, B, s: x @ W0, "RuntimeError"),
+        (lambda x, W0, A, B, s: s * (x @ A.T) @ B.T, "B = 0"),
+    ],
+    "04b": [
+        (lambda p, c: p + c, "still to be predicted"),
+        (lambda p, c: [0] * len(p) + c, "-100"),
+        (lambda p, c: c, "expected 5"),
+    ],
+    "04c": [(lambda r, s: sum(r * a * b for a, b in s), "rank 1"),
+            (lambda r, s: sum(2 * r * b for a, b in s), "")],
+    "05a": [
+        (lambda *a: endless(*a, masked=False), "padded prompt"),
+        (lambda *a: endless(*a), "ends early"),
+        (lambda *a: endless(*a, last=False), "none ends"),
+    ],
+    "05b": [("a", "chance"), ("b", "wording")],
+    "06a": [
+        (unclipped, ""),
+        (lambda r, c: np.mean([nb06.corpus_bleu([a], [b], 2)
+                               for a, b in zip(r, c)]), ""),
+    ],
+    "07a": [
+        (lambda r, g: {f: "found" for f in nb07.label_report(r)}, ""),
+        (lambda r, g: {}, "enlarged"),
+    ],
+}  # fmt: skip
+
+
+def outcome(capsys, name, answer):
+    exercises.check(name, answer)
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_stub_wrong_and_right_answers(name, capsys):
+    for stub in (..., lambda *_: ...):
+        if stub is ... or callable(ALL[name].solution):
+            assert "not attempted" in outcome(capsys, name, stub)
+    assert len(WRONG[name]) >= 2
+    for answer, says in WRONG[name]:
+        text = outcome(capsys, name, answer)
+        assert f"{name} · not yet." in text
+        assert says in text
+    right = outcome(capsys, name, ALL[name].solution)
+    assert right.startswith(f"{name} · correct. ")
+    assert " ".join(ALL[name].meaning.split()) in right
+
+
+def test_hints_say_more_each_time_and_end_at_the_solution(capsys):
+    said = []
+    for _ in range(4):
+        exercises.hint("04a")
+        said.append(" ".join(capsys.readouterr().out.split()))
+    assert "hint 1 of 3" in said[0]
+    assert "hint 3 of 3" in said[2] == said[3]
+    assert 'solution("04a")' in said[2]
+    assert 'solution("04a")' not in said[0]
+    exercises.solution("04a")
+    assert "def lora_forward(x, W0, A, B, scale)" in capsys.readouterr().out
+
+
+def test_an_error_in_the_answer_is_told_with_its_line(capsys):
+    def divides(test, train):
+        return len(test) / 0
+
+    text = outcome(capsys, "01a", divides)
+    assert "ZeroDivisionError" in text
+    assert "len(test) / 0" in text
+    with pytest.raises(ValueError, match="no exercise '99z'"):
+        exercises.check("99z", 1)
