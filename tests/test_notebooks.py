@@ -104,7 +104,8 @@ def test_a_page_is_committed_tidy(path):
     code = [cell for cell in page.cells if cell.cell_type == "code"]
     assert not any(c.outputs or c.execution_count for c in code), "make tidy"
     assert len({cell.id for cell in page.cells}) == len(page.cells)
-    assert all(set(cell.metadata) <= {"tags"} for cell in page.cells)
+    shown = {"tags", "cellView", "jupyter"}
+    assert all(set(cell.metadata) <= shown for cell in page.cells)
     assert page.cells[1].source == first.cells[1].source
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     url = project["project"]["urls"]["Repository"]
