@@ -135,3 +135,11 @@ def status(headings: Iterable[str]) -> str:
     if terms <= {"no indexing"}:
         return "not indexed"
     return "normal" if terms == {"normal"} else "abnormal"
+
+
+def richest_study(studies: pd.DataFrame) -> str:
+    """The test study that the course follows from notebook to notebook: of
+    those with two images the one with most conditions, the first by order."""
+    test = studies[studies["split"].eq("test") & studies["n_images"].ge(2)]
+    counts = test["mesh"].map(lambda headings: sum(labels(headings).values()))
+    return str(test.loc[counts.idxmax(), "study_id"])
