@@ -1,14 +1,12 @@
 """METEOR's two helpers from outside Python: synonyms and the 1.5 jar.
 
-nltk's METEOR needs WordNet, the published code line needs METEOR 1.5 in
-Java. This module finds both offline and talks to them safely. It does not
-decide which METEOR belongs to which protocol: that is `metrics`.
+nltk's METEOR needs WordNet (its corpus is a download), the published code
+line needs METEOR 1.5 in Java. Both lie in pycocoevalcap.
 """
 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -18,6 +16,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,9 @@ import numpy as np
 
 #: WordNet's endings (morphy, https://wordnet.princeton.edu/documentation),
 #: all parts of speech together, for the jar's table does not tell them apart.
-_ENDINGS = (
-    *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
-    *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
-    *(("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e")),
-    *(("ing", ""), ("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
-)
+_ENDINGS = [pair.split(":") for pair in (
+    "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y es:e es: ed:e "
+    "ed: ing:e ing: er: est: er:e est:e").split(" ")]
 #: METEOR 1.5, English, task "rank" (Denkowski and Lavie, WMT 2014,
 #: https://aclanthology.org/W14-3348, table 2): parameters, and weights of
 #: the exact, stem, synonym and paraphrase matches.
@@ -40,16 +36,13 @@ TIMEOUT = 600  #: seconds after which the Java process is ended
 #: The jar sees no more words of a text: its search runs out of memory on a
 #: few thousand repeated ones. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
+SYNONYMS = "WordNet 3.0 table of the METEOR 1.5 jar"
 
 
-def jar_path() -> Path | None:
-    """The METEOR 1.5 jar inside pycocoevalcap, or None."""
-    spec = importlib.util.find_spec("pycocoevalcap")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        jar = Path(folder) / "meteor" / "meteor-1.5.jar"
-        if jar.exists():
-            return jar
-    return None
+def _jar() -> Path:
+    package = distribution("pycocoevalcap")
+    return Path(str(package.locate_file(
+        "pycocoevalcap/meteor/meteor-1.5.jar")))
 
 
 class _Lemma(str):
@@ -64,19 +57,15 @@ class _Synset(tuple):
 class JarWordNet:
     """The WordNet 3.0 table of the METEOR jar, in nltk's clothes.
 
-    It has the one method that ``nltk.translate.meteor_score`` calls; without
-    a jar it knows no synonyms. The table has no parts of speech, so a word
-    may get a synonym too many: against the full WordNet, 4 of 10,000 random
-    pairs of reports score differently, and their mean by 0.00001.
+    The table has no parts of speech, so a word may get a synonym too many:
+    against the full WordNet, 4 of 10,000 random pairs of reports score
+    differently, and their mean by 0.00001.
     """
 
-    def __init__(self, jar: Path | None):
-        self._offsets: dict[str, list[str]] = {}
+    def __init__(self) -> None:
         self._lemmas: dict[str, list[str]] = defaultdict(list)
         self._bases: dict[str, list[str]] = defaultdict(list)
-        if jar is None:
-            return
-        with zipfile.ZipFile(jar) as archive:
+        with zipfile.ZipFile(_jar()) as archive:
             self._offsets = _table(archive, "synonym/english.synsets")
             exceptions = _table(archive, "synonym/english.exceptions")
         for word, offsets in self._offsets.items():
@@ -105,20 +94,7 @@ def _table(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:
     return {k: v.split() for k, v in zip(lines[0::2], lines[1::2])}
 
 
-@lru_cache(maxsize=1)
-def wordnet() -> tuple[Any, str]:
-    """The best WordNet at hand, and its name for the record: nltk's corpus
-    if it is installed, else the table in the jar, else no synonyms."""
-    from nltk.corpus import wordnet as corpus
-
-    try:
-        corpus.ensure_loaded()
-        return corpus, f"nltk's corpus, WordNet {corpus.get_version()}"
-    except (LookupError, OSError, zipfile.BadZipFile):
-        jar = jar_path()
-    if jar is None:
-        return JarWordNet(None), "none"
-    return JarWordNet(jar), "WordNet 3.0 table of the METEOR 1.5 jar"
+wordnet = lru_cache(maxsize=1)(JarWordNet)  # it takes a second to read
 
 
 def java_version() -> str | None:
@@ -145,34 +121,31 @@ def stop_meteor() -> None:
 
 def run_meteor(
     references: Sequence[str], generated: Sequence[str]
-) -> tuple[float, list[float], list[str]]:
-    """METEOR 1.5 of a list of pairs, in one Java process: the corpus figure
-    (from the summed statistics: not the mean), one score a pair, one line of
-    23 numbers a pair. OSError, EOFError or ValueError if Java is missing,
-    ends early or needs more than `TIMEOUT` seconds."""
+) -> tuple[float, list[float], np.ndarray]:
+    """METEOR 1.5 of pairs: the corpus figure (from summed statistics: not
+    the mean), one score a pair, statistics of shape (n, 23). OSError,
+    EOFError or ValueError if Java is missing, ends early or is ended."""
     process = _process()
     watchdog = threading.Timer(TIMEOUT, process.kill)
     watchdog.start()
     try:
-        statistics = []
+        lines = []
         for pair in zip(references, generated, strict=True):
             # Its line protocol carries neither breaks nor separators.
-            _say(process, "SCORE", *(
-                " ".join(text.replace("|||", " ").split()[:MAX_WORDS])
-                for text in pair))
-            statistics.append(process.stdout.readline().decode().strip())
-            if len(statistics[-1].split()) != 23:
-                raise EOFError(f"METEOR answered {statistics[-1]!r}")
-        _say(process, "EVAL", *statistics)
+            words = (text.replace("|||", " ").split() for text in pair)
+            _say(process, "SCORE", *(" ".join(w[:MAX_WORDS]) for w in words))
+            lines.append(process.stdout.readline().decode().strip())
+            if len(lines[-1].split()) != 23:
+                raise EOFError(f"METEOR answered {lines[-1]!r}")
+        _say(process, "EVAL", *lines)
         *segments, corpus = (
-            float(process.stdout.readline()) for _ in (*statistics, "all")
-        )
+            float(process.stdout.readline()) for _ in (*lines, "all"))
     except BaseException:
         stop_meteor()  # out of step with its protocol: start afresh
         raise
     finally:
         watchdog.cancel()
-    return corpus, segments, statistics
+    return corpus, segments, _summable(lines)
 
 
 def _process() -> Any:
@@ -181,16 +154,13 @@ def _process() -> Any:
     if _running and _running[0].poll() is not None:
         stop_meteor()
     if not _running:
-        jar = jar_path()
-        if jar is None:
-            raise FileNotFoundError("meteor-1.5.jar")
-        command = ["java", "-Dfile.encoding=UTF-8", "-Duser.language=en"]
-        command += ["-Duser.country=US", "-Xmx2G", "-XX:+UseSerialGC"]
-        jar = _without_spaces(jar)
-        command += ["-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
-        command += ["-a", str(jar.with_name("data") / "paraphrase-en.gz")]
+        jar = _without_spaces(_jar())
+        command = (
+            "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US "
+            f"-Xmx2G -XX:+UseSerialGC -jar {jar} - - -stdio -l en -norm "
+            f"-a {jar.with_name('data')}/paraphrase-en.gz")
         _running.append(subprocess.Popen(
-            command, stdin=subprocess.PIPE,
+            command.split(" "), stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         atexit.register(stop_meteor)
     return _running[0]
@@ -212,16 +182,13 @@ def _say(process: Any, *fields: str) -> None:
     process.stdin.flush()
 
 
-def summable(statistics: np.ndarray) -> np.ndarray:
-    """The jar's statistics of single pairs, made ready for summing: as the
-    jar does, a pair that matches in full, in one chunk, adds no chunk.
-    (Forgotten, a corpus figure comes out 0.0002 too low.)
-
-    The 23 columns: length, and number of function words, of candidate and
-    reference; matched content and function words of both for each of the
-    four kinds of match; chunks; matched words of both.
-    """
-    s = np.array(statistics, dtype=float)
+def _summable(lines: list[str]) -> np.ndarray:
+    """The jar's statistics of pairs, (n, 23): length, and number of function
+    words, of candidate and reference; matched content and function words of
+    both for each of the four kinds of match; chunks; matched words of both.
+    As in the jar, a pair that matches in full, in one chunk, adds no chunk
+    (forgotten, a corpus figure comes out 0.0002 too low)."""
+    s = np.array([line.split() for line in lines], dtype=float)
     matched = s[:, 4:20].reshape(-1, 4, 2, 2).sum(axis=(1, 2))
     perfect = (matched == s[:, 0:2]).all(axis=1) & (s[:, 20] == 1)
     s[perfect, 20] = 0
@@ -229,8 +196,8 @@ def summable(statistics: np.ndarray) -> np.ndarray:
 
 
 def meteor_from_statistics(statistics: np.ndarray) -> np.ndarray:
-    """METEOR 1.5 as in the jar, in [0, 1], shape (...), from (sums of)
-    `summable` statistics, shape (..., 23)."""
+    """METEOR 1.5 as in the jar, in [0, 1], shape (...), from `run_meteor`'s
+    statistics or sums of them, shape (..., 23)."""
     s = np.asarray(statistics, dtype=float)
     length, function = s[..., 0:2], s[..., 2:4]
     stages = s[..., 4:20].reshape(*s.shape[:-1], 4, 2, 2)

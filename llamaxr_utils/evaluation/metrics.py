@@ -1,8 +1,6 @@
 """The two protocols behind the paper's Table 3, each a few library calls.
 
-Cleaning is a step of its own, and stands first: it alone moves BLEU-4 by a
-factor of two and more. `score_reports` scores pairs as the paper does
-(``llamaxr``) or as the systems that it is compared with do (``r2gen``).
+Cleaning is a step of its own: it alone moves BLEU-4 by a factor of two.
 Words are measured here, not findings (`findings`).
 """
 
@@ -10,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -20,7 +18,7 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..datasets.reports import load_studies
-from .meteor import MAX_WORDS, java_version, run_meteor, summable, wordnet
+from .meteor import MAX_WORDS, SYNONYMS, java_version, run_meteor, wordnet
 
 BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 #: R2Gen: ``max_seq_length`` 60 less the start token, ``threshold`` 3
@@ -70,8 +68,7 @@ def clean_author(text: str) -> str:
     text = text.replace("-", " ").translate(str.maketrans("", "", "xX"))
     text = "".join(c for c in text if c.isalpha() or c in "., \n\t")
     words = [(w, w.strip(".,")) for w in text.split()]
-    kept = (w for w, bare in words if len(bare) > 2 or bare == "no")
-    return " ".join(kept)
+    return " ".join(w for w, bare in words if len(bare) > 2 or bare == "no")
 
 
 #: Name -> function on one text. Any protocol runs on any cleaning.
@@ -82,35 +79,23 @@ CLEANINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-def r2gen_vocabulary(
-    train_texts: Iterable[str] | None = None, cleaning: str = "r2gen"
-) -> set[str]:
-    """Words seen at least three times in the cleaned training reports: by
-    default R2Gen's 2,069, where they are 759; others become ``<unk>``."""
-    if train_texts is None:
-        return set(_bundled_vocabulary(cleaning))
-    clean = CLEANINGS[cleaning]
-    counts = Counter(w for t in train_texts for w in clean(plain(t)).split())
-    return {w for w, count in counts.items() if count >= R2GEN_MIN_COUNT}
-
-
 @lru_cache(maxsize=8)
-def _bundled_vocabulary(cleaning: str) -> frozenset[str]:
-    studies = load_studies()
-    train = studies.loc[studies["split_r2gen"] == "train", "findings"]
-    return frozenset(r2gen_vocabulary(train, cleaning))
+def r2gen_vocabulary(cleaning: str = "r2gen") -> frozenset[str]:
+    """Words seen at least three times in R2Gen's 2,069 cleaned training
+    reports, where they are 759; others become ``<unk>``."""
+    train = load_studies().query("split_r2gen == 'train'")["findings"]
+    clean = CLEANINGS[cleaning]
+    counts = Counter(w for text in train for w in clean(plain(text)).split())
+    return frozenset(w for w, n in counts.items() if n >= R2GEN_MIN_COUNT)
 
 
 # --- the protocols ----------------------------------------------------------
 
 
 def score_reports(
-    references: Sequence[str],
-    generated: Sequence[str],
-    protocol: str = "llamaxr",
-    vocabulary: Collection[str] | None = None,
+    references: Sequence[str], generated: Sequence[str],
+    protocol: str = "llamaxr", vocabulary: Collection[str] | None = None,
     cleaning: str | None = None,
-    max_words: int | None = R2GEN_MAX_WORDS,
 ) -> dict[str, Any]:
     """Score generated reports against references, paired by position.
 
@@ -122,73 +107,54 @@ def score_reports(
 
     Control characters count as blanks, None and NaN as "". A text without a
     letter or digit is empty: an empty candidate scores 0, a pair with an
-    empty reference is dropped; the record counts both. CIDEr of a single
-    pair is 0 (its weights need other studies).
+    empty reference is dropped; the record counts both. Under ``r2gen`` words
+    of a *reference* that are not in `vocabulary` (by default
+    `r2gen_vocabulary`; empty: any word is) become ``<unk>``. `cleaning`, of
+    `CLEANINGS`, is "r2gen" for ``r2gen``, else "none", if it is not given.
 
-    Parameters
-    ----------
-    vocabulary : collection of str, optional
-        ``r2gen`` only: other words of a *reference* become ``<unk>``. By
-        default `r2gen_vocabulary` under this cleaning; empty: none replaced.
-    cleaning : str, optional
-        A name in `CLEANINGS`; by default "r2gen" for ``r2gen``, else "none".
-    max_words : int or None
-        ``r2gen`` only: a *reference* is cut here.
-
-    Returns
-    -------
-    dict
-        ``BLEU-1`` .. ``BLEU-4``, ``ROUGE-L``, ``METEOR`` (``r2gen`` also
-        ``CIDEr``): float, all in [0, 1] but CIDEr (0 to 10). METEOR is None
-        where ``r2gen`` finds no Java. ``per_report``: DataFrame, a row a
-        scored pair, indexed by position in the input; for ``r2gen`` with
-        ``bleu_stats`` and ``meteor_stats`` (see `read_statistics`).
-        ``record``: dict, how the numbers came about.
+    Returns ``BLEU-1`` .. ``BLEU-4``, ``ROUGE-L``, ``METEOR`` in [0, 1],
+    ``r2gen`` also ``CIDEr`` in [0, 10] (of a single pair 0); METEOR is None
+    where ``r2gen`` finds no Java. ``per_report``: DataFrame, a row a scored
+    pair, indexed by position in the input; for ``r2gen`` with ``bleu_stats``
+    and ``meteor_stats``, arrays that corpus figures sum over pairs.
+    ``record``: dict, how the numbers came about.
     """
     score = {"llamaxr": _score_llamaxr, "r2gen": _score_r2gen}[protocol]
     cleaning = cleaning or {"llamaxr": "none", "r2gen": "r2gen"}[protocol]
-    sides = {"reference": references, "candidate": generated}
-    if str in map(type, sides.values()):
-        raise ValueError("texts are scored in pairs: pass two lists")
     clean = CLEANINGS[cleaning]
-    cleaned = {side: [clean(plain(text)) for text in column]
-               for side, column in sides.items()}
-    given = pd.DataFrame(cleaned, dtype=object)
+    sides = {"reference": references, "candidate": generated}
+    given = pd.DataFrame({side: [clean(plain(text)) for text in texts]
+                          for side, texts in sides.items()}, dtype=object)
     given = given.where(given.map(says_something), "")
     texts = given[given["reference"] != ""]
     empty = len(given) - len(texts)
-    record: dict[str, Any] = {
-        "protocol": protocol,
-        "cleaning": cleaning,
-        "n_given": len(given),
-        "n": len(texts),
-        "n_dropped": empty,
-        "dropped": {"empty reference": empty} if empty else {},
-        "n_empty_candidates": int((texts["candidate"] == "").sum()),
-    }
     if texts.empty:
         raise CourseError("There is no pair to score.",
                           f"{empty} of {empty} references are empty.",
                           "Pass at least one reference that holds a word.")
+    record: dict[str, Any] = {
+        "protocol": protocol, "cleaning": cleaning,
+        "n_given": len(given), "n": len(texts), "n_dropped": empty,
+        "dropped": {"empty reference": empty} if empty else {},
+        "n_empty_candidates": int((texts["candidate"] == "").sum()),
+    }
     if protocol == "r2gen":
-        if vocabulary is None:
-            vocabulary = r2gen_vocabulary(cleaning=cleaning)
-        words = frozenset(vocabulary)
+        words = r2gen_vocabulary(cleaning) if vocabulary is None else (
+            frozenset(vocabulary))
         texts = texts.assign(reference=[
             " ".join(word if word in words or not words else "<unk>"
-                     for word in text.split()[:max_words])
+                     for word in text.split()[:R2GEN_MAX_WORDS])
             for text in texts["reference"]])
-        record |= {"vocabulary_words": len(words), "max_words": max_words}
+        record |= {"vocabulary_words": len(words),
+                   "max_words": R2GEN_MAX_WORDS}
     per_report, corpus, used = score(*(texts[c].tolist() for c in texts))
     per_report.index = texts.index
     means = per_report.mean(numeric_only=True).to_dict()
-    numbers = {k: v if v is None else float(v) for k, v in corpus.items()}
-    record |= used
-    return means | numbers | {"per_report": per_report, "record": record}
+    return means | corpus | {"per_report": per_report, "record": record | used}
 
 
 def says_something(text: str) -> bool:
-    """A text that holds no letter and no digit is empty."""
+    """Whether a text holds a letter or a digit."""
     return any(c.isalnum() for c in text)
 
 
@@ -200,18 +166,17 @@ def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
     smooth = SmoothingFunction().method1
     weights = [(1 / n,) * n for n in (1, 2, 3, 4)]  # the paper's equation 7
     rouge = RougeScorer(["rougeL"], use_stemmer=True)
-    reader, synonyms = wordnet()
     rows = []
     for reference, candidate in zip(references, generated, strict=True):
         r, c = reference.split(), candidate.split()
         bleu = sentence_bleu([r], c, weights, smooth) if c else [0.0] * 4
         f1 = rouge.score(reference, candidate)["rougeL"].fmeasure
-        rows.append([*bleu, f1, meteor_score([r], c, wordnet=reader)])
+        rows.append([*bleu, f1, meteor_score([r], c, wordnet=wordnet())])
     table = pd.DataFrame(rows, columns=[*BLEU, "ROUGE-L", "METEOR"])
     return table.astype(float), {}, {
         "tokenisation": "BLEU and METEOR: white space; ROUGE-L: rouge_score, "
         "stemmed",
-        "synonyms": synonyms,
+        "synonyms": SYNONYMS,
         "java": "not used",
         "versions": {p: version(p) for p in ("nltk", "rouge-score")},
     }
@@ -229,15 +194,14 @@ def _score_r2gen(references: list[str], generated: list[str]) -> tuple:
     table["ROUGE-L"] = Rouge().compute_score(truth, guess)[1]
     table["METEOR"] = np.nan
     table["CIDEr"] = Cider().compute_score(truth, guess)[1]
-    counts = bleu_statistics(references, generated).astype(str)
-    table["bleu_stats"] = [" ".join(row) for row in counts]
-    corpus = dict(zip(BLEU, bleu, strict=True)) | {"METEOR": None}
+    table["bleu_stats"] = list(bleu_statistics(references, generated))
+    corpus = dict(zip(BLEU, map(float, bleu), strict=True)) | {"METEOR": None}
     java = java_version()
     if java is not None:
         try:
-            corpus["METEOR"], table["METEOR"], table["meteor_stats"] = (
-                run_meteor(references, generated)
-            )
+            corpus["METEOR"], table["METEOR"], statistics = run_meteor(
+                references, generated)
+            table["meteor_stats"] = list(statistics)
         except (OSError, EOFError, ValueError) as error:
             java = f"{java}, but METEOR stopped ({type(error).__name__})"
     return table, corpus, {
@@ -272,9 +236,3 @@ def bleu_from_statistics(statistics: np.ndarray) -> np.ndarray:
         penalty = np.minimum(0.0, 1 - s[..., 9:10] / s[..., 8:9])
         mean = np.cumsum(logs, axis=-1) / np.arange(1, 5)
     return np.nan_to_num(np.exp(mean + penalty), nan=0.0)
-
-
-def read_statistics(column: Iterable[str]) -> np.ndarray:
-    """``bleu_stats`` or ``meteor_stats`` -> (n, 10) or (n, 23), summable."""
-    numbers = np.array([line.split() for line in column], dtype=float)
-    return summable(numbers) if numbers.shape[1] == 23 else numbers

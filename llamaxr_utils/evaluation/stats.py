@@ -15,7 +15,7 @@ import numpy as np
 
 from ..course.errors import CourseError
 from .meteor import meteor_from_statistics
-from .metrics import BLEU, bleu_from_statistics, read_statistics
+from .metrics import BLEU, bleu_from_statistics
 
 #: Sums over studies, shape (..., m) -> values, shape (...) or (..., k).
 Function = Callable[[np.ndarray], np.ndarray]
@@ -23,8 +23,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 def bootstrap_interval(values, *args: Any, **options: Any) -> dict[str, Any]:
     """`bootstrap_corpus` of a mean over studies: values (n,) or (n, k)."""
-    rows, function = _rows(values), _mean(values)
-    return bootstrap_corpus(rows, function, *args, **options)
+    return bootstrap_corpus(_rows(values), _mean(values), *args, **options)
 
 
 def bootstrap_corpus(
@@ -33,27 +32,28 @@ def bootstrap_corpus(
 ) -> dict[str, Any]:
     """Percentile bootstrap of a corpus metric (Koehn 2004, W04-3250).
 
-    `statistics`, shape (n, m), is what the metric sums over studies;
-    `function` takes such sums. ``value``, ``low`` and ``high`` are floats or
-    arrays of shape (k,); samples in which the metric is NaN do not count,
-    and of a single study low and high are NaN.
+    `statistics`, shape (n, m), is what the metric sums over studies.
+    ``value``, ``low`` and ``high`` are floats or arrays of shape (k,);
+    samples in which the metric is NaN do not count, and of a single study
+    low and high are NaN.
     """
     if n_samples < 1:
         raise CourseError(f"No interval with n_samples={n_samples}.",
-                          "It takes samples of studies, one or more.",
+                          "It takes one sample of studies or more.",
                           "Use 1000.")
     rows = _rows(statistics)
     n, tail = len(rows), (1 - level) / 2
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), n_samples)
+    counts = rng.multinomial(n, np.full(n, 1 / n), n_samples)
     value = np.asarray(function(rows.sum(axis=0)), dtype=float)
-    samples = function(drawn.astype(float) @ rows)
+    samples = function(counts.astype(float) @ rows)
+
     with warnings.catch_warnings():  # a metric that is NaN in every sample
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanquantile(samples, [tail, 1 - tail], axis=0)
     if n == 1:
         low, high = np.full((2, *value.shape), np.nan)
-    return _plain({"value": value, "low": low, "high": high}) | {
+    return _plain(value=value, low=low, high=high) | {
         "n": n, "n_samples": n_samples, "seed": seed, "level": level}
 
 
@@ -83,16 +83,17 @@ def paired_randomisation(
     if rows_a.shape != rows_b.shape:
         raise ValueError("both systems must be scored on the same studies")
     sum_a, sum_b, gap = rows_a.sum(0), rows_b.sum(0), rows_a - rows_b
-    seen = np.asarray(value(sum_a) - value(sum_b), dtype=float)
+    difference = np.asarray(value(sum_a) - value(sum_b), dtype=float)
     rng = np.random.default_rng(seed)
-    swapped = rng.integers(0, 2, (n_samples, len(gap))).astype(float)
-    moved = swapped @ gap
+    moved = rng.integers(0, 2, (n_samples, len(gap))).astype(float) @ gap
     shuffled = value(sum_a - moved) - value(sum_b + moved)
+
     # Rounding must not make the identical shuffle smaller than itself; an
     # undefined one counts against a finding.
-    extreme = (~(np.abs(shuffled) < np.abs(seen) - 1e-12)).sum(axis=0)
-    p = np.where(np.isnan(seen), np.nan, (1 + extreme) / (1 + n_samples))
-    return _plain({"difference": seen, "p": p}) | {
+    smaller = np.abs(shuffled) < np.abs(difference) - 1e-12
+    p = (1 + (~smaller).sum(axis=0)) / (1 + n_samples)
+    p = np.where(np.isnan(difference), np.nan, p)
+    return _plain(difference=difference, p=p) | {
         "n": len(gap), "n_samples": n_samples, "seed": seed}
 
 
@@ -114,26 +115,26 @@ def metric_statistics(
     function, names of the metrics): means for ``llamaxr``, ROUGE-L and
     CIDEr; ``r2gen``'s corpus BLEU and METEOR from their own statistics."""
     table = scores["per_report"]
-    corpus = {"bleu_stats": (BLEU, bleu_from_statistics),
-              "meteor_stats": (("METEOR",), meteor_from_statistics)}
-    parts: list[Any] = [(read_statistics(table[key]), *corpus[key])
-                        for key in corpus if key in table]
-    summed = [name for _, names, _ in parts for name in names]
+    corpus = (("bleu_stats", BLEU, bleu_from_statistics),
+              ("meteor_stats", ("METEOR",),
+               lambda s: meteor_from_statistics(s)[..., None]))
+    blocks: list[Any] = [(np.stack(table[column]), names, function)
+                         for column, names, function in corpus
+                         if column in table]
+    summed = [name for _, names, _ in blocks for name in names]
     means = [name for name in table.select_dtypes("number")
              if name not in summed and scores.get(name) is not None]
-    counted = np.column_stack([table[means].to_numpy(float),
-                               np.ones(len(table))])
-    parts = [(counted, means, lambda s: s[..., :-1] / s[..., -1:]), *parts]
-    edges = np.cumsum([len(rows[0]) for rows, _, _ in parts])[:-1]
+    counted = np.column_stack([table[means], np.ones(len(table))])
+    blocks.insert(0, (counted, means, lambda s: s[..., :-1] / s[..., -1:]))
+    edges = np.cumsum([rows.shape[1] for rows, _, _ in blocks])[:-1]
 
     def values(totals: np.ndarray) -> np.ndarray:
-        blocks = zip(parts, np.split(totals, edges, axis=-1), strict=True)
-        results = [function(block) for (_, _, function), block in blocks]
-        # METEOR is one number: it gets an axis of its own.
+        parts = np.split(totals, edges, axis=-1)
         return np.concatenate(
-            [r[..., None] if r.ndim < totals.ndim else r for r in results], -1)
+            [function(part) for part, (_, _, function)
+             in zip(parts, blocks, strict=True)], axis=-1)
 
-    return np.hstack([rows for rows, _, _ in parts]), values, means + summed
+    return np.hstack([rows for rows, _, _ in blocks]), values, means + summed
 
 
 def _rows(values: Any) -> np.ndarray:
@@ -151,6 +152,6 @@ def _mean(values: Any) -> Function:
     return lambda totals: (totals[..., 0] if flat else totals) / n
 
 
-def _plain(numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+def _plain(**numbers: np.ndarray) -> dict[str, Any]:
     """Arrays without an axis as floats."""
     return {k: v if np.ndim(v) else float(v) for k, v in numbers.items()}

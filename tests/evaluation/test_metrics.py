@@ -94,7 +94,7 @@ def test_r2gen_equals_hand_computed_values(no_java):
     values = [scores[name] for name in NAMES[:5]]
     np.testing.assert_allclose(values, [*bleu, np.mean(rouge)], atol=1e-6)
     # Corpus BLEU again, from the sums of what each pair adds.
-    statistics = metrics.read_statistics(scores["per_report"]["bleu_stats"])
+    statistics = np.stack(scores["per_report"]["bleu_stats"])
     again = metrics.bleu_from_statistics(statistics.sum(axis=0))
     np.testing.assert_allclose(again, values[:4], atol=1e-6)
     texts = ["the lungs are both clear", "old rib fractures on one side"]
@@ -123,7 +123,7 @@ def test_published_figures_of_a_peer():
     expected = [0.47341, 0.30362, 0.22399, 0.17524, 0.37611, 0.19991]
     values = [scores[name] for name in NAMES]
     np.testing.assert_allclose(values, expected, atol=0.00001)
-    statistics = metrics.read_statistics(scores["per_report"]["meteor_stats"])
+    statistics = np.stack(scores["per_report"]["meteor_stats"])
     again = meteor.meteor_from_statistics(statistics.sum(axis=0))
     assert again == pytest.approx(scores["METEOR"], abs=1e-9)
 
@@ -188,15 +188,14 @@ def test_odd_candidates_under_r2gen_and_meteor_statistics(capfd):
     # The corpus figure comes from sums, it is not the mean.
     assert 0 < scores["METEOR"] < 1
     assert abs(scores["METEOR"] - table["METEOR"].mean()) > 0.01
-    statistics = metrics.read_statistics(table["meteor_stats"])
+    statistics = np.stack(table["meteor_stats"])
     assert statistics.shape == (len(ODD) + 1, 23)
     again = meteor.meteor_from_statistics
     np.testing.assert_allclose(again(statistics), table["METEOR"], atol=1e-9)
+    # The perfect pair adds no chunk: the jar's sum is not the plain one.
     total = again(statistics.sum(axis=0))
     assert total == pytest.approx(scores["METEOR"], abs=1e-9)
-    # A perfect pair adds no chunk: the plain sum is not the jar's.
-    lines = [line.split() for line in table["meteor_stats"]]
-    assert again(np.array(lines, dtype=float).sum(axis=0)) < total - 1e-6
+    assert statistics[-1, 20] == 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -220,9 +219,8 @@ def test_refusals():
     for texts in ((["...", ""], ["a", "b"]), ([], [])):
         with pytest.raises(CourseError, match="no pair to score"):
             score_reports(*texts)
-    for texts in ((["a b", "c d"], ["a b"]), ("lungs", ["lungs"])):
-        with pytest.raises(ValueError):
-            score_reports(*texts)
+    with pytest.raises(ValueError):
+        score_reports(["a b", "c d"], ["a b"])
 
 
 # --- cleaning and vocabulary ------------------------------------------------
@@ -237,17 +235,10 @@ def test_unknown_words_and_the_cut_touch_references_only(no_java):
 
     # The candidate has 71 words (a full stop is added), 59 count.
     assert bleu_1(vocabulary=words) == pytest.approx(59 / 71)
-    assert bleu_1(vocabulary=(), max_words=None) == pytest.approx(1)
     assert bleu_1(vocabulary=words[:20]) == pytest.approx(20 / 71)
     unknown = score_reports(
-        [text], ["<unk> " * 71], "r2gen", ["word0"], "none", None
-    )
-    assert unknown["BLEU-1"] == pytest.approx(69 / 71)
-
-
-def test_vocabulary_counts_cleaned_words():
-    texts = ["Heart normal.", "heart, normal", "HEART enlarged"]
-    assert metrics.r2gen_vocabulary(texts) == {"heart", "."}
+        [text], ["<unk> " * 71], "r2gen", ["word0"], "none")
+    assert unknown["BLEU-1"] == pytest.approx(58 / 71)
     bundled = metrics.r2gen_vocabulary()
     assert len(bundled) == 759 and "<unk>" not in bundled
     assert {".", "xxxx", "pneumothorax"} <= bundled
@@ -293,42 +284,22 @@ def test_silent_java_is_ended_and_named(monkeypatch):
 
 @needs_java
 def test_a_java_that_writes_decimal_commas_scores_alike(monkeypatch):
-    before = meteor.run_meteor(REFERENCES, CANDIDATES)
+    corpus, segments, _ = meteor.run_meteor(REFERENCES, CANDIDATES)
     meteor.stop_meteor()
     monkeypatch.setenv(
-        "JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE"
-    )
-    assert meteor.run_meteor(REFERENCES, CANDIDATES) == before
+        "JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
+    again = meteor.run_meteor(REFERENCES, CANDIDATES)
+    assert again[:2] == (corpus, segments)
     meteor.stop_meteor()
 
 
-def test_synonyms_come_from_the_jar_and_the_record_says_so(monkeypatch):
-    # The cache would hand out the reader of an earlier test.
-    monkeypatch.setattr(metrics, "wordnet", meteor.wordnet.__wrapped__)
-    corpus = meteor.JarWordNet(None)
-    corpus.ensure_loaded, corpus.get_version = lambda: None, lambda: "3.0"
-    monkeypatch.setattr("nltk.corpus.wordnet", corpus)
-    record = score_reports(["lungs clear"], ["lungs clear"])["record"]
-    assert record["synonyms"] == "nltk's corpus, WordNet 3.0"
-
-    def not_installed():
-        raise LookupError("wordnet")
-
-    corpus.ensure_loaded = not_installed
+def test_synonyms_come_from_the_jar_and_the_record_says_so():
     # Words that are their own stems: nltk looks stems up.
-    pair = (["the scar is old"], ["the mark is old"])
-    jar = score_reports(*pair)
-    assert jar["record"]["synonyms"].startswith("WordNet 3.0 table of the")
-    monkeypatch.setattr(meteor, "jar_path", lambda: None)
-    none = score_reports(*pair)
-    assert none["record"]["synonyms"] == "none"
-    # Four words matched in one chunk, or three in two.
-    assert jar["METEOR"] == pytest.approx(1 - 0.5 / 4**3)
-    assert none["METEOR"] == pytest.approx(0.75 * (1 - 0.5 * (2 / 3) ** 3))
-
-
-def test_jar_wordnet_knows_base_forms():
-    reader = meteor.JarWordNet(meteor.jar_path())
+    scores = score_reports(["the scar is old"], ["the mark is old"])
+    assert scores["record"]["synonyms"].startswith("WordNet 3.0 table of the")
+    # Four words matched in one chunk, not three in two.
+    assert scores["METEOR"] == pytest.approx(1 - 0.5 / 4**3)
+    reader = meteor.wordnet()
 
     def synonyms(word):
         return {str(lemma) for synset in reader.synsets(word)

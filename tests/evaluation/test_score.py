@@ -14,11 +14,15 @@ import pytest
 from llamaxr_utils import __main__ as commands
 from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets.reports import load_studies, r2gen_split
+from llamaxr_utils.datasets.reports import (
+    FIRST_PART,
+    load_studies,
+    r2gen_split,
+)
 from llamaxr_utils.evaluation import baselines, clinical, metrics, score
 from llamaxr_utils.evaluation.score import read_predictions, read_table
 
-SAID = (
+TEXTS = (
     "The heart is normal in size. The lungs are clear. No pleural effusion.",
     "There is mild cardiomegaly. No pneumothorax.",
     "A calcified granuloma lies in the right upper lobe.",
@@ -36,18 +40,17 @@ def split():
     return r2gen_split().set_index("split")
 
 
-def write(path, ids, texts=SAID, **columns):
-    table = {"id": ids, "generated": [texts[i % len(texts)]
-                                      for i in range(len(ids))]}
-    pd.DataFrame(table | columns).to_csv(path, index=False)
+def write(path, ids, texts=TEXTS, **columns):
+    generated = [texts[i % len(texts)] for i in range(len(ids))]
+    table = pd.DataFrame({"id": list(ids), "generated": generated} | columns)
+    table.to_csv(path, index=False)
     return path
 
 
 @pytest.fixture
 def few(tmp_path, split):
-    """Twelve studies on both sides of the edge in R2Gen's test list."""
-    ids = list(split.loc["test", "study_id"][164:176])
-    return write(tmp_path / "few.csv", ids)
+    """Twelve studies of R2Gen's test list."""
+    return write(tmp_path / "few.csv", split.loc["test", "study_id"][164:176])
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,8 @@ def whole(tmp_path_factory, split):
     """R2Gen's test list, shuffled, against a constant report."""
     place = tmp_path_factory.mktemp("whole")
     ids = split.loc["test", "r2gen_id"].sample(frac=1, random_state=1)
-    path = write(place / "mine.csv", list(ids))
-    other = write(place / "constant.csv", list(ids), SAID[:1])
+    path = write(place / "mine.csv", ids)
+    other = write(place / "constant.csv", ids, TEXTS[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "java_version", lambda: None)
         return score.score_file(path, other, n_samples=100)
@@ -67,9 +70,8 @@ def whole(tmp_path_factory, split):
 
 def test_references_come_from_the_wheel_by_either_form_of_id(tmp_path, split):
     test = split.loc["test"]
-    long = write(tmp_path / "long.csv", list(test["r2gen_id"]))
-    short = write(tmp_path / "short.csv", list(test["study_id"]))
-    a, b = read_predictions(long), read_predictions(short)
+    a = read_predictions(write(tmp_path / "long.csv", test["r2gen_id"]))
+    b = read_predictions(write(tmp_path / "short.csv", test["study_id"]))
     assert a.table.equals(b.table) and a.split == b.split == "r2gen test"
     findings = load_studies().set_index("study_id")["findings"]
     expected = findings.loc[a.table["study_id"]].tolist()
@@ -78,14 +80,14 @@ def test_references_come_from_the_wheel_by_either_form_of_id(tmp_path, split):
 
 
 def test_the_files_own_references_come_first(few, tmp_path):
-    table = pd.read_csv(few)
-    path = write(tmp_path / "own.csv", table["id"], reference="Clear lungs.")
+    ids = pd.read_csv(few)["id"]
+    path = write(tmp_path / "own.csv", ids, reference="Clear lungs.")
     own = read_predictions(path)
     assert set(own.table["reference"]) == {"Clear lungs."}
     assert "12 references are not the collection's findings" in own.notes[0]
     wheel = read_predictions(path, "wheel")
     assert "Clear lungs." not in set(wheel.table["reference"])
-    assert wheel.notes == []
+    assert "references are not" not in str(wheel.notes)
     with pytest.raises(CourseError, match="has no column reference"):
         read_predictions(few, "column")
     # Other ids need such a column.
@@ -105,7 +107,8 @@ def test_which_list_the_studies_are_of(tmp_path, split, few):
                       "mixed": val[:3] + train, "not known": other}.items():
         path = write(tmp_path / "x.csv", ids)
         assert read_predictions(path).split == name
-    assert read_predictions(few).split == "part of test"
+    part = read_predictions(few)
+    assert part.split == "part of test" and "Part of a test" in part.notes[0]
 
 
 def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
@@ -128,7 +131,7 @@ def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
     [
         (b"", "can't be read"),
         (b"id,generated\n", "holds no predictions"),
-        (b"study;generated\nCXR1;x\n", "no column id and no column gen"),
+        (b"study;generated\nCXR1;x\n", "no column id"),
         (b"\x89PNG\r\n\x1a\n\x00\xff", "can't be read"),
         (b'id,generated\nCXR1,"x\n', "can't be read"),
         (b"id,generated\nCXR1,a,b,c\n", "can't be read"),
@@ -140,13 +143,11 @@ def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
         (b"id,generated,reference\nCXR1,x,\n", "no reference to score"),
     ],
 )
-def test_what_is_wrong_is_said_in_three_parts(tmp_path, content, message):
+def test_a_wrong_csv_is_refused(tmp_path, content, message):
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     with pytest.raises(CourseError, match=message) as caught:
         read_predictions(path)
-    for part in (caught.value.what, caught.value.why, caught.value.do):
-        assert part.endswith(".")
     assert "bad.csv" in caught.value.what
 
 
@@ -161,27 +162,17 @@ def test_no_file_and_messages_without_control_characters(tmp_path):
     assert "b" * 41 not in str(caught.value)
 
 
-# --- ReXrank's JSON ---------------------------------------------------------
-
-
-def test_rexrank_is_read(tmp_path):
-    case = {
-        "report": "Findings: The heart is large. Impression: Large heart.",
-        "section_findings": "The heart is large.",
-        "model_prediction": "Findings: The heart is big.Impression:Big.",
-    }
+def test_rexranks_json_is_read_and_another_is_refused(tmp_path):
+    new = {"section_findings": "The heart is large.",
+           "section_impression": "Large heart.",
+           "model_prediction": "Findings: The heart is big.Impression:Big."}
     older = {"findings": "Clear.", "impression": None, "model_prediction": ""}
-    path = tmp_path / "rexrank.json"
-    path.write_text(json.dumps({"CXR1_IM-0001": case, "5000": older}))
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"CXR1_IM-0001": new, "50000001": older}))
     columns = ["id", "study_id", "reference", "generated"]
     assert read_table(path)[columns].to_numpy().tolist() == [
         ["CXR1_IM-0001", "CXR1", "The heart is large.", "The heart is big."],
-        ["5000", "5000", "Clear.", ""],
-    ]
-
-
-def test_another_json_is_refused(tmp_path):
-    path = tmp_path / "x.json"
+        ["50000001", "50000001", "Clear.", ""]]
     for text in ("", "[1]", '{"a": 3}', "{", "{}"):
         path.write_text(text)
         with pytest.raises(CourseError, match=r"x\.json"):
@@ -208,8 +199,7 @@ def results():
     """Two systems under both protocols, as on a machine without Java."""
     return {
         (system, protocol): metrics.score_reports(
-            REFERENCES, texts, protocol, vocabulary=()
-        )
+            REFERENCES, texts, protocol, vocabulary=())
         for protocol in ("r2gen", "llamaxr")
         for system, texts in (("this run", CLOSE), ("constant", FAR))
     }
@@ -238,7 +228,7 @@ def test_the_summary_says_terms_and_the_scorers_values(results):
     assert set(meteor["note"]) == {"needs Java"}
 
 
-def test_repeats_are_averaged_by_study_and_parts_are_parts(results):
+def test_repeats_are_averaged_by_study(results):
     runs = [CLOSE, FAR, CLOSE]
     repeated = score.score_repeats(REFERENCES, runs, "r2gen")
     each = [metrics.score_reports(REFERENCES, r, "r2gen") for r in runs]
@@ -255,13 +245,23 @@ def test_repeats_are_averaged_by_study_and_parts_are_parts(results):
     # As one system it can be tested against another.
     paired = score.paired_tests(both, "random", "r2gen", 100, 1)
     assert (paired["difference"] > 0).any()
-    rows = np.arange(0, len(REFERENCES), 2)
-    one = {("this run", "llamaxr"): results["this run", "llamaxr"]}
-    part = summarised(one, rows=rows).set_index("metric")
-    scores = results["this run", "llamaxr"]["per_report"]["METEOR"]
-    expected = scores.iloc[rows].mean()
-    assert part.loc["METEOR", "value"] == pytest.approx(expected)
-    assert set(part["n"]) == {len(rows)}
+
+
+def test_the_medoid_report_on_the_parts_of_the_test_list():
+    """One constant training report on the first 170 and the other 420."""
+    studies = load_studies().set_index("study_id")
+    medoid = baselines.medoid(
+        list(studies.query("split_r2gen == 'train'")["findings"]))
+    listed = r2gen_split().query("split == 'test'")["study_id"]
+    scored = metrics.score_reports(
+        list(studies["findings"][listed]), [medoid] * 590, "r2gen")
+    for rows, expected in ((np.arange(590), 0.148),
+                           (np.arange(FIRST_PART), 0.209),
+                           (np.arange(FIRST_PART, 590), 0.128)):
+        part = summarised({("medoid report", "r2gen"): scored}, rows=rows)
+        part = part.set_index("metric").loc["BLEU-4"]
+        assert part["value"] == pytest.approx(expected, abs=0.0006)
+        assert (part["n"], part["images"]) == (len(rows), "none")
 
 
 def test_a_better_system_is_better_and_none_than_itself(results):
@@ -280,8 +280,7 @@ def test_a_better_system_is_better_and_none_than_itself(results):
 def test_scores_of_single_studies_carry_their_id():
     """The second reference is empty: it has no scores, the third has its."""
     result = metrics.score_reports(
-        [REFERENCES[0], "", REFERENCES[2]], [CLOSE[0], "x", REFERENCES[2]]
-    )
+        [REFERENCES[0], "", REFERENCES[2]], [CLOSE[0], "x", REFERENCES[2]])
     table = score.per_study({("a", "llamaxr"): result}, ["A", "B", "C"])
     assert tuple(table.columns) == ARTIFACTS["metrics"].columns
     assert list(dict.fromkeys(table["study_id"])) == ["A", "C"]
@@ -292,45 +291,29 @@ def test_scores_of_single_studies_carry_their_id():
 # --- a file is scored -------------------------------------------------------
 
 
-def row(scored, *key):
-    """System, protocol, split, metric -> a row."""
-    keys = ["system", "protocol", "split", "metric"]
-    return scored["rows"].set_index(keys).loc[key]
-
-
-def test_the_numbers_are_those_of_the_modules(whole):
+def test_the_numbers_are_those_of_the_modules_and_say_their_terms(whole):
+    rows = whole["rows"].set_index(["system", "protocol", "metric"])
+    studies = load_studies().set_index("study_id")
     ids = r2gen_split().query("split == 'test'")["study_id"]
-    studies = load_studies().set_index("study_id").loc[ids]
-    truth, constant = list(studies["findings"]), SAID[:1] * 590
+    truth, constant = list(studies["findings"][ids]), list(TEXTS[:1]) * 590
     for protocol in score.PROTOCOLS:
         expected = metrics.score_reports(truth, constant, protocol)
         for metric in ("BLEU-4", "ROUGE-L"):
-            line = row(whole, "constant.csv", protocol, "r2gen test", metric)
+            line = rows.loc["constant.csv", protocol, metric]
             assert line["value"] == pytest.approx(expected[metric])
             assert line["low"] < line["value"] < line["high"]
     expected = clinical.clinical_scores(
-        truth, constant, list(studies["status"]))
-    line = row(whole, "constant.csv", "labels", "r2gen test", "negative F1")
+        truth, constant, list(studies["status"][ids]))
+    line = rows.loc["constant.csv", "labels", "negative F1"]
     assert line["value"] == pytest.approx(expected["negative F1"])
+    common = rows.loc["most frequent report", "r2gen", "CIDEr"]
+    assert common["value"] == pytest.approx(0.344, abs=0.001)
 
-
-def test_every_row_says_what_it_rests_on(whole):
     rows = whole["rows"]
-    assert rows[score.KEYS].notna().all(axis=None)
+    assert set(rows["split"]) == {"r2gen test"} and set(rows["n"]) == {590}
     constant = rows["system"].str.startswith(score.WITHOUT_IMAGES)
     assert set(rows["images"][constant]) == {"none"}
     assert set(rows["images"][~constant]) == {"not known"}
-    sizes = rows.groupby("split")["n"].unique().map(list).to_dict()
-    assert sizes == {
-        "r2gen test": [590], "test 1-170": [170], "test 171-590": [420]}
-    # One constant training report on the first 170 and the other 420.
-    for split, expected in (
-        ("r2gen test", 0.148), ("test 1-170", 0.209), ("test 171-590", 0.128)
-    ):
-        line = row(whole, score.MEDOID, "r2gen", split, "BLEU-4")
-        assert line["value"] == pytest.approx(expected, abs=0.0006)
-    common = row(whole, "most frequent report", "r2gen", "r2gen test", "CIDEr")
-    assert common["value"] == pytest.approx(0.344, abs=0.001)
 
 
 def test_the_paired_test_and_the_distinct_reports(whole):
@@ -338,11 +321,11 @@ def test_the_paired_test_and_the_distinct_reports(whole):
     assert set(paired["protocol"]) == {"r2gen", "llamaxr", "labels"}
     # Holm over the whole table.
     assert paired["p_holm"].min() >= paired["p"].min() * len(paired) - 1e-9
-    assert (paired["low"] <= paired["difference"] + 1e-9).all()
     by = paired.set_index(["protocol", "metric"])["difference"]
-    mine, constant = (row(whole, f, "r2gen", "r2gen test", "BLEU-4")["value"]
-                      for f in ("mine.csv", "constant.csv"))
-    assert by["r2gen", "BLEU-4"] == pytest.approx(mine - constant)
+    values = whole["rows"].query("protocol == 'r2gen' and metric == 'BLEU-4'")
+    values = values.set_index("system")["value"]
+    gap = values["mine.csv"] - values["constant.csv"]
+    assert by["r2gen", "BLEU-4"] == pytest.approx(gap)
     distinct = whole["distinct"].set_index(["system", "studies"])
     status = load_studies().set_index("study_id")["status"]
     ids = r2gen_split().query("split == 'test'")["study_id"]
@@ -352,18 +335,14 @@ def test_the_paired_test_and_the_distinct_reports(whole):
     assert abnormal.loc["constant.csv", "share of the commonest"] == 1
 
 
-@pytest.mark.parametrize(
-    ("ids", "note"),
-    [("train", "2 of the studies are in R2Gen's training list"),
-     ("none", "the studies are in none of R2Gen's lists")],
-)
-def test_no_baseline_that_has_seen_the_answer(tmp_path, ids, note):
+@pytest.mark.parametrize(("ids", "known"), [("train", 2), ("none", 0)])
+def test_no_baseline_that_has_seen_the_answer(tmp_path, ids, known):
     studies = load_studies()
     usable = studies["findings"].ne("") & studies["split_r2gen"].eq(ids)
     path = write(tmp_path / "x.csv", studies.loc[usable, "study_id"][:2])
     scored = score.score_file(path, n_samples=20)
     assert set(scored["rows"]["system"]) == {"x.csv"}
-    assert f"No baselines: {note}." in scored["notes"]
+    assert f"{known} of these are in its training list" in scored["notes"][-2]
 
 
 def test_the_second_file_needs_the_same_studies(few, tmp_path, monkeypatch):
@@ -379,52 +358,27 @@ def test_the_second_file_needs_the_same_studies(few, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "medoid", lambda texts: texts[0])
     scored = score.score_file(few, more, n_samples=20)
     assert scored["files"] == ["few.csv", "few.csv (2)"]
-    assert set(scored["paired"]["n"]) == {12}
-    assert scored["split"] == "part of test"
-    notes = str(scored["notes"])
-    assert "12 of R2Gen's 590 test studies, 6 of them among" in notes
-    assert set(scored["rows"]["n"]) == {12, 6}
-
-
-# --- shown ------------------------------------------------------------------
-
-
-def test_the_terminal_table(whole):
-    lines = score.as_text(whole).splitlines()
-    assert 79 <= max(map(len, lines)) <= 100
-    text = "\n".join(lines)
-    for part in (*whole["files"], score.MEDOID, "random report, 5 seeds",
-                 "r2gen | r2gen test | not known | n 590",
-                 "llamaxr | test 171-590 | not known | n 420",
-                 "Note: r2gen has no METEOR: needs Java.",
-                 "mine.csv minus constant.csv"):
-        assert part in text
-    # A line of values is followed by one of terms and intervals.
-    values = next(i for i, line in enumerate(lines) if line[:8] == "mine.csv"
-                  and "0." in line)
-    assert lines[values + 1].startswith("  r2gen | r2gen test")
-    for low, high, shown in (
-        (0.4612, 0.4888, ".46-.49"), (0, 0.004, ".00-.00"),
-        (0.97, 0.9951, "1.0-1.0"), (np.nan, np.nan, "")):
-        assert score._span(low, high) == shown
+    assert set(scored["rows"]["n"]) == {12}
 
 
 def test_the_command_prints_and_writes_json(few, tmp_path, capsys):
     out = tmp_path / "out.json"
-    long = tmp_path / f"{'long' * 20}.csv"
-    long.write_bytes(few.read_bytes())
     done = commands.main(
-        ["score", str(long), "--samples", "20", "--json", str(out)])
+        ["score", str(few), "--samples", "20", "--json", str(out)])
     shown = capsys.readouterr()
-    assert done == 0 and "12 studies" in shown.out
-    assert max(map(len, shown.out.splitlines())) <= 100
-    assert "r2gen: longlong" in shown.err
-    assert "NaN" not in out.read_text("utf-8")
+    assert done == 0 and "r2gen: few.csv" in shown.err
     written = json.loads(out.read_text("utf-8"))
     assert written["n"] == 12 and written["images"] == "not known"
     assert {r["protocol"] for r in written["rows"]} == {
         "r2gen", "llamaxr", "labels"}
     assert written["records"]["r2gen"]["cleaning"] == "r2gen"
+    assert "NaN" not in out.read_text("utf-8")
+    bleu = next(r for r in written["rows"] if r["metric"] == "BLEU-4")
+    for part in ("12 studies", "Protocol llamaxr, split part of test, n 12",
+                 "{value:.3f} [{low:.2f}, {high:.2f}]".format(**bleu),
+                 "random report, 5 seeds", "not known", "needs Java",
+                 "not for diagnosis"):
+        assert part in shown.out
 
 
 @pytest.mark.parametrize("where", ["few.csv", ".", "nowhere/out.json"])
@@ -434,8 +388,6 @@ def test_a_bad_place_is_refused_before_the_work(
     monkeypatch.setattr(score, "score_file", None)  # would not be callable
     before = few.read_bytes()
     place = str(tmp_path / where)
-    done = commands.main(["score", str(few), "--json", place])
-    assert done == 1 and few.read_bytes() == before
-    shown = capsys.readouterr().err
-    assert "cannot be written" in shown
-    assert all(part in shown for part in ("What:", "Why:", "Do:"))
+    assert commands.main(["score", str(few), "--json", place]) == 1
+    assert few.read_bytes() == before
+    assert "cannot be written" in capsys.readouterr().err

@@ -9,78 +9,45 @@ import pytest
 from llamaxr_utils.evaluation import metrics, published, score
 
 METRICS = list(published.METRICS)
-TERMS = {
-    "paper_protocol": "llamaxr",
-    "protocol": "llamaxr",
-    "paper_split": "random",
-    "split": "random",
-    "images": "real",
-    "command": "make course PROFILE=paper",
-}
-
-
-def summary_of(system="this run", metric="METEOR", **changes):
-    row = {
-        "system": system, "protocol": "r2gen", "split": "r2gen",
-        "images": "real", "n": 590, "metric": metric, "value": 0.2,
-        "low": 0.19, "high": 0.21, "note": "",
-    }  # fmt: skip
-    return pd.DataFrame([row | changes])
-
-
-# --- the rule ---------------------------------------------------------------
+GO = "make course PROFILE=paper"
+TERMS = {"paper_split": "random", "split": "random", "images": "real",
+         "command": GO}
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"),
+    ("numbers", "change", "word", "reason"),
     [
-        (0.42, 0.44, "reproduced"),
-        (0.4334, 0.44, "reproduced"),  # 0.433 as the paper rounds
-        (0.4336, 0.44, "differs"),
-        (0.40, 0.4325, "differs"),
-        (0.40, 0.433, "reproduced"),
+        ((0.433, 0.43, 0.42, 0.44), {}, "reproduced", "inside"),
+        # 0.433 as the paper rounds
+        ((0.433, 0.43, 0.4334, 0.44), {}, "reproduced", "inside"),
+        ((0.433, 0.43, 0.40, 0.433), {}, "reproduced", "inside"),
+        ((0.433, 0.43, 0.4336, 0.44), {}, "differs", "outside"),
+        ((0.433, 0.41, 0.40, 0.4325), {}, "differs", "outside"),
+        # Not even where the number is the paper's to the last digit.
+        ((0.433, 0.433, 0.42, 0.44), {"split": "r2gen"}, "not comparable",
+         "split: random"),
+        ((0.433, 0.433, 0.42, 0.44), {"images": "phantom"}, "not comparable",
+         "drawings"),
+        ((np.nan, 0.4, 0.3, 0.5), {}, "not comparable", "prints no number"),
+        ((0.4, 0.4, None, np.nan), {}, "not comparable", "no interval"),
+        # Not run comes first.
+        ((0.433, np.nan, None, None), {"images": "phantom"}, "not run", GO),
     ],
 )
-def test_inside_or_outside_the_interval(low, high, word):
-    middle = (low + high) / 2
-    verdict, why = published.verdict(0.433, middle, low, high, **TERMS)
-    assert verdict == word
-    assert ("inside" if word == "reproduced" else "outside") in why
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"protocol": "r2gen"}, "protocol is llamaxr"),
-        ({"split": "r2gen"}, "split: random"),
-        ({"images": "phantom"}, "drawings"),
-    ],
-)
-def test_another_ruler_split_or_drawings_are_not_comparable(change, reason):
-    # Even where the number is the paper's to the last digit.
-    terms = TERMS | change
-    word, why = published.verdict(0.433, 0.433, 0.42, 0.44, **terms)
-    assert word == "not comparable" and reason in why
-    # Not run comes first.
-    assert published.verdict(0.4, None, None, None, **terms)[0] == "not run"
-
-
-def test_missing_numbers():
-    not_run = published.verdict(0.433, np.nan, None, None, **TERMS)
-    assert not_run == ("not run", "make course PROFILE=paper")
-    word, why = published.verdict(np.nan, 0.4, 0.3, 0.5, **TERMS)
-    assert word == "not comparable" and "prints no number" in why
-    word, why = published.verdict(0.4, 0.4, None, np.nan, **TERMS)
-    assert word == "not comparable" and "no interval" in why
+def test_the_rule(numbers, change, word, reason):
+    verdict, why = published.verdict(*numbers, **TERMS | change)
+    assert verdict == word and reason in why
 
 
 # --- beside the paper -------------------------------------------------------
 
 
-def beside(paper="CvT-DistilGPT2", split=None, **changes):
-    options = {"paper_split": split} if split else {}
+def beside(paper="CvT-DistilGPT2", paper_split=None, **changes):
+    row = {"system": "this run", "protocol": "r2gen", "split": "r2gen",
+           "images": "real", "n": 590, "metric": "METEOR", "value": 0.2,
+           "low": 0.19, "high": 0.21, "note": ""}
     table = published.compare_with_paper(
-        summary_of(**changes), paper=paper, **options)
+        pd.DataFrame([row | changes]), paper=paper, paper_split=paper_split)
     return table.set_index("metric")
 
 
@@ -89,7 +56,7 @@ def test_a_public_system_can_be_reproduced():
     assert table.loc["METEOR", "verdict"] == "reproduced"  # the paper: 0.193
     assert table.loc["METEOR", "difference"] == pytest.approx(0.007)
     assert table.loc["BLEU-4", "verdict"] == "not run"
-    assert table.loc["BLEU-4", "why"] == "make course PROFILE=paper"
+    assert table.loc["BLEU-4", "why"] == GO
     other = beside(value=0.3, low=0.29, high=0.31)
     assert other.loc["METEOR", "verdict"] == "differs"
     for change in ({"images": "phantom"}, {"split": "random"}, {"n": 100}):
