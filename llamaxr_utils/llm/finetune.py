@@ -133,9 +133,6 @@ def stored_as(model: Any) -> str:
     return state.quant_type if state else str(weight.dtype).split(".")[1]
 
 
-# --- the adapter of low rank -------------------------------------------------
-
-
 def add_lora(model: Any, rank: int = 16, alpha: int = 16,
              dropout: float = 0.0, backend: str = "peft",
              seed: int = 3407) -> Any:
@@ -345,13 +342,14 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     from trl import SFTConfig
 
     refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
-    rows = {split: part[["prompt", "completion"]]
+    data = {split: Dataset.from_dict({"prompt": list(part["prompt"]),
+                                      "completion": list(part["completion"])})
             for split, part in pairs.groupby("split")}
-    if "train" not in rows:
+    if "train" not in data:
         raise CourseError("There is nothing to train on.",
                           "No row of the prompts has split = train.",
                           "Look at the split in 03_build_prompts.")
-    watched = patience is not None and "val" in rows
+    watched = patience is not None and "val" in data
     device = machine.pick_device()[0]
     config: dict[str, Any] = {
         "max_length": MAX_LENGTH,
@@ -376,8 +374,6 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
         keep_if_same(folder, model, pairs, config)
         last = last_checkpoint(folder)
     disable_progress_bars()  # five of trl's for a second of work
-    data = {split: Dataset.from_dict(part.to_dict("list"))
-            for split, part in rows.items()}
     trainer = trainer_class()(
         model=model, args=args, processing_class=tokenizer,
         train_dataset=data["train"],
@@ -450,9 +446,6 @@ def log_table(history: list[dict]) -> pd.DataFrame:
             for entry in history if "loss" in entry or "eval_loss" in entry]
     columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
     return pd.DataFrame(rows, columns=columns)
-
-
-# --- checkpoints -------------------------------------------------------------
 
 
 def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,

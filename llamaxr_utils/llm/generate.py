@@ -23,19 +23,17 @@ def generate_reports(
 ) -> pd.DataFrame:
     """Decode one report per prompt; the rows are in the prompts' order.
 
-    Prompts are batched by length and padded on the left. Without sampling a
-    report is a function of its prompt, and each distinct prompt is decoded
-    once. In float32 greedy text does not depend on `batch_size`; half
-    precision and 4-bit kernels round otherwise for another shape of the
-    batch, and two words that lie that close may change places.
+    Without sampling a report is a function of its prompt, and each distinct
+    prompt is decoded once. In float32 greedy text does not depend on
+    `batch_size`; half precision and 4-bit kernels round otherwise for another
+    shape of the batch, and two words that lie close may change places.
 
     Parameters
     ----------
     prompts : sequence of str
         Each ends with the response header (`prompts.build_prompt`).
     against : str, optional
-        With ``guidance_scale`` above 1: guide the report away from what this
-        prompt would get (`Guidance`).
+        With ``guidance_scale``: away from this prompt's report (`Guidance`).
     progress : callable, optional
         Called with (done, all) after each batch.
     **decoding
@@ -44,9 +42,8 @@ def generate_reports(
     Returns
     -------
     DataFrame
-        ``generated`` (str), ``n_tokens`` (int, without the end token),
-        ``finished`` (bool: stopped at the end token), ``seconds`` (float,
-        the batch's time shared out).
+        ``generated``, ``n_tokens`` (without the end token), ``finished``
+        (bool: stopped there), ``seconds`` (the batch's time shared out).
     """
     if not all(prompt.endswith(RESPONSE_HEADER) for prompt in prompts):
         raise ValueError(f"each prompt must end with {RESPONSE_HEADER!r}")
@@ -152,9 +149,8 @@ class Guidance:
 
 
 def guided(scale: float, beams: int = 1) -> dict[str, Any]:
-    """Settings of `generate_reports`: guided away from what the prompt
-    without a finding would get (formats of words only), or not for a scale
-    of 1; beam search, or greedy for 1."""
+    """Settings of `generate_reports`: away from the report of the prompt
+    without a finding (formats of words only); 1 and 1 is plain greedy."""
     settings: dict[str, Any] = {"num_beams": int(beams)} if beams > 1 else {}
     if scale != 1:
         settings |= {"guidance_scale": float(scale), "against": BLANK}

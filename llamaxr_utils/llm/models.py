@@ -63,24 +63,17 @@ def made_here(name: str) -> bool:
     return not base(name).source
 
 
-# --- made on the spot --------------------------------------------------------
-
-
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2000) -> Any:
     """A byte-level BPE of `texts`; adds `BOS` in front, pads on the left."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from tokenizers.decoders import ByteLevel
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, BOS, EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size, min_frequency=0,
+                                special_tokens=[PAD, BOS, EOS],
+                                show_progress=False)
+    tokenizer = Tokenizer.from_str(trained.to_str())
     tokenizer.post_processor = TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))])
     return PreTrainedTokenizerFast(
@@ -156,9 +149,6 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Model and tokenizer into one folder, weights as safetensors."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-# --- loading -----------------------------------------------------------------
 
 
 def locate(name: str, made: Path | None = None) -> str:

@@ -1,52 +1,29 @@
 """From image scores to the text that the language model reads.
 
-The template and the instruction are the method itself and are quoted from
-the paper to the letter (arXiv 2506.03178, Figure 4; the template is
-Stanford Alpaca's). This module builds and counts text; it knows no model.
+The template and the instruction are the method itself: ``data/prompts.yaml``
+quotes them from the paper to the letter (arXiv 2506.03178, Figure 4). This
+module builds and counts text; it knows no model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from ..course.errors import CourseError
 from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS, best_f_beta
 
-#: Alpaca template with an input, as in Figure 4 of the paper.
-TEMPLATE = (
-    "Below is an instruction that describes a task, paired with an input "
-    "that provides further context. Write a response that appropriately "
-    "completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n"
-    "### Input:\n{input}\n\n"
-    "### Response:\n"
-)
-
-#: The instruction of Figure 4 of the paper.
-INSTRUCTION = (
-    "Generate a medical report based on the given classification scores "
-    "from a patient's X-ray, which includes two views: Frontal and Lateral. "
-    "The classification scores consist of 18 values for each view, "
-    "representing the confidence scores for 18 different medical "
-    "conditions. For both the Frontal and Lateral views, these conditions "
-    "are as follows: Atelectasis, Cardiomegaly, Consolidation, Edema, "
-    "Effusion, Emphysema, Enlarged Cardiomediastinum, Fibrosis, Fracture, "
-    "Hernia, Infiltration, Lung Lesion, Lung Opacity, Mass, Nodule, Pleural "
-    "Thickening, Pneumonia, and Pneumothorax. The first 18 values "
-    "correspond to the Frontal view, while the remaining 18 values "
-    "correspond to the Lateral view."
-)
-
-#: The instruction of the authors' published notebook (LlamaXR.ipynb in
-#: zihadbinjahangir/LLaMA-XR, commit 92ad53a, deleted in 8fe3eba).
-SHORT_INSTRUCTION = (
-    "Generate a medical report based on the given chest X-ray embedding."
-)
+#: The paper's own words, and those of its authors' published notebook.
+TEXTS = yaml.safe_load(
+    (Path(__file__).parents[1] / "data" / "prompts.yaml").read_text("utf-8"))
+TEMPLATE, INSTRUCTION = TEXTS["template"], TEXTS["instruction"]
+SHORT_INSTRUCTION = TEXTS["notebook_instruction"]
 
 #: Our short template: the same headers, the input in words. Lower case and
 #: after a blank, so that a word is the same token as inside a report.
