@@ -3,23 +3,21 @@
     python tests/gpu/compare_backends.py
 
 Random weights in Llama 3.1 8B's shape are stored once in 4 bit, as the hub's
-checkpoint is. Notebooks 01 to 05 of profile a100 run on 200 studies. Then
-unsloth, peft and a bare loop of torch train on the same eight prompts of the
-paper's format with that profile's settings, and unsloth with profile paper's:
-tokens a second, peak memory, the loss of the first batch. Random weights
-write no language, but their loss can fall.
+checkpoint is (``--base``: where it stays, for notebooks 04 and 05 with
+``LLAMAXR_MODELS``). Then unsloth, peft and a bare loop of torch train on the
+same eight prompts of the paper's format with that profile's settings, and
+unsloth with profile paper's: tokens a second, peak memory, the loss of the
+first batch. Random weights write no language, but their loss can fall.
 
 Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR``, no network, and about
-eight minutes; ``--shape tiny --device cpu`` runs the same code without the
-notebooks in one and says nothing about speed. What it gave is in
-``figures/data/gpu.csv``.
+five minutes; ``--shape tiny --device cpu`` runs the same code in one and says
+nothing about speed. What it gave is in ``figures/data/gpu.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -31,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llamaxr_utils.course import artifacts, machine, run
+from llamaxr_utils.course import machine, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
@@ -58,16 +56,6 @@ WAYS = {
     "bare loop": ("peft", "a100"),
 }
 WARM_UP = 3  # steps that compile and allocate: not timed
-NOTEBOOKS = {
-    "01_explore_data": {"N_STUDIES": 200, "IMAGE_SIZE": 64},
-    "02_extract_features": {"BACKBONE": "densenet-small@random",
-                            "N_HEATMAPS": 2},
-    "03_build_prompts": {},
-    "04_finetune_qlora": {},
-    "05_generate_reports": {"N_TEST": 48, "MAX_NEW_TOKENS": 64, "N_BASE": 8},
-}
-
-
 def write_base(folder: Path, shape: str, device: str) -> None:
     """Random weights, stored in 4 bit where the device can."""
     import torch
@@ -206,28 +194,6 @@ def train_one(way: str, base: str, steps: int) -> dict:
     }
 
 
-def run_notebooks(place: Path) -> None:
-    """01 to 05 through papermill, profile a100 on phantoms."""
-    import papermill
-
-    os.environ |= {"LLAMAXR_RUNS": str(place / "runs"),
-                   "LLAMAXR_DATA": str(place / "data"),
-                   "LLAMAXR_MODELS": str(place / "models")}
-    folder = place / "runs" / "a100-phantom"
-    (folder / "notebooks").mkdir(parents=True)
-    for name, change in NOTEBOOKS.items():
-        source = run.project_folder() / "notebooks" / f"{name}.ipynb"
-        began = time.perf_counter()
-        papermill.execute_notebook(
-            source, folder / "notebooks" / source.name,
-            {"PROFILE": "a100", "IMAGES": "phantom", "CHANGE": change},
-            kernel_name="python3", progress_bar=False, cwd=source.parent)
-        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
-    print((folder / "tables" / "training.csv").read_text())
-    print(artifacts.load(folder, "training_log").to_string())
-    print(artifacts.load(folder, "generations")["seconds"].describe())
-
-
 def compare(options: argparse.Namespace, place: Path) -> None:
     """Everything, in order; what is measured is printed as it comes."""
     device = options.device or machine.pick_device()[0]
@@ -236,14 +202,12 @@ def compare(options: argparse.Namespace, place: Path) -> None:
             "There is no GPU for Llama 3.1 8B.",
             f"This machine offers {device}; this needs CUDA and 40 GB.",
             "Try the code here with --shape tiny --device cpu.")
-    base = place / "models" / Path(models.base("llama-3.1-8b").source).name
-    write_base(base, options.shape, device)
-    if device == "cuda":
-        run_notebooks(place)
+    base = Path(options.base or place) / "Meta-Llama-3.1-8B-bnb-4bit"
+    write_base(base.absolute(), options.shape, device)
     rows = []
     for way in WAYS:
-        command = [sys.executable, __file__, "--way", way, "--base", str(base)]
-        command += ["--steps", str(options.steps)]
+        command = [sys.executable, __file__, "--steps", str(options.steps)]
+        command += ["--way", way, "--base", str(base.absolute())]
         # unsloth writes its compiled cache where it stands
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
                               cwd=place, check=True, timeout=200)
@@ -266,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--out", metavar="CSV")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--base", help=argparse.SUPPRESS)
+    parser.add_argument("--base", help="folder that keeps the base")
     options = parser.parse_args(arguments)
     if options.way:  # the process of one
         print(json.dumps(train_one(options.way, options.base, options.steps)))

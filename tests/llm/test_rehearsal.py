@@ -25,6 +25,7 @@ from llamaxr_utils.datasets import reports
 from llamaxr_utils.llm import generate, models
 
 ROOT = Path(__file__).parents[2]
+CUDA = {"PYTHONPATH": os.pathsep.join([str(FIXTURES / "cuda"), str(ROOT)])}
 #: Profile -> the card, and the precision where the profile's own has no CPU
 #: form (fp16 has none in torch's optimizers).
 PROFILES = {
@@ -47,16 +48,9 @@ def run_notebook(name, profile, place, card=None, **knobs):
     """Through papermill in a process of its own; its folder of results."""
     folder = place / "runs" / f"{profile}-phantom"
     parameters = {"PROFILE": profile, "IMAGES": "phantom", "CHANGE": knobs}
-    environment = {
-        **os.environ,
-        "LLAMAXR_RUNS": str(place / "runs"),
-        "LLAMAXR_DATA": str(place / "data"),
-        "LLAMAXR_MODELS": str(place / "models"),
-        "OMP_NUM_THREADS": "1",
-    }
-    kernel = {"PYTHONPATH": os.pathsep.join(
-        [str(FIXTURES / "cuda"), str(ROOT)])}
-    kernel |= {"CARD": card} if card else {}
+    environment = {"OMP_NUM_THREADS": "1"} | {
+        f"LLAMAXR_{kind.upper()}": str(place / kind)
+        for kind in ("runs", "data", "models")}
     code = (
         "import json, os, sys, pathlib\n"
         "from llamaxr_utils.course import runner\n"
@@ -65,14 +59,13 @@ def run_notebook(name, profile, place, card=None, **knobs):
         "runner.execute(pathlib.Path(source), pathlib.Path(target),"
         " parameters)"
     )
-    source = ROOT / "notebooks" / f"{name}.ipynb"
-    target = folder / "notebooks" / f"{name}.ipynb"
-    given = [str(source), str(target), parameters, kernel]
+    given = [str(ROOT / "notebooks" / f"{name}.ipynb"),
+             str(folder / "notebooks" / f"{name}.ipynb"), parameters,
+             CUDA | ({"CARD": card} if card else {})]
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(json.dumps, given)],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
-        check=False,
-    )
+        [sys.executable, "-c", code, *map(json.dumps, given)], cwd=ROOT,
+        env=os.environ | environment, capture_output=True, text=True,
+        check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -141,8 +134,7 @@ def test_the_adapter_reloads_and_writes_the_same_text(rehearsed):
     config = (rehearsed / "adapter/adapter_config.json").read_text("utf-8")
     source = json.loads(config)["base_model_name_or_path"]
     knobs = artifacts.manifest(rehearsed, "adapter")["parameters"]
-    half = knobs["PRECISION"] == "bf16"
-    dtype = torch.bfloat16 if half else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[knobs["PRECISION"]]
     base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     model = PeftModel.from_pretrained(base, rehearsed / "adapter")
     tokenizer = models.load_tokenizer(source)
@@ -187,9 +179,7 @@ def test_fp16_starts_over_float16_alone(place, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PRECISIONS, str(base)], cwd=tmp_path,
         capture_output=True, text=True, check=False,
-        env={**os.environ, "CARD": "A100", "PYTHONPATH": os.pathsep.join(
-            [str(FIXTURES / "cuda"), str(ROOT)])},
-    )
+        env=os.environ | CUDA | {"CARD": "A100"})
     assert "torch.float16 starts" in done.stdout, done.stderr
     assert "torch.bfloat16 starts" not in done.stdout
     assert "TypeError: Unsloth: Model is in bfloat16 precision" in done.stderr
