@@ -182,14 +182,12 @@ def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
     whole = tokenizer(list(texts))["input_ids"]
     longest = max(map(len, whole))
     if longest > limit:
+        cut = sum(len(ids) > limit for ids in whole)
         raise CourseError(
-            f"{sum(len(ids) > limit for ids in whole)} of {len(pairs)} "
-            "reports would be cut.",
-            f"A prompt and its report have up to {longest} tokens, "
-            f"MAX_LENGTH is {limit}.",
-            f"Set it to at least {longest}, or choose a shorter SCORE_FORMAT "
-            "in 03_build_prompts.",
-        )
+            f"{cut} of {len(pairs)} reports would be cut.",
+            f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
+            f"Set MAX_LENGTH to at least {longest}, or a shorter SCORE_FORMAT "
+            "in 03_build_prompts.")
     prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
     lengths = {}
     for ids, prompt in zip(whole, prompts, strict=True):
@@ -235,9 +233,8 @@ def reference_loss(model: Any, batch: Mapping[str, Any],
 
 
 def trainer_class() -> Any:
-    """trl's trainer with two additions: a first batch that is compared with
-    plain torch, and batches whose order hangs on seed and epoch alone. Built
-    when called: unsloth must have changed trl before."""
+    """trl's trainer, as unsloth has left it by now, whose first batch is
+    compared with plain torch, and whose order hangs on seed and epoch."""
     import torch
     import trl
 
@@ -286,9 +283,8 @@ def trainer_class() -> Any:
             return loss
 
         def _get_train_sampler(self, *given):
-            """By length over a whole update, in an order of seed and epoch
-            alone: taken from the global random numbers it would be another
-            one in a training that is resumed in its second epoch."""
+            """By length over a whole update. Taken from the global random
+            numbers, the order would be another one after a resume."""
             sampler = super()._get_train_sampler(*given)
             if hasattr(sampler, "lengths"):
                 sampler.batch_size *= self.args.world_size
@@ -453,13 +449,13 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
     """Throw away checkpoints that belong to another model, other data or
     settings. Trained weights do not count: after Ctrl-C in a notebook they
     are not what they were."""
-    weights = [(name, tuple(weight.shape), weight.requires_grad
-                or weight.detach().flatten()[:64].float().tolist())
-               for name, weight in model.named_parameters()]
-    adapters = [[getattr(adapter, "lora_alpha", 0),
-                 getattr(adapter, "lora_dropout", 0)]
-                for adapter in getattr(model, "peft_config", {}).values()]
-    facts = repr((weights, adapters, sorted(config.items()), pairs.to_csv()))
+    facts = repr((
+        [(name, weight.shape, weight.requires_grad
+          or weight.detach().flatten()[:64].float().tolist())
+         for name, weight in model.named_parameters()],
+        [(getattr(lora, "lora_alpha", 0), getattr(lora, "lora_dropout", 0))
+         for lora in getattr(model, "peft_config", {}).values()],
+        sorted(config.items()), pairs.to_csv()))
     mark = hashlib.sha256(facts.encode()).hexdigest()
     file = folder / "fingerprint.txt"
     if not (file.is_file() and file.read_text() == mark):
@@ -468,9 +464,8 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; newer ones are removed. (The
-    Trainer writes ``trainer_state.json`` last; after a power cut another
-    file may be short all the same.)"""
+    """The newest checkpoint that is whole; newer ones are removed. (Its state
+    is written last; after a power cut another file may be short.)"""
     from zipfile import is_zipfile  # what torch.save writes
 
     from safetensors import SafetensorError, safe_open

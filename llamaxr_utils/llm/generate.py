@@ -23,10 +23,9 @@ def generate_reports(
 ) -> pd.DataFrame:
     """Decode one report per prompt; the rows are in the prompts' order.
 
-    Without sampling a report is a function of its prompt, and each distinct
-    prompt is decoded once. In float32 greedy text does not depend on
-    `batch_size`; half precision and 4-bit kernels round otherwise for another
-    shape of the batch, and two words that lie close may change places.
+    Without sampling each distinct prompt is decoded once. In float32 greedy
+    text does not depend on `batch_size`; half precision and 4-bit kernels
+    round otherwise for another batch, and close words may change places.
 
     Parameters
     ----------
@@ -105,16 +104,11 @@ def _decode(model: Any, tokenizer: Any, texts: list[str],
 
 
 class Guidance:
-    """A logits processor for ``model.generate``: each token away from what
-    another prompt (`against`: its tokens) would get. Classifier-free
-    guidance, Sanchez et al. 2023, arXiv 2306.17806; transformers' own knows
-    no beams: they change places at every step, and the second reading has to
-    follow them.
-
-    A token's log-probability becomes ``l(against) + s (l(prompt) -
-    l(against))``; a scale s of 1 changes nothing. Give
-    ``renormalize_logits=True`` too, for beams add up log-probabilities.
-    """
+    """A logits processor: each token away from what another prompt would get
+    (`against`: its tokens). Its log-probability becomes ``l(against) + s
+    (l(prompt) - l(against))``: classifier-free guidance, Sanchez et al. 2023,
+    arXiv 2306.17806. transformers' own knows no beams: they change places at
+    every step, and the second reading has to follow them."""
 
     def __init__(self, model: Any, against: Any, scale: float, beams: int):
         self.model, self.against = model, against

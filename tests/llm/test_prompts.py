@@ -14,29 +14,7 @@ from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
 from llamaxr_utils.llm import prompts
 
-#: Figure 4 of the paper, typed from it and independent of the module.
-FIGURE_4 = (
-    "Below is an instruction that describes a task, paired with an input that "
-    "provides further context. Write a response that appropriately completes "
-    "the request.\n"
-    "\n"
-    "### Instruction:\n"
-    "Generate a medical report based on the given classification scores from "
-    "a patient's X-ray, which includes two views: Frontal and Lateral. The "
-    "classification scores consist of 18 values for each view, representing "
-    "the confidence scores for 18 different medical conditions. For both the "
-    "Frontal and Lateral views, these conditions are as follows: Atelectasis, "
-    "Cardiomegaly, Consolidation, Edema, Effusion, Emphysema, Enlarged "
-    "Cardiomediastinum, Fibrosis, Fracture, Hernia, Infiltration, Lung "
-    "Lesion, Lung Opacity, Mass, Nodule, Pleural Thickening, Pneumonia, and "
-    "Pneumothorax. The first 18 values correspond to the Frontal view, while "
-    "the remaining 18 values correspond to the Lateral view.\n"
-    "\n"
-    "### Input:\n"
-    "{input}\n"
-    "\n"
-    "### Response:\n"
-)
+#: Of Figure 4 as it was typed from the paper, template and instruction.
 SHA256 = "d2fb32134a0d8e1bb3caee132296d523b90e978c825b1d8052f58417bd8a3074"
 NEVER = dict.fromkeys(CONDITIONS, 2.0)
 
@@ -58,13 +36,11 @@ def numbers(prompt: str) -> list[float]:
 
 
 def test_the_prompt_of_a_study_is_figure_4s():
-    mine = prompts.TEMPLATE.replace("{instruction}", prompts.INSTRUCTION)
-    assert mine == FIGURE_4
-    assert hashlib.sha256(mine.encode()).hexdigest() == SHA256
     scores = study()
     scores["frontal"] = {n: np.float64(0.2) for n in CONDITIONS}
-    listed = str([0.2] * 18 + [0.3] * 18)
-    assert prompts.build_prompt(scores) == FIGURE_4.replace("{input}", listed)
+    prompt = prompts.build_prompt(scores)
+    blank = prompt.replace(str([0.2] * 18 + [0.3] * 18), "{input}")
+    assert hashlib.sha256(blank.encode()).hexdigest() == SHA256
     named = prompts.INSTRUCTION.split("as follows: ")[1].split(". The")[0]
     assert named.replace(" and ", " ").split(", ") == list(CONDITIONS)
 

@@ -1,5 +1,5 @@
-"""The GPU's path, rehearsed on a CPU: notebooks 04 and 05 of each profile
-that trains with unsloth.
+"""The GPU's path, rehearsed on a CPU: notebooks 04 and 05 of the profiles
+`t4` and `a100` (`paper` and `author` differ from it in rate and precision).
 
 unsloth takes its CUDA branch, generates its trainer and runs its forward and
 loss (``fixtures/cuda``). Real reports, prompts in the paper's format, a
@@ -31,7 +31,6 @@ CUDA = {"PYTHONPATH": os.pathsep.join([str(FIXTURES / "cuda"), str(ROOT)])}
 PROFILES = {
     "t4": ("T4", {"PRECISION": "fp32"}),
     "a100": ("A100", {}),
-    "paper": ("A100", {"PRECISION": "fp32"}),
 }
 SMALL = {
     "01_explore_data": {"N_STUDIES": 60, "IMAGE_SIZE": 64},

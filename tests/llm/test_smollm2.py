@@ -80,7 +80,6 @@ def wheel(tmp_path_factory):
     path = folder / models.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(folder / "model.gguf", models.MEMBER)
-        archive.writestr("../outside.txt", "not wanted")
     (folder / "model.gguf").unlink()
     return path
 
