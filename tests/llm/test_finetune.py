@@ -147,14 +147,15 @@ def test_a_completion_that_would_be_cut_stops_before_training(
 @pytest.mark.parametrize("own_padding", [True, False])
 @pytest.mark.parametrize("on", ["completion", "all"])
 def test_where_the_loss_is_taken(base, pairs, tmp_path, on, own_padding):
-    """On the report and its end token, or on all but the padding."""
+    """On the report and its end token, or on all but the padding; in
+    float32 (trl's default is bfloat16, slow without AVX512-BF16)."""
     model, tokenizer = fresh(base)
     expected = loss_on(model, tokenizer, pairs, "train", on)
     if not own_padding:  # as the published Llama 3 tokenizers
         tokenizer.pad_token = tokenizer.eos_token
     _, result = train(base, pairs, tmp_path, model=(model, tokenizer), on=on,
                       max_steps=1, per_device_train_batch_size=6)
-    assert result.facts["first_batch_loss"] == pytest.approx(expected, 1e-4)
+    assert result.facts["first_batch_loss"] == pytest.approx(expected, 1e-5)
 
 
 # --- the first batch, compared with plain torch -----------------------------
@@ -298,21 +299,6 @@ def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
     rates = log["learning_rate"].dropna()
     assert rates.is_monotonic_decreasing
     assert rates.max() <= SETTINGS["learning_rate"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "says"),
-    # Weights under 4,096 elements keep 32-bit states, all of LoRA's here.
-    [("adamw_torch", "torch AdamW, 0 of 28 states in 8 bit"),
-     ("adamw_8bit", "bitsandbytes AdamW, 0 of 28 states in 8 bit")],
-)
-def test_what_really_ran(base, pairs, tmp_path, monkeypatch, asked, says):
-    """Nothing is bfloat16, trl's default, unless asked for: without
-    AVX512-BF16 it takes 11 times as long."""
-    monkeypatch.setattr(finetune, "share_batch", lambda args, processes: (
-        pytest.fail("half precision") if args.bf16 or args.fp16 else None))
-    _, result = train(base, pairs, tmp_path, optim=asked, max_steps=1)
-    assert result.facts["optimizer"] == says
 
 
 # --- the adapter elsewhere --------------------------------------------------
