@@ -59,7 +59,7 @@ def load_in_4bit(source: str, backend: str = "peft",
 
     device, dtype = machine.compute_dtype(precision)
     reason, compute = no_4bit(device, dtype), getattr(torch, dtype)
-    nf4 = BitsAndBytesConfig(
+    nf4 = None if reason else BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
     try:
@@ -69,7 +69,7 @@ def load_in_4bit(source: str, backend: str = "peft",
         else:  # "cuda" alone is this process's own GPU, {"": ...} the first
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=compute, device_map=device,
-                quantization_config=None if reason else nf4)
+                quantization_config=nf4)
     except (ImportError, OSError, ValueError) as error:
         raise models.download_error(source, error) from error
     for part in model.modules():
@@ -437,7 +437,7 @@ def log_table(history: list[dict]) -> pd.DataFrame:
     """The Trainer's history as the artifact ``training_log``."""
     rows = [(entry["step"], round(entry["epoch"], 3),
              "train" if "loss" in entry else "val",
-             float(entry.get("loss") or entry["eval_loss"]),
+             float(entry.get("loss", entry.get("eval_loss"))),
              entry.get("learning_rate"), entry.get("eval_runtime"))
             for entry in history if "loss" in entry or "eval_loss" in entry]
     columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
@@ -483,9 +483,6 @@ def last_checkpoint(folder: Path) -> Path | None:
             pass
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
-
-
-# --- the adapter on disk ----------------------------------------------------
 
 
 def save_adapter(nb: Run, model: Any, base_name: str,
