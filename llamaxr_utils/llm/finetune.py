@@ -437,7 +437,7 @@ def log_table(history: list[dict]) -> pd.DataFrame:
     """The Trainer's history as the artifact ``training_log``."""
     rows = [(entry["step"], round(entry["epoch"], 3),
              "train" if "loss" in entry else "val",
-             float(entry.get("loss", entry.get("eval_loss"))),
+             float(entry.get("loss", entry.get("eval_loss", math.nan))),
              entry.get("learning_rate"), entry.get("eval_runtime"))
             for entry in history if "loss" in entry or "eval_loss" in entry]
     columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]

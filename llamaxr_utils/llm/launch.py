@@ -21,9 +21,6 @@ from pathlib import Path
 from ..course import run
 from . import models
 
-#: What a training writes, and no other process may read half-written.
-WRITTEN = "tables figures notebooks records adapter* training_log* .* check*"
-
 
 def main(arguments: list[str] | None = None) -> int:
     """One process of the launch; returns its exit code."""
@@ -42,9 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="llamaxr-rank-") as runs:
         copy = Path(runs, whole.name)
         if not first:
-            ignore = shutil.ignore_patterns(*WRITTEN.split())
-            shutil.copytree(whole, copy, ignore=ignore)
-            checkpoints = whole / "checkpoints"  # all read them
+            # What a training writes nobody may read half-written.
+            shutil.copytree(whole, copy, ignore=shutil.ignore_patterns(
+                "tables", "figures", "notebooks", "records", "adapter*",
+                "training_log*", "check*", ".*"))
+            checkpoints = whole / "checkpoints"  # but these all read
             (copy / "checkpoints").symlink_to(checkpoints.resolve())
         with run.hearing_ctrl_c():
             own = {"LLAMAXR_RUNS": str(whole.parent if first else runs)}

@@ -3,11 +3,11 @@
     python tests/gpu/compare_backends.py
 
 Random weights in Llama 3.1 8B's shape are stored once in 4 bit, as the hub's
-checkpoint is (``--base``: where it stays, for notebooks 04 and 05 with
-``LLAMAXR_MODELS``). Then unsloth, peft and a bare loop of torch train on the
-same eight prompts of the paper's format with that profile's settings, and
-unsloth with profile paper's: tokens a second, peak memory, the loss of the
-first batch. Random weights write no language, but their loss can fall.
+checkpoint is (``--base``: where they stay; it may be ``LLAMAXR_MODELS`` for
+the notebooks). Then unsloth, peft and a bare loop of torch train on the same
+eight prompts of the paper's format with that profile's settings, and unsloth
+with profile paper's: tokens a second, peak memory, the loss of the first
+batch. Random weights write no language, but their loss can fall.
 
 Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR``, no network, and about
 five minutes; ``--shape tiny --device cpu`` runs the same code in one and says
@@ -177,20 +177,15 @@ def train_one(way: str, base: str, steps: int) -> dict:
     train = bare if way == "bare loop" else with_trainer
     losses, seconds = train(model, tokenizer, pairs, precision, rate, steps)
     step = statistics.median(seconds[WARM_UP:])
-    return {
-        "way": way,
-        "tokens_per_second": round(tokens / step, 1),
-        "step_seconds": round(step, 4),
-        "peak_memory_gb": machine.peak_memory_gb(of_all=False),
-        "first_loss": round(losses[0], 4),
-        "last_loss": round(losses[-1], 4),
-        "steps": steps,
-        "tokens_a_step": tokens,
-        "trainable": finetune.count_parameters(model)[0],
-        "base": finetune.stored_as(model),
-        "precision": precision,
-        "device": torch.cuda.get_device_name() if cuda else "CPU",
-    }
+    return dict(
+        way=way, tokens_per_second=round(tokens / step, 1),
+        step_seconds=round(step, 4),
+        peak_memory_gb=machine.peak_memory_gb(of_all=False),
+        first_loss=round(losses[0], 4), last_loss=round(losses[-1], 4),
+        steps=steps, tokens_a_step=tokens,
+        trainable=finetune.count_parameters(model)[0],
+        base=finetune.stored_as(model), precision=precision,
+        device=torch.cuda.get_device_name() if cuda else "CPU")
 
 
 def compare(options: argparse.Namespace, place: Path) -> None:

@@ -127,34 +127,24 @@ def test_a_resumed_training_keeps_its_patience(base, pairs, tmp_path):
 def test_checkpoints_of_another_run_are_thrown_away(
     base, pairs, tmp_path, broken, monkeypatch, change
 ):
-    import trl
-
-    asked = []
-
     def only_ask(self, resume_from_checkpoint):
-        asked.append(resume_from_checkpoint)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(resume_from_checkpoint)
 
-    monkeypatch.setattr(trl.SFTTrainer, "train", only_ask)
-    model, texts, on, settings = fresh(base), pairs, "completion", {}
-    if change == "settings":
-        settings = {"learning_rate": 1e-3}
-    elif change == "texts":
-        texts = pairs.replace({"completion": {OTHER: "Other words."}})
-    elif change == "loss":
-        on = "all"
-    elif change == "rank":
-        model = fresh(base, rank=8)
-    elif change == "alpha":
-        model = fresh(base, alpha=32)
-    elif change == "base":
-        model = fresh(tiny_base(tmp_path / "another", seed=2))
-    with pytest.raises(KeyboardInterrupt):
-        train(base, texts, broken, 2, model, on, **settings)
+    monkeypatch.setattr("trl.SFTTrainer.train", only_ask)
+    other = tiny_base(tmp_path / "another", seed=2)
+    model = {"rank": lambda: fresh(base, rank=8),
+             "alpha": lambda: fresh(base, alpha=32),
+             "base": lambda: fresh(other)}.get(change, lambda: fresh(base))()
+    if change == "texts":
+        pairs = pairs.replace({"completion": {OTHER: "Other words."}})
+    with pytest.raises(KeyboardInterrupt) as asked:
+        train(base, pairs, broken, 2, model,
+              "all" if change == "loss" else "completion",
+              learning_rate=1e-3 if change == "settings" else 5e-3)
     if change == "nothing":
-        assert asked[0].endswith("checkpoint-6")
+        assert asked.value.args[0].endswith("checkpoint-6")
     else:
-        assert asked == [None]
+        assert asked.value.args == (None,)
         assert not list(broken.glob("checkpoint-*"))
 
 
