@@ -148,18 +148,18 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def locate(name: str, made: Path | None = None) -> str:
-    """What ``from_pretrained`` gets: the folder `made` here, a local copy (in
+def locate(name: str, folder: Path | None = None) -> str:
+    """What ``from_pretrained`` gets: the `folder` made here, a local copy (in
     ``LLAMAXR_MODELS``, then in ``models`` of the data folder, each under the
     last part of its hub id), or the hub id."""
     source = base(name).source
     if not source:
-        if made is None:
+        if folder is None:
             raise CourseError(
                 f"{name} has no folder yet.",
                 "It is made and pre-trained by 04_finetune_qlora.",
                 "Run that notebook, or `make course FROM=04`.")
-        return str(made)
+        return str(folder)
     for place in (os.environ.get("LLAMAXR_MODELS"), data_folder() / "models"):
         if place and Path(place, Path(source).name).is_dir():
             return str(Path(place, Path(source).name))

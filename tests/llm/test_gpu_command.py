@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import compare_backends
 import pandas as pd
 import pytest
@@ -39,10 +37,9 @@ def test_without_a_gpu_it_says_so(capsys):
 
 
 def test_two_ways_run_and_agree_on_a_tiny_shape(tmp_path, monkeypatch):
-    if importlib.util.find_spec("unsloth") is None:
-        pytest.skip("unsloth is not installed here")
+    """unsloth's are those of `test_backends` and `test_rehearsal`."""
     ways = {way: compare_backends.WAYS[way]
-            for way in ("unsloth", "bare loop")}
+            for way in ("peft", "bare loop")}
     monkeypatch.setattr(compare_backends, "WAYS", ways)
     out = tmp_path / "gpu.csv"
     assert compare_backends.main(
