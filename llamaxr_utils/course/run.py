@@ -196,6 +196,22 @@ class Run:
             versions=versions(),
         )
 
+    def unfinished(self, name: str) -> Path | None:
+        """An artifact that an interrupted run of this notebook left whole,
+        with the same knobs, as an output of this run; None otherwise."""
+        path = artifacts.path_of(self.folder, name)
+        record = artifacts.manifest(self.folder, name)
+        last = read_record(self.folder, self.notebook) or {"outputs": {}}
+        if (
+            record is None
+            or artifacts.stale_because(self.folder, name)
+            or record["parameters"] != {"images": self.images, **self.knobs}
+            or record["sha256"] == last["outputs"].get(path.name)
+        ):
+            return None
+        self.outputs[name] = path
+        return path
+
     def made_with(self, name: str, knob: str) -> Any:
         """The value that a knob had when an artifact was written."""
         self.load(name)

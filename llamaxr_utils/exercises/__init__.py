@@ -1,1 +1,1 @@
-"""What each exercise accepts, its hints and its solution: still empty."""
+"""What each exercise accepts, its hints and its solution, by notebook."""

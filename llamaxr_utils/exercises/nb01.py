@@ -1,4 +1,5 @@
-"""Exercises of notebook 01: texts that return."""
+"""Exercises of notebook 01: which test reports could be written by heart, and
+where one constant report looks good."""
 
 from ..course.exercises import Exercise, choice, expect
 from ..datasets.reports import normalise

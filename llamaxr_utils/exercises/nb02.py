@@ -1,4 +1,5 @@
-"""Exercises of notebook 02: the AUC, and what it does not see."""
+"""Exercises of notebook 02: the AUC from its meaning, by counting pairs, and
+the mistake that it does not see."""
 
 import numpy as np
 

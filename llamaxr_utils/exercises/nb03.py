@@ -1,4 +1,5 @@
-"""Exercises of notebook 03: from scores to words."""
+"""Exercises of notebook 03: from the scores of two views to words, and where
+the operating points come from."""
 
 import numpy as np
 

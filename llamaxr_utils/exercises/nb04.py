@@ -1,4 +1,5 @@
-"""Exercises of notebook 04: the layer, the mask, the count."""
+"""Exercises of notebook 04: the layer of low rank, the labels that the loss is
+taken on, the parameters that are trained."""
 
 import numpy as np
 

@@ -1,4 +1,5 @@
-"""Exercises of notebook 05: a greedy loop, and the swap test's reading."""
+"""Exercises of notebook 05: greedy decoding as a loop over a batch, and how
+the swap test is to be read."""
 
 from ..course.exercises import Exercise, NotYet, choice
 

@@ -1,4 +1,5 @@
-"""Exercises of notebook 06: BLEU by hand."""
+"""Exercises of notebook 06: BLEU of a whole corpus by hand, as the protocol
+of the quoted systems counts it."""
 
 from collections import Counter
 

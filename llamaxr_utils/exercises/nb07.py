@@ -1,4 +1,5 @@
-"""Exercises of notebook 07: what two reports say about each finding."""
+"""Exercises of notebook 07: what two reports say about each finding, and which
+of it was found, missed or added."""
 
 from ..course.exercises import Exercise, expect
 from ..evaluation.findings import label_report

@@ -146,6 +146,19 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
     assert "not for diagnosis" in out
 
 
+def test_what_an_interrupted_run_left_whole_is_taken_once(folders):
+    columns = artifacts.ARTIFACTS["prompts"].columns
+    table = pd.DataFrame({c: ["x"] for c in columns})
+    nb = begin()
+    assert nb.unfinished("prompts") is None
+    nb.save("prompts", table)  # and then the run stops
+    assert begin(change={"SEED": 1}).unfinished("prompts") is None
+    again = begin()
+    assert again.unfinished("prompts") == nb.folder / "prompts.parquet"
+    again.finish()
+    assert begin().unfinished("prompts") is None  # a whole run is done anew
+
+
 def test_phantom_runs_say_so_and_real_ones_do_not():
     assert begin("cpu").title_note == " (phantom images)"
     assert begin("cpu", images="real").title_note == ""
