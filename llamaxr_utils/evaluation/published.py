@@ -118,52 +118,9 @@ def compare_with_paper(
         dict.fromkeys(numbers, float))
 
 
-def table_3(summary: pd.DataFrame, run: str, note: str = "") -> pd.DataFrame:
-    """The paper's Table 3, quoted, then every system of this run.
-
-    ``system`` (with `note` if it is one of `run`), ``year``, ``origin``
-    (quoted / computed here), ``protocol``, ``split``, ``images``, ``n``
-    (missing where a paper does not say), six metrics, and for each, where it
-    was computed here, the ends of its 95 % interval (``METEOR low`` ...).
-    """
+def quoted_rows() -> pd.DataFrame:
+    """Table 3 as printed, with ``origin``, ``images``, and what is known of
+    ``protocol``, ``split`` and ``n``."""
     quoted = published_results()
-    quoted = quoted.join(_terms(quoted["system"])).assign(
+    return quoted.join(_terms(quoted["system"])).assign(
         origin="quoted", images="X-rays")
-    keys = ["system", "protocol", "split", "images", "n"]
-    computed = summary[summary["metric"].isin(METRICS)].pivot(
-        index=keys, columns="metric", values=["value", "low", "high"])
-    computed.columns = [f"{metric} {kind}".removesuffix(" value")
-                        for kind, metric in computed.columns]
-    order = list(summary["system"].unique())
-    computed = computed.reset_index().sort_values(
-        ["protocol", "system"], ascending=[False, True],
-        key=lambda c: c.map(order.index) if c.name == "system" else c)
-    is_run = computed["system"].str.startswith(run)
-    computed.loc[is_run, "system"] += note
-    table = pd.concat([quoted, computed.assign(origin="computed here")],
-                      ignore_index=True)
-    table = table.astype({"year": "Int64", "n": "Int64"})
-    ends = [f"{m} {end}" for m in METRICS for end in ("low", "high")]
-    head = ["system", "year", "origin", *keys[1:], *METRICS]
-    return table.reindex(columns=[*head, *ends])
-
-
-def readable_table_3(
-    table: pd.DataFrame, bold: set[tuple[str, str, str]], note: str = ""
-) -> pd.DataFrame:
-    """`table_3` as text: "0.471", "**0.148** [0.14, 0.16]" or "–" a metric.
-    `bold` is of `score.winners`; a quoted number, which nobody can test, is
-    never bold."""
-
-    def cell(row: pd.Series, metric: str) -> str:
-        value, low, high = row[[metric, f"{metric} low", f"{metric} high"]]
-        text = "–" if pd.isna(value) else f"{value:.3f}"
-        if pd.isna(low):
-            return text
-        name = row["system"].removesuffix(note), row["protocol"], metric
-        text = f"**{text}**" if name in bold else text
-        return f"{text} [{low:.2f}, {high:.2f}]"
-
-    shown = table.filter(regex="^(?!.* (low|high)$)")
-    return shown.assign(**{
-        m: table.apply(cell, axis=1, metric=m) for m in METRICS})

@@ -104,15 +104,6 @@ def test_r2gen_equals_hand_computed_values(no_java):
     assert (metrics.bleu_from_statistics(nothing) == 0).all()
 
 
-def test_ranking_flips_between_protocols(no_java):
-    references = ["Heart size is normal. Lungs are clear. No effusion."] * 3
-    spaced = ["heart size is normal . lungs are clear . no effusion ."] * 3
-    wrong = ["Heart size is normal. Lungs are clear. Wires are present."] * 3
-    bleu = {p: [score_reports(references, texts, p)["BLEU-4"]
-                for texts in (spaced, wrong)] for p in PROTOCOLS}
-    assert bleu["llamaxr"][0] < bleu["llamaxr"][1]
-    assert bleu["r2gen"][0] > bleu["r2gen"][1]
-
 
 @pytest.mark.skipif(not PEER, reason="LLAMAXR_PEER_CSV is not set")
 @needs_java

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from llamaxr_utils.evaluation import metrics, published, score
 
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/06_evaluate_reports.ipynb"
 METRICS = list(published.METRICS)
 GO = "make course PROFILE=paper"
 TERMS = {"paper_split": "random", "split": "random", "images": "real",
@@ -108,8 +112,18 @@ def summary():
                            n_samples=50, seed=1)
 
 
-def test_table_3_quotes_the_papers_20_rows_then_this_runs(summary):
-    table = published.table_3(summary, "this run", " (phantom images)")
+@pytest.fixture(scope="module")
+def cells():
+    """The functions that notebook 06 makes Table 3 with."""
+    names = {"pd": pd, "published": published}
+    for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
+        if cell["id"] in ("06-29b", "06-29d"):
+            exec("".join(cell["source"]), names)  # noqa: S102
+    return names
+
+
+def test_table_3_quotes_the_papers_20_rows_then_this_runs(summary, cells):
+    table = cells["table_3_rows"](summary, " (phantom images)")
     # Protocol, split, images and origin: never a bare number.
     for column in ("protocol", "split", "images", "origin", "system"):
         assert table[column].notna().all() and table[column].ne("").all()
@@ -132,3 +146,24 @@ def test_table_3_quotes_the_papers_20_rows_then_this_runs(summary):
         expected = value["this run", row["protocol"], "ROUGE-L"]
         assert row["ROUGE-L"] == pytest.approx(expected)
         assert row["ROUGE-L low"] <= row["ROUGE-L"] <= row["ROUGE-L high"]
+
+
+def test_the_page_shows_bold_text_and_the_csv_keeps_numbers(
+    folders, summary, cells
+):
+    nb = Run("06_evaluate_reports", "cpu", None)
+    table = cells["table_3_rows"](summary, " (note)")
+    bold = {("this run", "r2gen", "BLEU-1"), ("DCL", "r2gen", "ROUGE-L")}
+    shown = cells["readable_table_3"](table, bold, " (note)")
+    cell = shown.set_index(["system", "protocol"])["BLEU-1"]
+    assert cell["this run (note)", "r2gen"].startswith("**0.")
+    assert "*" not in cell["constant", "r2gen"]
+    quoted = shown.loc[shown["origin"] == "quoted", METRICS].to_numpy()
+    assert not any("*" in text for text in quoted.ravel())
+    assert shown.set_index("system").loc["DCL", "BLEU-1"] == "–"
+    tables.save_table(nb, table, item="table-3", title="Table 3", shown=shown)
+    page = nb.file("tables", "table-3.md").read_text()
+    assert "(phantom images)" in page and "0.433" in page
+    assert "| this run (note) |" in page and "| **0." in page
+    kept = pd.read_csv(nb.file("tables", "table-3.csv"))
+    assert kept["METEOR"].dtype == float and "METEOR low" in kept
