@@ -46,11 +46,8 @@ def known_views() -> pd.DataFrame:
 
 
 def openi_id(stem: str) -> str | None:
-    """OpenI's image id for a file name without its ending, or None.
-
-    ``CXR2_IM-0652-1001`` (OpenI) and ``2_IM-0652-1001.dcm`` (Kaggle, from
-    ``2_IM-0652-1001.dcm.png``) are the same image.
-    """
+    """OpenI's image id for a file name without its ending, or None:
+    ``CXR2_IM-0652-1001``, in the Kaggle copy ``2_IM-0652-1001.dcm``."""
     if match := _OPENI.fullmatch(stem.removesuffix(".dcm")):
         number, rest = match.groups()
         return f"CXR{number}{'_1' if number == '1' else ''}{rest}"
@@ -208,7 +205,7 @@ def xray_views(
             "into data/, or set LLAMAXR_DATA to their folder; "
             'IMAGES = "phantom" needs none.',
         )
-    numbered = files["image_id"].str.contains("/")
+    numbered = files["image_id"].str.contains("/")  # R2Gen's
     numbered &= files["study_id"].isin(image_ids["study_id"])
     openi = image_ids.merge(files.drop(columns="study_id"), on="image_id")
     there = pd.concat([openi, files[numbered]])
@@ -289,15 +286,14 @@ def read_grey(
 
 
 def _read_picture(path: str | Path, size: int) -> Any:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(path) as image:
         # A large JPEG is decoded small, at four times what is asked for.
         image.draft(None, (4 * size, 4 * size))
-        upright = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            return Image.fromarray(_to_bytes(np.asarray(upright)))
-        return upright.convert("L")
+        if image.mode.startswith("I"):  # more than 8 bits
+            return Image.fromarray(_to_bytes(np.asarray(image)))
+        return image.convert("L")
 
 
 def _to_bytes(values: np.ndarray, most: int = 16) -> np.ndarray:
@@ -314,13 +310,9 @@ def _is_dicom(path: str | Path) -> bool:
 
 
 def _read_dicom(path: str | Path) -> Any:
-    """Scaled over all stored values, as by torchxrayvision's
-    ``utils.read_xray_dcm``; no window of the header (half have none).
-
-    MONOCHROME1 is inverted, and so is a negative slope; else a linear rescale
-    cancels out. Beyond torchxrayvision: signed values are shifted to begin at
-    0, and 12-bit values in 16 bits are not read dark.
-    """
+    """As torchxrayvision's ``utils.read_xray_dcm``: all stored values, no
+    window of the header, MONOCHROME1 inverted; and so is a negative slope.
+    Beyond it: signed values begin at 0, 12 bits in 16 are not read dark."""
     import pydicom
     from PIL import Image
 
@@ -395,12 +387,9 @@ def to_model_range(grey: np.ndarray) -> np.ndarray:
 
 
 def check_range(batch: np.ndarray) -> None:
-    """Refuse a batch that cannot be in torchxrayvision's range.
-
-    No grey value comes to (-4, 4): 127 and 128 of 255 are -4.02 and 4.02. So
-    [0, 1], [-1, 1], ImageNet's mean and deviation and [0, 255] are known;
-    beyond 1024 there is a quarter's room for a change of contrast.
-    """
+    """Refuse [0, 1], [-1, 1], ImageNet's mean and deviation, [0, 255] and
+    more than torchxrayvision's range (with a quarter's room for a change of
+    contrast). No grey value comes to (-4, 4): 127 is -4.02, 128 is 4.02."""
     low, high = float(batch.min()), float(batch.max())
     possible = 4 <= max(-low, high) <= 1.25 * HIGH  # False for NaN
     if not possible or 0 <= low and high <= 255:
@@ -416,21 +405,16 @@ def check_range(batch: np.ndarray) -> None:
 
 # --- frontal or lateral? A classifier for images that no list knows ---------
 
-#: Pixels of an image that is classified, and of the grid that is looked at.
-VIEW_SIZE, GRID = 64, 16
+VIEW_SIZE, GRID = 64, 16  # pixels; blocks that are compared
 #: Studies to train and to measure on; a fifth of them is held out.
 VIEW_STUDIES = {"X-rays": 625, "phantoms": 200}
-#: With fewer known X-rays of either view, phantoms teach better.
-LEAST = 50
+LEAST = 50  # with fewer X-rays of either view, phantoms teach better
 
 
 def view_model(files: pd.DataFrame) -> tuple[Any, str]:
-    """Logistic regression, frontal or lateral, trained now, in seconds.
-
-    On the X-rays of published view if `files` (`find_images`) has enough of
-    them, else on phantoms, which know no real anatomy. Returns a scikit-learn
-    model for bytes (n, 64, 64), and its name with its accuracy on a fifth of
-    the studies, held out.
+    """Logistic regression for bytes (n, 64, 64), trained now, in seconds, on
+    the X-rays of published view if `files` (`find_images`) has enough of
+    them, else on phantoms. Its name tells the accuracy on studies held out.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -458,12 +442,9 @@ def view_model(files: pd.DataFrame) -> tuple[Any, str]:
 
 
 def _symmetry(grey: np.ndarray) -> np.ndarray:
-    """Float (n, GRID * GRID): what is alike in the left and the right half
-    of a picture, and what differs.
-
-    Of block means, each image of mean 0 and deviation 1. A frontal is nearly
-    symmetric, a lateral is not; a mirrored picture has the same features.
-    """
+    """What is alike in the left and the right half of a picture, and what
+    differs: (n, GRID * GRID), of block means. A frontal is nearly symmetric;
+    a mirrored picture has the same features."""
     n, size = len(grey), grey.shape[1] // GRID
     flat = grey.reshape(n, GRID, size, GRID, size).mean((2, 4)).reshape(n, -1)
     flat = flat - flat.mean(axis=1, keepdims=True)

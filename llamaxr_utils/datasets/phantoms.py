@@ -74,8 +74,8 @@ class Solid(NamedTuple):
     column: bool = False  # below its centre it goes on as a cylinder
 
     def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Solid:
-        radii, center = np.array(self.radii), np.array(self.center)
-        return self._replace(center=center + shift, radii=radii * factor)
+        center, radii = np.add(self.center, shift), np.array(self.radii)
+        return self._replace(center=center, radii=radii * factor)
 
 
 Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
@@ -116,6 +116,11 @@ class Camera:
         for start, end in ways[1:]:
             low, high = np.maximum(low, start), np.minimum(high, end)
         return np.maximum(high - low, 0)
+
+    def air(self, pushers: list, *bounds: Solid | Interval) -> np.ndarray:
+        """The same, less what others push away."""
+        lost = [self.length(*bounds, other) for other in pushers]
+        return np.maximum(self.length(*bounds) - sum(lost), 0)
 
     def splat(self, clouds: list, blur: float) -> np.ndarray:
         """Clouds of points, each with its mass -> attenuation, blurred."""
@@ -354,19 +359,12 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
         lung = camera.interval(lung_of(chest, side))
         pushers = [*organs, camera.interval(dome_of(chest, side))]
         left = [camera.interval(solid) for solid in chest.left[side]]
-        free = [camera.interval(solid) for solid in chest.free[side]]
-
-        def air(
-            *bounds, lung=lung, left=left, pushers=pushers
-        ) -> np.ndarray:
-            lost = [size(lung, *left, *bounds, other) for other in pushers]
-            return np.maximum(size(lung, *left, *bounds) - sum(lost), 0)
-
-        aerated = tissue = air()
-        if free:
+        aerated = tissue = camera.air(pushers, lung, *left)
+        if free := chest.free[side]:
             # Around a collapsed lung: air without vessels, then its edge.
-            tissue = air(*free)
-            edge = tissue - air(*(s.moved(0.98) for s in chest.free[side]))
+            tissue = camera.air(pushers, lung, *left, *free)
+            inside = [solid.moved(0.98) for solid in free]
+            edge = tissue - camera.air(pushers, lung, *left, *inside)
             path += 1.6 * edge - 0.3 * (aerated - tissue)
         path -= chest.air * aerated
         whole, full = whole + size(lung), full + tissue

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import ExplicitVRLittleEndian
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import images, phantoms, reports
@@ -24,13 +21,6 @@ from llamaxr_utils.datasets.conditions import VIEWS
 WIDE = np.tile(np.arange(200, dtype=np.uint8), (100, 1))  # 100 x 200, grey
 RAMP = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
 GREY = np.linspace(0, 255, 64).reshape(8, 8)
-
-
-@pytest.fixture(scope="module")
-def xrv():
-    import torchxrayvision
-
-    return torchxrayvision
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +74,8 @@ def test_every_image_id_is_recognised_under_both_names(known, ids):
     kaggle[first] = "1_" + kaggle[first]
     assert kaggle.map(images.openi_id).equals(openi)
     assert len(known) == 7426 and set(known["image_id"]) <= set(openi)
-
-
-@pytest.mark.parametrize(
-    "stem", ["holiday", "0", "CXR2", "CXR2_frontal", "CXR2_IM-0652", "IM-1-1"]
-)
-def test_other_names_are_no_image_ids(stem):
-    assert images.openi_id(stem) is None
+    for stem in ("holiday", "0", "CXR2", "CXR2_IM-0652", "IM-1-1"):
+        assert images.openi_id(stem) is None
 
 
 def test_each_layout_is_told_by_its_names(data):
@@ -170,17 +155,19 @@ def test_one_image_a_view_and_the_lowest_number(known, ids):
     assert (first == "lateral").sum() > 200
 
 
-def test_phantoms_take_the_places_of_the_real_views(folders, known):
-    image = known.groupby("view")["image_id"].apply(list)
-    chosen = [image["frontal"][0], image["lateral"][0], image["lateral"][1]]
-    studies = ["CXR1", "CXR1", "CXR2"]
-    ids = pd.DataFrame({"study_id": studies, "image_id": chosen})
-    studies = pd.DataFrame({"study_id": ["CXR1", "CXR2", "CXR3"]})
-    studies["mesh"] = [["normal"]] * 3
-    views = images.draw_views(studies, ids, size=16)
-    assert views[["study_id", "view"]].to_numpy().tolist() == [
-        ["CXR1", "frontal"], ["CXR1", "lateral"], ["CXR2", "lateral"]
-    ]  # fmt: skip
+def test_missing_views_are_named():
+    pairs = [("a", "frontal"), ("a", "lateral"), ("b", "frontal")]
+    views = pd.DataFrame(pairs, columns=["study_id", "view"])
+    missing = images.missing_views(views)
+    assert missing.to_numpy().tolist() == [["b", "lateral"]]
+
+
+def test_phantoms_take_the_places_of_the_real_views(folders, ids):
+    studies = reports.load_studies().head(3)[["study_id", "mesh"]]
+    only = images.choose_views(ids).merge(studies["study_id"])[:-1]
+    views = images.draw_views(studies, only.drop(columns="view"), size=16)
+    names = ["study_id", "image_id", "view"]
+    assert views[names].equals(only[names]) and len(views) >= 3
     assert set(views["image_source"]) == {"phantom"}
     for path in views["path"]:
         assert not os.path.isabs(path)
@@ -219,11 +206,6 @@ def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
     assert row.path == f"{frontal.iloc[1]}.png"
     assert row.view_source == "published list"
     assert row.image_source == "IU X-ray"
-
-
-def test_an_image_that_is_gone_says_what_to_do(data):
-    with pytest.raises(CourseError, match="(?s)CXR1.png is gone.*LLAMAXR_DA"):
-        images.locate("deep/CXR1.png")
 
 
 # --- X-rays whose view nobody has published ---------------------------------
@@ -327,6 +309,8 @@ def test_rows_keep_their_order_and_unreadable_ones_are_listed(data):
     assert grey[:, 0, 0].tolist() == [4 * int(n[:2]) for n in names[::-1]]
     reasons = dict(table.attrs["unreadable"])
     assert set(reasons) == {"07.png", "gone.png"} and all(reasons.values())
+    with pytest.raises(CourseError, match="LLAMAXR_DATA"):
+        images.locate("gone.png")
 
 
 @pytest.mark.parametrize("kind", ["16 bit", "RGB", "P", "jpeg", "CMYK"])
@@ -351,15 +335,6 @@ def test_fewer_bits_in_16_are_not_read_dark(tmp_path, bits):
     values = np.linspace(0, 2**bits - 1, 64).reshape(8, 8).astype(np.uint16)
     grey = images.read_grey(save(tmp_path, "a.png", values), 8)
     assert np.abs(grey - GREY).max() <= 1
-
-
-def test_a_turn_noted_in_exif_is_made(tmp_path):
-    notes = Image.Exif()
-    notes[0x0112] = 6  # to be turned by a quarter, clockwise
-    tall = Image.fromarray(WIDE).rotate(90, expand=True)
-    tall.save(tmp_path / "a.jpg", exif=notes, quality=95)
-    grey = images.read_grey(tmp_path / "a.jpg", 100)
-    assert np.abs(grey[:, 50].astype(int) - WIDE[0, 100]).max() <= 3
 
 
 def test_squash_keeps_everything_and_crop_keeps_the_shape(tmp_path):
@@ -412,7 +387,9 @@ def dicom(path, values=RAMP, kind="MONOCHROME2", bits=12, **tags):
 
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.filterwarnings("ignore:Converting MONOCHROME1")
-def test_dicom_is_read_as_torchxrayvision_does(tmp_path, xrv, kind):
+def test_dicom_is_read_as_torchxrayvision_does(tmp_path, kind):
+    import torchxrayvision as xrv
+
     file = dicom(tmp_path / "a.dcm", kind=kind)
     ours = images.to_model_range(images.read_grey(file, 8))
     theirs = xrv.utils.read_xray_dcm(file)
@@ -457,32 +434,7 @@ def test_a_dicom_that_is_no_radiograph(tmp_path, make, why):
     assert "CXR7.dcm could not be read" in caught.value.what
 
 
-def test_compressed_pixels_without_a_decoder(tmp_path, monkeypatch):
-    """pydicom's own words name the packages that bring one."""
-    data = pydicom.dcmread(dicom(tmp_path / "a.dcm"))
-    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    data.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51junk"])
-    data["PixelData"].is_undefined_length = True
-    data.save_as(tmp_path / "a.dcm")
-    decoder = pydicom.pixels.get_decoder(JPEG2000Lossless)
-    monkeypatch.setattr(type(decoder), "is_available", False)
-    monkeypatch.setattr(decoder, "_available", {})
-    with pytest.raises(CourseError, match="requires pylibjpeg"):
-        images.read_grey(tmp_path / "a.dcm", 8)
-
-
 # --- broken files -----------------------------------------------------------
-
-
-def bomb():
-    """A PNG of 60,000 x 60,000 pixels in a few bytes."""
-    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in parts
-    )  # fmt: skip
 
 
 def encoded(kind):
@@ -494,10 +446,11 @@ def encoded(kind):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"<html>404</html>", encoded("PNG")[:1500], bomb(), bytes(1000)],
-    ids=["empty", "text", "cut", "bomb", "zeros"],
+    [b"", b"<html>404</html>", encoded("PNG")[:1500], encoded("PNG")],
+    ids=["empty", "text", "cut", "bomb"],
 )
-def test_a_broken_file_is_named(tmp_path, content):
+def test_a_broken_file_is_named(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     file = put(tmp_path, "CXR7.png", content)
     with pytest.raises(CourseError) as caught:
         images.read_grey(file, 8)
@@ -506,27 +459,12 @@ def test_a_broken_file_is_named(tmp_path, content):
     assert images.fault(file).startswith("no whole image")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_damaged_bytes_are_read_or_named_but_nothing_else(tmp_path):
-    """100 files of each kind with a few wrong bytes each."""
-    rng = np.random.default_rng(1)
-    dcm = dicom(tmp_path / "a.dcm").read_bytes()
-    for good in (encoded("PNG"), encoded("JPEG"), dcm):
-        for number in range(100):
-            content = bytearray(good)
-            for place in rng.integers(8, len(content), 4):
-                content[place] = rng.integers(256)
-            file = put(tmp_path, f"{number}.png", content)
-            try:
-                assert images.read_grey(file, 8).shape == (8, 8)
-            except CourseError:
-                pass
-
-
 # --- the range --------------------------------------------------------------
 
 
-def test_the_range_is_torchxrayvisions(xrv):
+def test_the_range_is_torchxrayvisions():
+    import torchxrayvision as xrv
+
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     ours = images.to_model_range(grey)
     assert ours.dtype == np.float32
