@@ -16,13 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..course import artifacts, plots, run, tables
-from ..course.run import (
-    NOTEBOOKS,
-    Run,
-    project_folder,
-    read_record,
-    runs_folder,
-)
+from ..course.run import NOTEBOOKS, Run
 from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
 from ..evaluation import published
@@ -43,8 +37,6 @@ LINEAR = {
 SUMMARY = {"system", "protocol", "split", "n", "metric", "value", "low"}
 COLUMNS = ["item", "quantity", "paper", "computed here", "difference",
            "verdict", "why", "from"]  # fmt: skip
-SHOWN = "shown; the paper prints no number"
-WHY_SHOWN = {"table-4": "shown; the paper's numbers are those of one pair"}
 
 
 def lora_parameters(rank: int) -> int:
@@ -59,7 +51,7 @@ def lora_parameters(rank: int) -> int:
 def registry() -> pd.DataFrame:
     """The table in ``figures/README.md``, one row a paper item (figure-1):
     `committed` is a file in figures/, or ""."""
-    text = (project_folder() / "figures" / "README.md").read_text("utf-8")
+    text = (run.project_folder() / "figures" / "README.md").read_text("utf-8")
     lines = re.findall(r"^\| ((?:Figure|Table) \d.+) \|$", text, re.MULTILINE)
     table = pd.DataFrame(
         [[cell.strip("`") for cell in line.split(" | ")] for line in lines],
@@ -88,28 +80,27 @@ def runs_on_disk() -> pd.DataFrame:
     """A row a run folder, then one for each profile that has none: ``run``,
     ``images``, ``finished`` and ``missing`` (numbers of notebooks 01 to 10),
     ``do`` (the command for what is missing)."""
-    home, rows = runs_folder(), []
+    home, rows = run.runs_folder(), []
     there = sorted(p.name for p in home.glob("*") if images_of(p.name))
     for name in dict.fromkeys([*there, *run.declared()["profiles"]]):
         finished = [n[:2] for n in NOTEBOOKS[:-1]
-                    if read_record(home / name, n)]
+                    if run.read_record(home / name, n)]
         missing = [n[:2] for n in NOTEBOOKS[:-1] if n[:2] not in finished]
         # In between, the runner skips what is up to date.
         ends = (missing[0], missing[-1]) if finished and missing else ()
-        rows.append((name, images_of(name), " ".join(finished),
-                     " ".join(missing),
-                     _command(name, *ends) if missing else ""))
-    return pd.DataFrame(
-        rows, columns=["run", "images", "finished", "missing", "do"]
-    )
+        rows.append({
+            "run": name, "images": images_of(name),
+            "finished": " ".join(finished), "missing": " ".join(missing),
+            "do": _command(name, *ends) if missing else ""})
+    return pd.DataFrame(rows)
 
 
 def outputs(name: str) -> Iterator[tuple[str, Path, bool]]:
     """Tables and figures of a run's finished notebooks, in order: notebook,
     file, whether it is still the one that the notebook's record describes."""
-    folder = runs_folder() / name
+    folder = run.runs_folder() / name
     for notebook in NOTEBOOKS[:-1]:
-        record = read_record(folder, notebook) or {"outputs": {}}
+        record = run.read_record(folder, notebook) or {"outputs": {}}
         for file, recorded in record["outputs"].items():
             path = folder / file
             if path.suffix in (".csv", ".md", ".png") and path.is_file():
@@ -143,7 +134,7 @@ def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
     """A table of a run, None if it is missing, damaged or out of date.
     Inputs that were not brought along (an adapter left on Colab) are no
     objection; inputs that are there must be the recorded ones."""
-    folder = runs_folder() / name
+    folder = run.runs_folder() / name
     record = artifacts.manifest(folder, artifact)
     if record is None:
         return None
@@ -160,7 +151,7 @@ def _artifact(name: str, artifact: str) -> pd.DataFrame | None:
 
 def _measured(name: str, split: str | None) -> Iterator[tuple]:
     """Rows of Table 3 that a run has numbers for; always the paper's own."""
-    record = artifacts.manifest(runs_folder() / name, "prompts")
+    record = artifacts.manifest(run.runs_folder() / name, "prompts")
     base = (record or {"parameters": {}})["parameters"].get("BASE", "")
     parts = [f"{images_of(name)} images", *([base] if base else [])]
     source = f"{name} ({', '.join(parts)})"
@@ -183,32 +174,31 @@ def _measured(name: str, split: str | None) -> Iterator[tuple]:
             metric, *_, printed, value, gap, word, why = row
             yield ("table-3", f"{paper}: {metric}", printed, value, gap,
                    word, why, source)
-    training = whole.get(runs_folder() / name / "tables" / "training.csv")
+    training = whole.get(run.runs_folder() / name / "tables" / "training.csv")
     if training is not None and base:
         facts = training.set_index("fact").iloc[:, 0]
         count = int(facts["trainable parameters"].replace(",", ""))
-        gap, word = count - TRAINABLE, "not comparable"
+        verdict: tuple = (None, "not comparable", f"the base is {base}")
         if base == "llama-3.1-8b":
-            word = "differs" if gap else "reproduced"
-        compared = word != "not comparable"
+            gap = count - TRAINABLE
+            verdict = (gap, "differs" if gap else "reproduced",
+                       "counted in the model")
         yield ("figure-1", "trainable parameters", TRAINABLE, count,
-               gap if compared else None, word,
-               "counted in the model" if compared else f"the base is {base}",
-               source)
+               *verdict, source)
 
 
 def _golden(names: list[str]) -> tuple:
     """The 36 scores printed in Figure 4, those of study CXR24."""
     what = "36 scores of CXR24, largest difference"
+    printed = pd.read_csv(DATA / "figure_4_scores.csv")
     for name in (n for n in names if images_of(n) == "real"):
         scores = _artifact(name, "image_scores")
         if scores is None:
             continue
-        scores = scores[(scores["study_id"] == "CXR24")
-                        & (scores["backbone"] == RELEASED)]
-        if len(scores) == 2:
-            ours = scores.sort_values("view")[list(NATIVE_ORDER)]
-            printed = pd.read_csv(DATA / "figure_4_scores.csv")
+        ours = scores[(scores["study_id"] == "CXR24")
+                      & (scores["backbone"] == RELEASED)]
+        if len(ours) == 2:
+            ours = ours.sort_values("view")[list(NATIVE_ORDER)]
             gap = abs(ours.to_numpy().T - printed[["first", "second"]])
             largest = float(gap.to_numpy().max())
             word = "reproduced" if largest < 0.001 else "differs"
@@ -225,7 +215,9 @@ def _shown_only(names: list[str], items: pd.DataFrame) -> Iterator[tuple]:
     with_numbers = items["item"].isin(["figure-1", "table-3"])
     for row in items[~with_numbers].itertuples():
         where = ", ".join(n for n in names if row.item in written[n])
-        why, word = WHY_SHOWN.get(str(row.item), SHOWN), "not comparable"
+        word, why = "not comparable", "shown; the paper prints no number"
+        if row.item == "table-4":
+            why = "shown; the paper's numbers are those of one pair"
         if not where:
             number, word = str(row.notebook), "not run"
             why = _command(names[0], number, number)
@@ -295,7 +287,7 @@ def page(nb: Run, table: pd.DataFrame) -> str:
              if path.suffix != ".csv"]
     items = registry().to_dict("records")
     for item in items:
-        drawn = project_folder() / "figures" / (item["committed"] or "-")
+        drawn = run.project_folder() / "figures" / (item["committed"] or "-")
         drawn = drawn.with_suffix(".png")
         item["drawn"] = _shown(drawn)["picture"] if drawn.is_file() else ""
         item["outputs"] = [o for o in shown if o["name"] == item["item"]]

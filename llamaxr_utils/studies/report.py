@@ -153,20 +153,20 @@ def write_draft(
         pictures[view] = (picture, heat, top)
     caveats = about_run(network.full_name, knobs["images"], files)
     caveats += about_text(row["generated"], table, bool(row["finished"]))
+    side, spent = network.resolution, time.perf_counter() - began
+    how = generate.describe_decoding(**decoding)
     facts = {
         f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
         for view, path in files.items()
     } | {
         "run": f"{folder.name}, trained on {knobs['images']} images",
-        "backbone": f"{network.full_name}, {network.resolution} x "
-        f"{network.resolution} pixels, {knobs['RESIZE']}",
+        "backbone":
+            f"{network.full_name}, {side} x {side} pixels, {knobs['RESIZE']}",
         "base model": base,
         "adapter": f"SHA-256 {artifacts.sha256(adapter)[:12]}",
         "prompt format": knobs["SCORE_FORMAT"],
-        "decoding": f"{generate.describe_decoding(**decoding)}, at most "
-        f"{longest} tokens",
-        "written": f"{time.strftime('%Y-%m-%d %H:%M')}, in "
-        f"{time.perf_counter() - began:.1f} s",
+        "decoding": f"{how}, at most {longest} tokens",
+        "written": f"{time.strftime('%Y-%m-%d %H:%M')}, in {spent:.1f} s",
     }
     return Draft(row["generated"], prompt, table, caveats, pictures, facts)
 
