@@ -154,13 +154,6 @@ def test_one_image_a_view_and_the_lowest_number(known, ids):
     assert (first == "lateral").sum() > 200
 
 
-def test_missing_views_are_named():
-    pairs = [("a", "frontal"), ("a", "lateral"), ("b", "frontal")]
-    views = pd.DataFrame(pairs, columns=["study_id", "view"])
-    missing = images.missing_views(views)
-    assert missing.to_numpy().tolist() == [["b", "lateral"]]
-
-
 def test_phantoms_take_the_places_of_the_real_views(folders, ids):
     studies = reports.load_studies().head(3)[["study_id", "mesh"]]
     only = images.choose_views(ids).merge(studies["study_id"])[:-1]
