@@ -157,10 +157,12 @@ def _process() -> Any:
         jar = _without_spaces(_jar())
         command = (
             "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US "
-            f"-Xmx2G -XX:+UseSerialGC -jar {jar} - - -stdio -l en -norm "
-            f"-a {jar.with_name('data')}/paraphrase-en.gz")
+            "-Xmx2G -XX:+UseSerialGC -jar JAR - - -stdio -l en -norm -a DATA"
+        ).split()
+        command[command.index("JAR")] = str(jar)
+        command[-1] = str(jar.with_name("data") / "paraphrase-en.gz")
         _running.append(subprocess.Popen(
-            command.split(" "), stdin=subprocess.PIPE,
+            command, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         atexit.register(stop_meteor)
     return _running[0]
