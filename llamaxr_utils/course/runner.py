@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -172,6 +171,9 @@ def run_course(
     images = images or run.declared()["profiles"][profile]["images"]
     folder = run.runs_folder() / name
     chosen = choose(first, last)
+    minutes = run.declared()["profiles"][profile]["minutes"]
+    print(f"{name}: the whole course takes about {minutes} minutes; what is "
+          "up to date is skipped.", flush=True)  # fmt: skip
     rows, older = [], []
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
@@ -271,7 +273,15 @@ def execute(
     from papermill.exceptions import PapermillExecutionError
 
     seen: list[Any] = []  # the cells, up to the one at work
-    every = 0.5 if sys.stderr.isatty() else 30  # seconds
+    began = time.perf_counter()
+
+    def on_cell_start(cell: Any, cell_index: int) -> None:
+        seen.append(cell)
+        heading = re.search(r"^## (.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and heading:
+            spent = time.perf_counter() - began
+            print(f"  {spent:4.0f} s  {heading[1]}", flush=True)
+
     target.parent.mkdir(parents=True, exist_ok=True)
     with artifacts.disk_errors(target), kernel_surroundings() as config:
         try:
@@ -280,10 +290,10 @@ def execute(
                 target,
                 dict(parameters),
                 kernel_name="python3",
-                progress_bar={"desc": source.stem[:2], "mininterval": every},
+                progress_bar=False,
                 cwd=source.parent,
                 config=config,
-                on_cell_start=lambda cell, cell_index: seen.append(cell),
+                on_cell_start=on_cell_start,
                 extra_arguments=["--log-level=CRITICAL"],
             )
         except (PapermillExecutionError, DeadKernelError) as error:

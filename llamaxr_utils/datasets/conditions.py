@@ -7,7 +7,7 @@ each condition, and the rule that cuts its score in two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,13 +71,6 @@ def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
         )
     scores = dict(zip(plain, values))
     return {name: float(scores.get(name, np.nan)) for name in CONDITIONS}
-
-
-def as_vector(
-    scores: Mapping[str, float], order: Sequence[str] = CONDITIONS
-) -> np.ndarray:
-    """Scores by name -> array of shape (18,), float64, in the order asked."""
-    return np.array([scores[name] for name in order], dtype=float)
 
 
 def best_f_beta(

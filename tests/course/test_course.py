@@ -119,6 +119,8 @@ def test_a_line_a_notebook_and_where_everything_is(base):
         assert f"[{number}/3] {name}: not run yet" in out
         assert f"[{number}/3] {name}: ran (" in out
         assert [name, "ran"] in rows
+    assert out.count("s  Make the table") == 3  # a line a section
+    assert "takes about" in out
     assert "Total:" in out and "phantom images" in out
     for kind, count in (("notebooks", 3), ("tables", 0), ("figures", 0)):
         assert f"runs/smoke/{kind} ({count} files)" in out

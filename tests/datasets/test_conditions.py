@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from llamaxr_utils.datasets import conditions
@@ -49,11 +48,3 @@ def test_values_follow_their_names(names):
 def test_names_that_are_not_the_18_are_refused(n, names):
     with pytest.raises(ValueError, match="not the 18 conditions"):
         conditions.by_name(range(n), names)
-
-
-def test_a_vector_has_the_order_asked_for():
-    scores = {name: place for place, name in enumerate(NATIVE_ORDER)}
-    assert list(conditions.as_vector(scores, NATIVE_ORDER)) == list(range(18))
-    papers = conditions.as_vector(scores)
-    assert papers[CONDITIONS.index("Pneumothorax")] == 3
-    assert papers.dtype == np.float64
