@@ -4,6 +4,7 @@ taken on, the parameters that are trained."""
 import numpy as np
 
 from ..course.exercises import Exercise, NotYet, expect
+from ..llm.models import LLAMA_8B
 
 
 def lora_forward(x, W0, A, B, scale):
@@ -21,9 +22,8 @@ def lora_parameters(rank, shapes):
     return sum(rank * (n_in + n_out) for n_out, n_in in shapes)
 
 
-#: (outputs, inputs) of the seven linear layers of Llama 3.1 8B, one block.
-LLAMA_8B = [(4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096),
-            (14336, 4096), (14336, 4096), (4096, 14336)]  # fmt: skip
+#: Of one block: (outputs, inputs), as torch keeps a weight.
+SHAPES = [(outputs, inputs) for inputs, outputs in LLAMA_8B.values()]
 
 
 def _lora(answer):
@@ -65,7 +65,7 @@ def _count(answer):
     expect("rank 1, one layer of 3 outputs and 2 inputs",
            int(answer(1, [(3, 2)])), 5)  # fmt: skip
     expect("rank 16, the seven layers in 32 blocks of Llama 3.1 8B",
-           int(answer(16, 32 * LLAMA_8B)), 41_943_040)  # fmt: skip
+           int(answer(16, 32 * SHAPES)), 41_943_040)  # fmt: skip
 
 
 EXERCISES = {

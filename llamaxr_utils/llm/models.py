@@ -50,6 +50,13 @@ BASES = {
                          "in 4 bit, the paper's; Llama 3.1 Community License"),
 }
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+#: The seven linear layers in each of Llama 3.1 8B's 32 blocks (its
+#: config.json, arXiv 2407.21783): inputs, outputs.
+LLAMA_8B = {
+    "q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024),
+    "o": (4096, 4096), "gate": (4096, 14336), "up": (4096, 14336),
+    "down": (14336, 4096),
+}  # fmt: skip
 
 
 def base(name: str) -> Base:

@@ -21,17 +21,12 @@ from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
 from ..evaluation import published
 from ..evaluation.cases import PAGES
+from ..llm.models import LLAMA_8B
 from ..vision.backbones import RELEASED
 
 TRAINABLE = 41_943_040  #: parameters, by the paper's section 3.5
-#: Llama 3.1 8B (its config.json, arXiv 2407.21783): blocks, width, and the
-#: seven linear layers of a block as (inputs, outputs).
+#: Llama 3.1 8B (its config.json, arXiv 2407.21783).
 LAYERS, WIDTH, VOCABULARY = 32, 4096, 128_256
-LINEAR = {
-    "q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024),
-    "o": (4096, 4096), "gate": (4096, 14336), "up": (4096, 14336),
-    "down": (14336, 4096),
-}  # fmt: skip
 #: Tables of the course with these columns hold numbers of systems, as the
 #: artifact ``summary`` does.
 SUMMARY = {"system", "protocol", "split", "n", "metric", "value", "low"}
@@ -42,7 +37,7 @@ COLUMNS = ["item", "quantity", "paper", "computed here", "difference",
 def lora_parameters(rank: int) -> int:
     """Trainable parameters of LoRA on the seven linear layers of a block of
     Llama 3.1 8B: rank x (inputs + outputs) each."""
-    return LAYERS * rank * sum(a + b for a, b in LINEAR.values())
+    return LAYERS * rank * sum(a + b for a, b in LLAMA_8B.values())
 
 
 # --- the registry, and what is on disk --------------------------------------

@@ -18,7 +18,7 @@ COMMITTED = pd.read_csv(FIGURES / "data" / "prevalence.csv")
 
 def test_the_layers_add_up_to_the_published_8_billion():
     """Of Llama 3.1 8B: 8,030,261,248, embeddings and norms included."""
-    linear = sum(a * b for a, b in rebuild.LINEAR.values())
+    linear = sum(a * b for a, b in rebuild.LLAMA_8B.values())
     embeddings = 2 * rebuild.VOCABULARY * rebuild.WIDTH
     norms = (2 * rebuild.LAYERS + 1) * rebuild.WIDTH
     total = rebuild.LAYERS * linear + embeddings + norms
