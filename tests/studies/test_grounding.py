@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from llamaxr_utils.course import tables
+from llamaxr_utils.course.run import start
 from llamaxr_utils.datasets.conditions import (
     CONDITION_FINDINGS,
     CONDITIONS,
@@ -269,6 +271,37 @@ def test_findings_are_counted_when_present_only():
     counts = clinical.finding_counts(truth, said)
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0]]
     assert clinical.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
+
+
+# --- the card of notebook 05 -------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [grounded, blind])
+def test_the_card_of_a_collapsed_model_says_so(write, folders):
+    """Its many different reports, whatever it is told, do not help it."""
+    path = NOTEBOOK.with_name("05_generate_reports.ipynb")
+    source = {cell["id"]: "".join(cell["source"])
+              for cell in json.loads(path.read_text("utf-8"))["cells"]}
+    texts = write(SCORES)
+    if write is blind:  # 20 reports that differ in words alone
+        texts = [f"{text} View {i}." for i, text in enumerate(texts)]
+    reports = pd.DataFrame({"generated": texts})
+    ids = [f"S{i}" for i in range(20)]
+    space = {
+        "pd": pd, "grounding": grounding, "tables": tables, "plain": reports,
+        "own": reports, "donors": swap(20, 3407), "decoding": "greedy",
+        "test": pd.DataFrame({"study_id": ids, "completion": REFERENCES,
+                              "prompt": [str(s) for s in SCORES]}),
+        "studies": pd.DataFrame({"study_id": ids, "status": STATUS}),
+        "nb": start("05_generate_reports", "smoke"),
+    }
+    for name in ("05-16b", "05-17"):
+        exec(source[name], space)  # noqa: S102
+    card = space["card"].set_index("swap test")["this run"]
+    assert ("no sign" in card["grounding gap"]) == (write is blind)
+    if write is blind:
+        assert card["greedy reports that differ"] == "100%"
+        assert card["different greedy reports"] == 20
 
 
 # --- the slider of notebook 09 ----------------------------------------------
