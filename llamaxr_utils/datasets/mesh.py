@@ -17,6 +17,9 @@ import pandas as pd
 
 from .conditions import CONDITIONS
 
+#: A large heart, fluid, an opacity; in R2Gen's test list, with two views.
+FOLLOWED = "CXR379"
+
 
 class Finding(NamedTuple):
     """One heading, read for one condition."""
@@ -137,9 +140,12 @@ def status(headings: Iterable[str]) -> str:
     return "normal" if terms == {"normal"} else "abnormal"
 
 
-def richest_study(studies: pd.DataFrame) -> str:
-    """The test study that the course follows from notebook to notebook: of
-    those with two images the one with most conditions, the first by order."""
+def followed_study(studies: pd.DataFrame) -> str:
+    """The test study that goes through the notebooks: `FOLLOWED`, or where a
+    run leaves it out the one with most conditions among those with two
+    images."""
     test = studies[studies["split"].eq("test") & studies["n_images"].ge(2)]
+    if test["study_id"].eq(FOLLOWED).any():
+        return FOLLOWED
     counts = test["mesh"].map(lambda headings: sum(labels(headings).values()))
     return str(test.loc[counts.idxmax(), "study_id"])

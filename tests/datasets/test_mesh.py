@@ -127,3 +127,19 @@ def test_place(heading, side, zone, severity):
 )
 def test_status(headings, expected):
     assert mesh.status(headings) == expected
+
+
+def test_the_followed_study_has_several_findings_and_two_views():
+    from llamaxr_utils.datasets import images, reports
+
+    studies = reports.load_studies()
+    studies["split"] = studies["split_r2gen"]
+    study = mesh.followed_study(studies)
+    assert study == mesh.FOLLOWED
+    views = images.choose_views(reports.load_image_ids())
+    assert views["study_id"].eq(study).sum() == 2
+    row = studies.set_index("study_id").loc[study]
+    assert sum(mesh.labels(row["mesh"]).values()) >= 3
+    rest = studies[studies["study_id"].ne(study)]
+    other = rest.set_index("study_id").loc[mesh.followed_study(rest)]
+    assert other["split"] == "test"
