@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 10131, "modules": 47, "tests": 10549}
+BUDGET = {"package": 10101, "modules": 47, "tests": 10528}
 
 
 def project_files() -> list[Path]:
