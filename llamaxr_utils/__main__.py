@@ -53,13 +53,13 @@ def _fetch(o: argparse.Namespace) -> bool:
     if o.name == "smollm2-135m":
         from .llm import models
 
-        print(f"{models.fetch_smollm2(origin)}\n"
-              "Use it: make course PROFILE=laptop")  # fmt: skip
+        print(models.fetch_smollm2(origin))
+        print("Use it: make course PROFILE=laptop")
         return True
     path = downloads.fetch(o.name, origin)
     if o.name in downloads.SOURCES:
-        print(f"{path}  ({downloads.SOURCES[o.name].licence})\n"
-              f"Score it: python -m llamaxr_utils score {path}")  # fmt: skip
+        print(f"{path}  ({downloads.SOURCES[o.name].licence})")
+        print(f"Score it: python -m llamaxr_utils score {path}")
         return True
     downloads.state_dict(o.name)  # read once, kept safe
     print(f'{path}\nUse it: BACKBONE = "{o.name}" in notebook 02.')
@@ -70,11 +70,9 @@ def _fetch_openi(o: argparse.Namespace) -> bool:
     from .datasets import downloads
 
     if not (o.studies or o.all or o.origin):
-        raise CourseError(
-            "It is not said how many images to fetch.",
-            "All 7,470 are 1.4 GB; the images of 100 studies about 50 MB.",
-            "Add --studies N or --all.",
-        )
+        raise CourseError("It is not said how many images to fetch.",
+                          "All are 1.4 GB, those of 100 studies 50 MB.",
+                          "Add --studies N or --all.")
     studies = None if o.all else o.studies
     missing = downloads.fetch_xrays(studies, o.mirror, o.origin)
     print(downloads.summary(downloads.wanted_images(studies), missing))
@@ -117,13 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     command(_check, "does this machine have what a profile asks for?")
 
     add = command(_score, "score a CSV of generated IU X-ray reports: id "
-                  "(CXR3030), generated and, if you like, reference; takes a "
-                  "minute")  # fmt: skip
+                  "(CXR3030), generated and, if you like, reference")
     add("file", help="predictions.csv")
     add("--against", metavar="FILE", help="paired test")
-    add("--references", choices=("column", "wheel"), help="the file's column "
-        "(the default where there is one), or the findings in "
-        "torchxrayvision's wheel, by id")  # fmt: skip
+    add("--references", choices=("column", "wheel"), help="the file's (the "
+        "default), or torchxrayvision's findings, by id")  # fmt: skip
     add("--json", metavar="FILE")
     add("--samples", type=int, default=1000, help="of bootstrap and test")
 
@@ -153,8 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command "
-              "continues with the notebook that was running.",
-              file=sys.stderr)  # fmt: skip
+              "continues.", file=sys.stderr)  # fmt: skip
         return 130
 
 

@@ -41,9 +41,12 @@ _asked: Counter = Counter()
 
 
 def find(name: str) -> Exercise:
-    """The exercise of this name, such as ``"04a"``."""
-    module = import_module(f"llamaxr_utils.exercises.nb{name[:2]}")
-    return module.EXERCISES[name]
+    """The exercise of this name, such as ``"04a"``; ValueError otherwise."""
+    module = f"llamaxr_utils.exercises.nb{name[:2]}"
+    try:
+        return import_module(module).EXERCISES[name]
+    except (ModuleNotFoundError, KeyError):
+        raise ValueError(f"There is no exercise {name!r}") from None
 
 
 def check(name: str, answer: Any) -> None:

@@ -125,11 +125,8 @@ def compute_dtype(precision: str) -> tuple[str, str]:
 
 
 def pick_precision(wanted: str) -> str:
-    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine.
-
-    On a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX);
-    elsewhere it is emulated and many times slower.
-    """
+    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine. On
+    a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX)."""
     if wanted != "auto":
         return wanted
     import torch
@@ -143,11 +140,9 @@ def pick_precision(wanted: str) -> str:
 
 
 def pick_optimizer(wanted: str) -> tuple[str, str]:
-    """An optimizer of transformers that works here, and a sentence.
-
+    """An optimizer of transformers that works here, and a sentence:
     bitsandbytes has no 8-bit AdamW for every device (Apple's GPUs), so one
-    step is tried; torch's AdamW takes its place.
-    """
+    step is tried; torch's AdamW takes its place."""
     import torch
 
     if "8bit" not in wanted:
@@ -203,11 +198,9 @@ def define_missing_operators() -> None:
 
 
 def prepare() -> None:
-    """Called by ``import llamaxr_utils``; light, does not import torch.
-
-    OpenMP threads that spin while they wait make two busy cores slower than
-    one: they are told to sleep, before torch is loaded.
-    """
+    """Called by ``import llamaxr_utils``; does not import torch. OpenMP
+    threads that spin while they wait make two busy cores slower than one:
+    they are told to sleep, before torch is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # It asks for compiled kernels from a hub, which the course never needs.

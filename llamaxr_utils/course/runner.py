@@ -21,7 +21,6 @@ from typing import Any
 from unittest.mock import patch
 
 import nbformat
-import pandas as pd
 
 from . import artifacts, machine, run
 from .errors import CourseError
@@ -101,29 +100,26 @@ def choose(first: str = "01", last: str = "11") -> list[str]:
     start, end = (text[:2].zfill(2) for text in (first, last))
     chosen = [name for name in run.NOTEBOOKS if start <= name[:2] <= end]
     if not chosen:
-        raise CourseError(
-            f"There is nothing to run from {first} to {last}.",
-            f"The course has, in this order, {', '.join(run.NOTEBOOKS)}.",
-            "Give FROM and TO as numbers, such as FROM=04 TO=06.",
-        )
+        raise CourseError(f"There is nothing to run from {first} to {last}.",
+                          f"The course has {', '.join(run.NOTEBOOKS)}.",
+                          "Give numbers, such as FROM=04 TO=06.")
     return chosen
 
 
 def run_course(profile: str = "cpu", images: str | None = None,
                first: str = "01", last: str = "11",
-               force: bool = False) -> pd.DataFrame:
+               force: bool = False) -> dict[str, str]:
     """Run the notebooks of a profile, skipping what is up to date.
 
-    Returns one row a notebook: ``notebook``, ``done`` (ran, skipped),
-    ``seconds``, ``peak_gb`` (of the last run, where skipped). CourseError for
-    an unknown profile, images or notebook, and for the first failure.
+    Returns notebook -> ``ran`` or ``skipped``. CourseError for an unknown
+    profile, images or notebook, and for the first failure.
     """
     name, chosen = run.run_name(profile, images), choose(first, last)
     settings = run.declared()["profiles"][profile]
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)  # fmt: skip
-    rows, older = [], []
+    done, older, began = {}, [], time.perf_counter()
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
         now = state_now(source, profile, images)
@@ -134,22 +130,17 @@ def run_course(profile: str = "cpu", images: str | None = None,
             knobs = {"PROFILE": profile, "IMAGES": images}
             _run_and_record(folder, source, knobs, now)
         record = run.read_record(folder, notebook) or {}
-        done, seconds = "ran" if reason else "skipped", record["seconds"]
-        rows.append((notebook, done, seconds, record["peak_memory_gb"]))
-        print(f"{head}: {done} ({seconds:.0f} s)", flush=True)
+        done[notebook] = "ran" if reason else "skipped"
+        print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
+              f"{record['peak_memory_gb']:.1f} GB)", flush=True)  # fmt: skip
         if record["state"]["kit"] != now["kit"]:
             older.append(notebook[:2])
-    table = pd.DataFrame(rows, columns=["notebook", "done", "seconds",
-                                        "peak_gb"])  # fmt: skip
-    print(f"\n{table.to_string(index=False)}")
-    total = table.loc[table["done"] == "ran", "seconds"].sum()
-    print(f"Total: {total:.0f} s in what ran, {name}, {images} images.\n")
-    for kind in ("notebooks", "tables", "figures"):
-        print(f"{kind.capitalize():10} {shown(folder / kind)}")
+    print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
+          f"All of it is in {shown(folder)}.")  # fmt: skip
     if older:
         print(f"llamaxr_utils has changed since {', '.join(older)} ran; "
               "FORCE=1 runs all.")  # fmt: skip
-    return table
+    return done
 
 
 def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],

