@@ -232,7 +232,7 @@ def _parts(error: Any) -> tuple[str, ...]:
         why = "Most often the machine ran out of memory."
         return "The kernel died.", why, "Close other programs."
     if error.ename == "CourseError":
-        return tuple(re.findall(r"\n  \w+: +(.*)", error.evalue))
+        return tuple(re.findall(r"\n  (?:What|Why|Do): +(.*)", error.evalue))
     return "", f"{error.ename}: {error.evalue}", "Look at the cell."
 
 
