@@ -82,14 +82,12 @@ def test_training_separates_what_can_be_separated(trained, pictures):
 
 
 def test_the_same_seed_trains_the_same(pictures):
-    grey, labels = pictures
-    losses = [
-        backbones.train(
-            backbones.build(SMALL), grey[:16], labels[:16], 1, batch_size=8
-        )
+    part = [values[:16] for values in pictures]
+    first, again = (
+        backbones.train(backbones.build(SMALL), *part, 1, batch_size=8)
         for _ in range(2)
-    ]
-    assert losses[0] == losses[1]
+    )
+    assert first == again
 
 
 def f1(positive, truth):
@@ -282,53 +280,3 @@ def test_the_pinned_hash_is_the_released_files():
         "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
     )
     assert "nih-pc-chex-mimic_ch-google-openi-kaggle" in weights.url
-
-
-# --- substitutes ------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", sorted(downloads.IMAGENET))
-def test_an_imagenet_trunk_gets_a_head_of_18(name, monkeypatch, folders):
-    """The trunk's file is a stand-in of the published form: 1,000 classes."""
-    from torchvision.models import get_model
-
-    shape = name.removesuffix("-imagenet").replace("-", "_")
-    file = run.data_folder() / "weights" / downloads.file_name(name)
-    file.parent.mkdir(parents=True)
-    torch.save(get_model(shape, num_classes=1000).state_dict(), file)
-    pin(monkeypatch, name, file)
-    model = backbones.make(f"{name}@iu-train")
-    trunk = downloads.state_dict(name)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    head = backbones.architecture(model.full_name).head
-    ours = {f"{head}.weight", f"{head}.bias"}
-    other = {k for k, v in before.items() if not torch.equal(v, trunk[k])}
-    assert other == ours  # the rest is ImageNet's
-
-    labels = np.zeros((8, 18), int)
-    labels[::2, 4] = 1
-    grey = np.full((8, 224, 224), 60) + 120 * labels[:, 4, None, None]
-    losses = backbones.train_if_needed(model, grey.astype(np.uint8), labels)
-    assert losses[-1] < losses[0]
-    after = model.state_dict()
-    changed = {k for k, v in before.items() if not torch.equal(v, after[k])}
-    assert changed == ours
-
-
-def test_a_head_alone_separates_what_its_trunk_sees(pictures):
-    grey, labels = pictures
-    model = backbones.build("densenet-small@random")
-    backbones.train_head(model, grey, labels)
-    scores = backbones.predict(model, grey)[:, 0]
-    bright = labels[:, 0].astype(bool)
-    assert scores[bright].min() >= 0.5 > scores[~bright].max()
-
-
-def test_imagenets_range_is_its_own():
-    """Black is -1024 here and (0 - mean) / std there."""
-    black = torch.full((1, 1, 2, 2), -1024.0)
-    there = backbones._as_imagenet(black)
-    assert there.shape == (1, 3, 2, 2)
-    assert there[0, 0, 0, 0] == pytest.approx(-0.485 / 0.229)
-    white = backbones._as_imagenet(-black)
-    assert white[0, 2, 0, 0] == pytest.approx((1 - 0.406) / 0.225)
