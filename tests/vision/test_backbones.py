@@ -45,20 +45,11 @@ def trained(pictures):
 
 
 def test_the_full_name_and_the_names_of_the_outputs():
-    for name in (SMALL, "densenet-small@random"):
-        model = backbones.build(name)
-        assert model.full_name == name
-        assert model.pathologies == list(NATIVE_ORDER)
-        assert not model.training
-    first, same, other = (
-        backbones.build(SMALL, seed).classifier.weight for seed in (1, 1, 2)
-    )
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
     model = backbones.build("densenet121@random")
+    assert model.full_name == "densenet121@random"
+    assert model.pathologies == list(NATIVE_ORDER)
     released = 6_966_034  # parameters of torchxrayvision's weight file
     assert sum(p.numel() for p in model.parameters()) == released
-    assert model.resolution == 224
     with pytest.raises(CourseError) as caught:
         backbones.build("resnet50@phantom")
     assert "densenet-small" in caught.value.why
@@ -68,9 +59,7 @@ def test_the_full_name_and_the_names_of_the_outputs():
 def test_training_separates_what_can_be_separated(trained, pictures):
     model, losses = trained
     grey, labels = pictures
-    assert len(losses) == 8
     assert losses[-1] < 0.7 * losses[0]
-    assert not model.training
     scores = backbones.predict(model, grey)
     assert scores.shape == (N, 18)
     assert 0 <= scores.min() < scores.max() <= 1
@@ -156,9 +145,6 @@ def test_a_saved_network_gives_the_same_scores(trained, pictures, tmp_path):
         backbones.load(tmp_path)
 
 
-# --- published weights ------------------------------------------------------
-
-
 class Trap:
     """Code that runs when it is unpickled."""
 
@@ -197,28 +183,29 @@ def test_without_a_published_hash_no_code_is_let_in(tmp_path):
         assert not sprung.exists()
 
 
-def test_missing_weights_say_where_they_come_from(folders):
-    with pytest.raises(CourseError) as caught:
-        backbones.make(backbones.RELEASED)
-    assert "not on this machine" in caught.value.what
-    assert downloads.table()[backbones.RELEASED].url in caught.value.do
-
-
 @pytest.mark.parametrize(
-    "name", [backbones.RELEASED, "densenet121-res224-nih"]
+    ("name", "shape", "size", "head"),
+    [
+        (backbones.RELEASED, "densenet121", 224, "classifier"),
+        ("densenet121-res224-rsna", "densenet121", 224, "classifier"),
+        ("resnet50-res512-all", "resnet50-res512", 512, "fc"),
+    ],
 )
 def test_a_module_of_the_published_form_is_loaded(
-    name, tmp_path, monkeypatch, folders
+    name, shape, size, head, tmp_path, monkeypatch, folders
 ):
-    """The real file is not here: a pickled module of the same shape."""
-    inside = backbones.build("densenet121@random", seed=9)
+    """The real file is not here: a pickled module, or weights alone."""
+    inside = backbones.build(f"{shape}@random", seed=9)
     file = tmp_path / "weights.pt"
-    torch.save(inside, file)
+    torch.save(inside if size == 224 else inside.state_dict(), file)
     if name == backbones.RELEASED:
         pin(monkeypatch, name, file)
     model = backbones.load_released(name, file)
-    assert model.full_name == name
-    assert torch.equal(model.classifier.weight, inside.classifier.weight)
+    assert (model.full_name, model.resolution) == (name, size)
+    scores = backbones.predict(model, np.zeros((1, size, size), np.uint8))
+    assert scores.shape == (1, 18)
+    weight = inside.get_parameter(f"{head}.weight")
+    assert torch.equal(model.get_parameter(f"{head}.weight"), weight)
     names, points = downloads.facts(name)
     assert model.pathologies == [n.replace("_", " ") for n in names]
     points = torch.tensor(points)
@@ -226,7 +213,12 @@ def test_a_module_of_the_published_form_is_loaded(
     # Read once, kept as safetensors: the pickle is not opened again.
     file.unlink()
     again = backbones.make(name)
-    assert torch.equal(again.classifier.weight, inside.classifier.weight)
+    assert torch.equal(again.get_parameter(f"{head}.weight"), weight)
+    by = by_name(np.arange(18.0), names)
+    if name.endswith("rsna"):  # NaN for what a collection lacks
+        known = {key for key, value in by.items() if not np.isnan(value)}
+        assert known == {"Pneumonia", "Lung Opacity"}
+        assert by["Pneumonia"] == 8.0  # its place in that network
 
 
 def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
@@ -251,26 +243,6 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
     assert kept.is_file()
     model = backbones.make(name)
     assert torch.equal(model.classifier.weight, inside.classifier.weight)
-
-
-def test_a_network_for_one_collection_has_nan_for_what_it_lacks():
-    names, _ = downloads.facts("densenet121-res224-rsna")
-    scores = by_name(np.arange(18.0), names)
-    known = {name for name, value in scores.items() if not np.isnan(value)}
-    assert known == {"Pneumonia", "Lung Opacity"}
-    assert scores["Pneumonia"] == 8.0  # its place in that network
-
-
-def test_torchxrayvisions_other_architecture_reads_512_pixels(
-    tmp_path, folders
-):
-    name, file = "resnet50-res512-all", tmp_path / "weights.pt"
-    inside = backbones.build("resnet50-res512@random", seed=2)
-    torch.save(inside.state_dict(), file)
-    model = backbones.load_released(name, file)
-    assert model.resolution == 512
-    scores = backbones.predict(model, np.zeros((1, 512, 512), np.uint8))
-    assert scores.shape == (1, 18)
 
 
 def test_the_pinned_hash_is_the_released_files():
