@@ -1,5 +1,5 @@
-"""Exercises of notebook 02: the AUC from its meaning, by counting pairs, and
-the mistake that it does not see."""
+"""Exercises of notebook 02: the AUC by counting pairs, the mistake it does not
+see, and what 0.5 means."""
 
 import numpy as np
 
@@ -23,6 +23,23 @@ def _auc(answer):
     expect("positive [.5], negative [.5]: a tie", answer([0.5], [0.5]), 0.5)
     right = float(roc_auc_score(truth, [*few, *many]))
     expect("20 and 50 random scores, with ties", answer(few, many), right)
+
+
+def rescale(p, point):
+    """0 stays 0, the operating point becomes 0.5, 1 stays 1."""
+    below, above = p / (2 * point), 1 - (1 - p) / (2 * (1 - point))
+    return np.where(p < point, below, above)
+
+
+def _rescale(answer):
+    import torch
+    from torchxrayvision.models import op_norm
+
+    p = np.linspace(0, 1, 11, dtype="float32")
+    for point in (0.5, 0.2, 0.03):
+        right = op_norm(torch.tensor(p)[:, None], torch.tensor([[point]]))
+        expect(f"outputs 0, .1, .2 ... 1, operating point {point}",
+               np.asarray(answer(p, point)), right.numpy().ravel())
 
 
 EXERCISES = {
@@ -59,5 +76,22 @@ EXERCISES = {
             Only one of the three asks whether the *name* is right.
         """,
         "Test names by a number that depends on names.",
+    ),
+    "02c": Exercise(
+        _rescale,
+        rescale,
+        """
+            Two straight lines meet at the operating point: one
+            from (0, 0) to (point, 0.5), one from there to (1, 1).
+
+            The first is `p / (2 * point)`.
+
+            The second is the first, seen from the other end:
+            replace `p` by `1 - p` and `point` by `1 - point`, and
+            take the result from 1. `np.where` chooses.
+        """,
+        "torchxrayvision's `op_norm` does the same: with an operating "
+        "point of .03, an output of .04 is shown as .505. It is above the "
+        "point, and no even chance.",
     ),
 }

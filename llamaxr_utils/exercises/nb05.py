@@ -1,7 +1,9 @@
-"""Exercises of notebook 05: greedy decoding as a loop over a batch, and how
-the swap test is to be read."""
+"""Exercises of notebook 05: greedy decoding as a loop over a batch, how the
+swap test is to be read, and guidance."""
 
-from ..course.exercises import Exercise, NotYet, choice
+import numpy as np
+
+from ..course.exercises import Exercise, NotYet, choice, expect
 
 
 def greedy(model, ids, mask, eos, max_new_tokens):
@@ -54,6 +56,24 @@ def _greedy(answer):
                 )
 
 
+def guide(logits, blank, scale):
+    """Log-probabilities, moved away from those of the blank prompt."""
+    told, silent = logits.log_softmax(-1), blank.log_softmax(-1)
+    return silent + scale * (told - silent)
+
+
+def _guide(answer):
+    import torch
+
+    torch.manual_seed(5)
+    logits, blank = torch.randn(2, 1, 6)
+    for scale in (1.0, 2.0, 0.0):
+        right = scale * (logits.log_softmax(-1) - blank.log_softmax(-1))
+        right = right + blank.log_softmax(-1)
+        expect(f"six tokens, scale {scale}",
+               np.asarray(answer(logits, blank, scale)), right.numpy())
+
+
 EXERCISES = {
     "05a": Exercise(
         _greedy,
@@ -92,5 +112,20 @@ EXERCISES = {
         """,
         "The grounding gap is what the scores contribute; the rest is "
         "there without them.",
+    ),
+    "05c": Exercise(
+        _guide,
+        guide,
+        """
+            Logits are not log-probabilities yet: `log_softmax(-1)`
+            makes them so, for each prompt alone.
+
+            The equation starts at the blank prompt and goes
+            `scale` times the way to the other. At scale 1 it
+            arrives there; beyond, it goes on.
+        """,
+        "At 1 nothing is guided, at 0 nothing is read; above 1 a word gains "
+        "by what the prompt adds to it. `generate(guidance_scale=...)` "
+        "does this at every step.",
     ),
 }

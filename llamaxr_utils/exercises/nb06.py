@@ -1,11 +1,11 @@
 """Exercises of notebook 06: BLEU of a whole corpus by hand, as the protocol
-of the quoted systems counts it."""
+of the quoted systems counts it, and the text that scores best for all."""
 
 from collections import Counter
 
 import numpy as np
 
-from ..course.exercises import Exercise, expect
+from ..course.exercises import Exercise, NotYet, expect
 
 #: Ten pairs of our own: reference, candidate.
 PAIRS = [
@@ -60,6 +60,27 @@ def _bleu(answer):
         expect(case, float(value), float(right(pairs)))
 
 
+def best_constant(references, texts):
+    """The text that scores best when it is written for every study."""
+    return max(texts, key=lambda text: corpus_bleu(
+        references, [text] * len(references), 2))
+
+
+def _constant(answer):
+    all_texts = [reference for reference, _ in PAIRS]
+
+    def score(text):
+        return float(corpus_bleu(all_texts, [text] * len(PAIRS), 2))
+
+    for case, texts in (("a choice of three", all_texts[:3]),
+                        ("a choice of ten", all_texts)):
+        text = answer(all_texts, texts)
+        if text not in texts:
+            raise NotYet(f"{case}: return one of the texts, not {text!r}.")
+        expect(f"{case}, BLEU-2 of your text {text!r}", score(text),
+               max(map(score, texts)))
+
+
 EXERCISES = {
     "06a": Exercise(
         _bleu,
@@ -77,5 +98,23 @@ EXERCISES = {
         """,
         "This is the corpus BLEU of protocol `r2gen`; pycocoevalcap gives "
         "the same. A mean of sentence scores is another number.",
+    ),
+    "06b": Exercise(
+        _constant,
+        best_constant,
+        """
+            `max(texts, key=...)` does it: the key is the score of
+            one text against all references.
+
+            The candidates are that one text, as often as there are
+            references: `[text] * len(references)`.
+
+            The score is `corpus_bleu(..., 2)`, of the whole corpus.
+            Why not the mean of the pairs' own scores? Most of those
+            are 0, because a pair without a common run of words has
+            none; the corpus only asks what all of them have together.
+        """,
+        "No image was read. It wins by its length (the penalty compares "
+        "all words with all words) and by stock phrases.",
     ),
 }

@@ -1,7 +1,7 @@
-"""Exercises of notebook 07: what two reports say about each finding, and which
-of it was found, missed or added."""
+"""Exercises of notebook 07: which findings were found, missed or added, and
+what an added one proves."""
 
-from ..course.exercises import Exercise, expect
+from ..course.exercises import Exercise, choice, expect
 from ..evaluation.findings import label_report
 
 
@@ -51,5 +51,26 @@ EXERCISES = {
             contradict. What nobody reports gets no mark.
         """,
         "Words may differ and findings agree; the other way round, too.",
+    ),
+    "07b": Exercise(
+        choice(
+            "c",
+            {
+                "a": "The prompt named the condition, so the language model "
+                "did not make it up.",
+                "b": "It may be wrong; or it is right, and the radiologist "
+                "did not mention what was not asked for.",
+            },
+        ),
+        "c",
+        """
+            Three can err: the image network, the language model,
+            and the reference that is silent. Which of them does a
+            score clear?
+
+            A silent reference is no denial.
+        """,
+        "The score clears the language model and nobody else. Two texts and "
+        "a number cannot say what the image shows: somebody must look.",
     ),
 }

@@ -47,6 +47,11 @@ WRONG = {
         (lambda p, n: np.mean(np.array(n)[:, None] > np.array(p)), ""),
     ],
     "02b": [("a", "hardly moved"), ("c", "wrong range"), (7, "one of a, b")],
+    "02c": [
+        (lambda p, t: p / (2 * t), "0.2"),
+        (lambda p, t: np.where(p < t, 0.0, 1.0), ".5"),
+        (lambda p, t: 0.5, "shape"),
+    ],
     "03a": [
         (lambda s, p: [c for c in p if max(
             v[c] for v in s.values()) >= p[c]], "the mean counts"),
@@ -74,15 +79,25 @@ WRONG = {
         (lambda *a: endless(*a, last=False), "none ends"),
     ],
     "05b": [("a", "chance"), ("b", "wording")],
+    "05c": [
+        (lambda a, b, s: b + s * (a - b), "scale 1.0"),
+        (lambda a, b, s: nb05.guide(b, a, s), "scale 1.0"),
+        (lambda a, b, s: a.log_softmax(-1) * s, "scale 2.0"),
+    ],
     "06a": [
         (unclipped, ""),
         (lambda r, c: np.mean([nb06.corpus_bleu([a], [b], 2)
                                for a, b in zip(r, c)]), ""),
     ],
+    "06b": [
+        (lambda r, t: max(t, key=len), ""),
+        (lambda r, t: t[0], ""),
+    ],
     "07a": [
         (lambda r, g: {f: "found" for f in nb07.label_report(r)}, ""),
         (lambda r, g: {}, "enlarged"),
     ],
+    "07b": [("a", "make it up"), ("b", "may be wrong")],
 }  # fmt: skip
 
 
