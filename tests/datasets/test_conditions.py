@@ -43,7 +43,6 @@ def test_values_follow_their_names(names):
         (18, [""] * 18),
         (17, NATIVE_ORDER),
     ],
-    ids=["17", "foreign", "twice", "19", "empty", "a value less"],
 )
 def test_names_that_are_not_the_18_are_refused(n, names):
     with pytest.raises(ValueError, match="not the 18 conditions"):

