@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace as Chest
 from typing import NamedTuple
@@ -29,6 +27,7 @@ from . import mesh
 from .conditions import VIEWS
 
 Point = Sequence[float] | np.ndarray
+Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
 # Larger than life: a network that reads 64 pixels has to see them.
 SEVERITY = {"mild": 0.9, "": 1.2, "moderate": 1.4, "severe": 1.8}
@@ -51,8 +50,8 @@ LINES = {
     "Interstitial": (40, 0.12, 0.004, 1.2, 0.2),
 }
 #: Place in the lung: 0 the apex, 1 the diaphragm.
-HEIGHT = {"apex": 0.1, "upper": 0.3, "hilum": 0.5, "middle": 0.55}
-HEIGHT |= {"lower": 0.78, "base": 0.9}
+HEIGHT = {"apex": 0.1, "upper": 0.3, "hilum": 0.5, "middle": 0.55,
+          "lower": 0.78, "base": 0.9}  # fmt: skip
 
 
 def random_stream(*words: str) -> np.random.Generator:
@@ -69,16 +68,13 @@ class Solid(NamedTuple):
 
     center: Point
     radii: Point
-    lean: tuple[float, float] = (0.0, 0.0)  # shift in x, y per unit of z
+    lean: Sequence[float] = (0.0, 0.0)  # shift in x, y per unit of z
     power: int = 2
     column: bool = False  # below its centre it goes on as a cylinder
 
     def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Solid:
         center, radii = np.add(self.center, shift), np.array(self.radii)
         return self._replace(center=center, radii=radii * factor)
-
-
-Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 
 
 class Camera:
@@ -139,11 +135,9 @@ class Camera:
 
 
 def _expose(path: np.ndarray, thick: float, view: str, rng) -> np.ndarray:
-    """Attenuation -> film, (size, size), 0 black to 1 white.
-
-    Beer-Lambert, then scattered light, then the noise of few photons. The
-    exposure is set by the patient's thickness, never by a finding.
-    """
+    """Attenuation -> film, (size, size), 0 black to 1 white: Beer-Lambert,
+    scattered light, the noise of few photons. The exposure is set by the
+    patient's thickness, never by a finding."""
     light = np.exp(-rng.normal(1.4, 0.07) * path / thick)
     light = light + 0.035 + 0.05 * gaussian_filter(light, len(path) / 12)
     light += 0.012 * np.sqrt(light) * rng.normal(size=light.shape)
@@ -197,10 +191,9 @@ def lung_of(chest: Chest, side: int) -> Solid:
 
 def dome_of(chest: Chest, side: int) -> Solid:
     """The diaphragm and all below it, on one side."""
-    high = 0.5 * chest.flat
-    center = (side * 0.33 * chest.wide, -0.08, chest.dome[side] + high)
-    radii = (0.43 * chest.wide, 0.62 * chest.deep, high)
-    return Solid(center, radii, column=True)
+    w, d, high = chest.wide, chest.deep, 0.5 * chest.flat
+    center = (side * 0.33 * w, -0.08, chest.dome[side] + high)
+    return Solid(center, (0.43 * w, 0.62 * d, high), column=True)
 
 
 def level(chest: Chest, side: int, z) -> tuple[np.ndarray, np.ndarray]:
@@ -531,9 +524,9 @@ def draw(
 ) -> np.ndarray:
     """One view of a study: uint8, (size, size), bones white, lungs dark.
 
-    `study_id` is the seed of anatomy, pose, exposure and noise: both views
-    show the same patient, and `headings` (column ``mesh``) only the findings.
-    Frontal: the patient's right is on the left. Lateral: front is left.
+    `study_id` is the seed of anatomy, pose, exposure and noise; `headings`
+    (column ``mesh``) give only the findings. Frontal: the patient's right is
+    on the left. Lateral: front is left.
     """
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
@@ -577,43 +570,31 @@ def draw_studies(
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """Draw both views of studies (``study_id``, ``mesh``) as PNG files.
+    """Draw both views of studies (``study_id``, ``mesh``) as PNG files
+    ``<folder>/<folder_name(size)>/<study_id>_<view>.png``; existing ones are
+    kept. Returns ``study_id``, ``view``, ``path`` (str), two rows a study."""
+    from sklearn.utils.parallel import Parallel, delayed
 
-    Files are ``<folder>/<folder_name(size)>/<study_id>_<view>.png``, so that
-    pictures of older drawing code are never taken; existing ones are kept.
-
-    Returns
-    -------
-    DataFrame
-        ``study_id``, ``view``, ``path`` (str): two rows a study, in order.
-    """
     home = Path(folder) / folder_name(size)
-    table = studies[["study_id", "mesh"]].merge(
-        pd.DataFrame({"view": VIEWS, "size": size}), how="cross"
-    )
+    views = pd.DataFrame({"view": VIEWS, "size": size})
+    table = studies[["study_id", "mesh"]].merge(views, how="cross")
     names = table["study_id"] + "_" + table["view"] + ".png"
     table["path"] = [str(home / name) for name in names]
     todo = [job for job in table.to_numpy() if not Path(job[-1]).exists()]
+    # A few are drawn before other processes have started.
+    pool = Parallel(workers if len(todo) > 64 else 1, return_as="generator")
     with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-        start = 1 + len(table) - len(todo)
-        for done, _ in enumerate(_draw_files(todo, workers), start):
+        drawn = pool(delayed(_draw_file)(*job) for job in todo)
+        for done, _ in enumerate(drawn, 1 + len(table) - len(todo)):
             if progress:
                 progress(done, len(table))
     return table[["study_id", "view", "path"]]
 
 
-def _draw_files(jobs: list, workers: int) -> Iterator[None]:
-    if workers == 1 or len(jobs) <= 64:
-        yield from map(_draw_file, jobs)
-        return
-    # Spawned, not forked: the notebook's process may hold threads.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(_draw_file, jobs, chunksize=16)
-
-
-def _draw_file(job: tuple[str, list[str], str, int, str]) -> None:
-    study_id, headings, view, size, path = job
+def _draw_file(
+    study_id: str, headings: list[str], view: str, size: int, path: str
+) -> None:
     part = f"{path}.{os.getpid()}.part"
     image = Image.fromarray(draw(study_id, headings, view, size))
     image.save(part, format="PNG", compress_level=1)
