@@ -39,7 +39,7 @@ FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
 #: The findings of the 18 conditions: 15 names.
 CONDITION_FINDINGS = tuple(dict.fromkeys(FINDING_OF.values()))
 #: Finding -> the conditions that can name it. A granuloma is a nodule that
-#: is known to be old (`mesh.RULES_FILE`).
+#: is known to be old (`mesh.FILES`).
 NAMED_BY: dict[str, list[str]] = {
     finding: [c for c in CONDITIONS if FINDING_OF[c] == finding]
     for finding in CONDITION_FINDINGS

@@ -2,8 +2,8 @@
 
 The curators of the IU X-ray collection (Demner-Fushman et al., JAMIA 2016,
 https://doi.org/10.1093/jamia/ocv080) described each study by headings such as
-``Pleural Effusion/left/small``. This module reads them by one table of rules,
-`RULES_FILE`. It does not look at the report's text: that is `findings`.
+``Pleural Effusion/left/small``. This module reads them by the rules and words
+of two `FILES`. It does not look at the report's text: that is `findings`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 from .conditions import CONDITIONS
 
+DATA = Path(__file__).parents[1] / "data"
 #: A large heart, fluid, an opacity; in R2Gen's test list, with two views.
 FOLLOWED = "CXR379"
 
@@ -37,31 +39,10 @@ class Finding(NamedTuple):
 #: (blunted costophrenic angle, tortuous aorta, volume loss ...), nor to a
 #: parent of another. Where IU's term is not one of the 18 names, the mentions
 #: of https://github.com/stanfordmlgroup/chexpert-labeler are followed.
-RULES_FILE = Path(__file__).parents[1] / "data" / "mesh_rules.csv"
-#: What the table calls OUTSIDE: places that bar a condition of the lung.
-OUTSIDE = (
-    "ribs; clavicle; sternum; spine; thoracic vertebrae; humerus; shoulder; "
-    "breast; abdomen; adipose tissue; heart; mitral valve; mediastinum; "
-    "paratracheal; supracardiac; pleural sinus; bronchovascular; trachea; neck"
-)
-
-#: Qualifier -> zone. The first that a heading has wins: narrow before wide.
-ZONES: dict[str, str] = {
-    "apex": "apex", "hilum": "hilum", "base": "base",
-    "costophrenic angle": "base", "sulcus": "base", "upper lobe": "upper",
-    "middle lobe": "middle", "lingula": "middle", "lower lobe": "lower",
-    "retrocardiac": "lower", "mediastinum": "mediastinum",
-    "paratracheal": "mediastinum",
-}  # fmt: skip
-SEVERITIES: dict[str, str] = {
-    "severe": "severe", "large": "severe", "moderate": "moderate",
-    "mild": "mild", "small": "mild", "borderline": "mild",
-}  # fmt: skip
-#: The right lung has a middle lobe, the left a lingula.
-SIDES: dict[str, str] = {
-    "left": "left", "right": "right", "bilateral": "bilateral",
-    "middle lobe": "right", "lingula": "left",
-}  # fmt: skip
+FILES = DATA / "mesh_rules.csv", DATA / "mesh_places.yaml"
+#: Qualifier -> side, zone, severity; the first that a heading has wins.
+OUTSIDE, SIDES, ZONES, SEVERITIES = yaml.safe_load(
+    FILES[1].read_text("utf-8")).values()  # fmt: skip
 
 
 def _read_rules(file: Path) -> list[Any]:
@@ -72,7 +53,7 @@ def _read_rules(file: Path) -> list[Any]:
     return list(words.itertuples(index=False))
 
 
-RULES = _read_rules(RULES_FILE)
+RULES = _read_rules(FILES[0])
 
 
 def _words(heading: str) -> list[str]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -29,29 +30,9 @@ from .conditions import VIEWS
 Point = Sequence[float] | np.ndarray
 Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
-# Larger than life: a network that reads 64 pixels has to see them.
-SEVERITY = {"mild": 0.9, "": 1.2, "moderate": 1.4, "severe": 1.8}
-#: Condition -> hazy patches: number, radius, attenuation.
-PATCHES = {
-    "Consolidation": (1, 0.24, 1.0),
-    "Edema": (2, 0.27, 0.45),
-    "Fibrosis": (1, 0.16, 0.25),
-    "Infiltration": (3, 0.14, 0.8),
-    "Interstitial": (2, 0.3, 0.3),
-    "Lung Opacity": (1, 0.19, 0.9),
-    "Pneumonia": (2, 0.18, 1.1),
-}
-#: Condition -> thin lines: number, length, attenuation, slope, spread.
-LINES = {
-    "Atelectasis": (3, 0.34, 0.011, 0.2, 0.07),
-    "Edema": (34, 0.10, 0.003, 0.3, 0.24),
-    "Fibrosis": (16, 0.16, 0.005, 1.2, 0.1),
-    "Infiltration": (6, 0.14, 0.004, 1.0, 0.12),
-    "Interstitial": (40, 0.12, 0.004, 1.2, 0.2),
-}
-#: Place in the lung: 0 the apex, 1 the diaphragm.
-HEIGHT = {"apex": 0.1, "upper": 0.3, "hilum": 0.5, "middle": 0.55,
-          "lower": 0.78, "base": 0.9}  # fmt: skip
+NUMBERS_FILE = mesh.DATA / "phantoms.yaml"
+SEVERITY, HEIGHT, PATCHES, LINES = yaml.safe_load(
+    NUMBERS_FILE.read_text("utf-8")).values()  # fmt: skip
 
 
 def random_stream(*words: str) -> np.random.Generator:
@@ -558,8 +539,8 @@ def lesions(
 def folder_name(size: int) -> str:
     """Name of the cache folder, ``1a2b3c4d-96``: by code and rules of the
     drawing and by size, so that older pictures are never taken."""
-    files = Path(__file__), Path(mesh.__file__), mesh.RULES_FILE
-    code = b"".join(path.read_bytes() for path in files)
+    files = (__file__, mesh.__file__, *mesh.FILES, NUMBERS_FILE)
+    code = b"".join(Path(file).read_bytes() for file in files)
     return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
 
 

@@ -20,9 +20,8 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from .mesh import status
+from .mesh import DATA, status
 
-DATA = Path(__file__).parents[1] / "data"
 #: R2Gen's test list is two lists in one: its first 170 studies and the other
 #: 420, of which 88 % and 37 % are normal.
 FIRST_PART = 170
