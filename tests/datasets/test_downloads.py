@@ -36,10 +36,6 @@ def picture(seed):
     return buffer.getvalue()
 
 
-EVERYTHING = {f"CXR2_IM-0652-{n}001": picture(n) for n in range(1, 7)}
-FILES = [(f"x/{name}.png", body) for name, body in EVERYTHING.items()]
-
-
 def zipped(*entries):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as content:
@@ -48,18 +44,19 @@ def zipped(*entries):
     return buffer.getvalue()
 
 
-def tarred(*entries):
-    """Entries: (name, bytes) or a TarInfo."""
+def tarred(*entries, kind=tarfile.REGTYPE):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as content:
-        for entry in entries:
-            if isinstance(entry, tarfile.TarInfo):
-                content.addfile(entry)
-                continue
-            info = tarfile.TarInfo(entry[0])
-            info.size = len(entry[1])
-            content.addfile(info, io.BytesIO(entry[1]))
+        for name, body in entries:
+            info = tarfile.TarInfo(name)
+            info.size, info.type = len(body), kind
+            info.linkname = "" if kind == tarfile.REGTYPE else "/etc/hostname"
+            content.addfile(info, io.BytesIO(body))
     return buffer.getvalue()
+
+
+EVERYTHING = {f"CXR2_IM-0652-{n}001": picture(n) for n in range(1, 7)}
+FILES = [(f"x/{name}.png", body) for name, body in EVERYTHING.items()]
 
 
 # --- a server ---------------------------------------------------------------
@@ -70,6 +67,7 @@ def send(to, body, length=None):
     to.send_header("Content-Length", str(length or len(body)))
     to.end_headers()
     to.wfile.write(body)
+    to.wfile.flush()
 
 
 def cut(to, body):
@@ -80,12 +78,8 @@ def web_page(to, body):
     send(to, b"<html>Please log in to the network</html>")
 
 
-def hang_up(to, body):
-    to.connection.close()
-
-
-def status(code):
-    return lambda to, body: to.send_error(code)
+def unavailable(to, body):
+    to.send_error(503)
 
 
 @contextlib.contextmanager
@@ -96,10 +90,7 @@ def serving(files, faults=()):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            if self.path in files:
-                waiting.pop(self.path, send)(self, files[self.path])
-            else:
-                self.send_error(404)
+            waiting.pop(self.path, send)(self, files[self.path])
 
         def log_message(self, *words):
             pass
@@ -127,38 +118,18 @@ def collection(folders, monkeypatch):
     monkeypatch.setattr(images, "known_views", views.copy)
 
 
-@pytest.mark.usefixtures("collection")
-class TestXrays:
-    @pytest.mark.parametrize("fault", [cut, web_page, hang_up, status(503)])
-    def test_the_archive_is_taken_whole_and_fetched_once(self, fault):
-        with serving({ARCHIVE: tarred(*FILES)}, {ARCHIVE: fault}) as server:
-            url, asked = server
-            with pytest.raises(CourseError, match="could not be"):
-                downloads.fetch_xrays(url)
-            assert kept() == {}
-            assert downloads.fetch_xrays(f"{url}/") == []
-            assert downloads.fetch_xrays(url) == []
-            assert asked == [ARCHIVE, ARCHIVE]
-        assert kept() == EVERYTHING
-        assert not (downloads.home() / ".work").exists()
-
-    def test_without_a_network_another_way_is_named(self):
-        with pytest.raises(CourseError, match="HTTPS_PROXY") as caught:
-            downloads.fetch_xrays()
-        assert "no connection to openi.nlm.nih.gov" in caught.value.why
-        assert "wget -c" in caught.value.do
-
-    def test_an_archive_from_this_machine(self, tmp_path, capsys):
-        archive = tmp_path / "xrays.part1.zip"
-        archive.write_bytes(zipped(*FILES[:5]))
-        order = ["fetch", "openi", "--from", str(archive)]
-        assert commands.main(order) == 1
-        shown = capsys.readouterr().out
-        assert "Missing: 1 images" in shown and "CC BY-NC-ND 4.0" in shown
-        assert kept() == dict(list(EVERYTHING.items())[:5])
-        for other in (tmp_path, tmp_path / "nowhere"):
-            with pytest.raises(CourseError, match="could not be unpacked"):
-                downloads.fetch_xrays(origin=str(other))
+@pytest.mark.parametrize("fault", [cut, web_page, unavailable])
+def test_the_archive_is_taken_whole_and_fetched_once(fault, collection):
+    with serving({ARCHIVE: tarred(*FILES)}, {ARCHIVE: fault}) as server:
+        url, asked = server
+        with pytest.raises(CourseError, match="could not be"):
+            downloads.fetch_xrays(url)
+        assert kept() == {}
+        assert downloads.fetch_xrays(f"{url}/") == []
+        assert downloads.fetch_xrays(url) == []
+        assert asked == [ARCHIVE, ARCHIVE]
+    assert kept() == EVERYTHING
+    assert not (downloads.home() / ".work").exists()
 
 
 def test_a_killed_download_leaves_nothing_and_is_run_again(folders):
@@ -167,21 +138,35 @@ def test_a_killed_download_leaves_nothing_and_is_run_again(folders):
 
     def stall(to, body):
         send(to, body[:700], len(body))
-        to.wfile.flush()
         reached.set()
         time.sleep(1)
 
-    command = [sys.executable, "-m", "llamaxr_utils", "fetch", "openi",
-               "--mirror"]  # fmt: skip
+    command = [sys.executable, "-m", "llamaxr_utils", "fetch", "openi"]
     with serving({ARCHIVE: body}, {ARCHIVE: stall}) as (url, asked):
-        run = subprocess.Popen([*command, url])
+        run = subprocess.Popen([*command, "--mirror", url])
         assert reached.wait(30)
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
         assert kept() == {}
-        subprocess.run([*command, url], check=False)
+        subprocess.run([*command, "--mirror", url], check=False)
         assert asked == [ARCHIVE, ARCHIVE]
     assert kept() == EVERYTHING
+
+
+def test_an_archive_from_this_machine(tmp_path, collection, capsys):
+    archive = tmp_path / "xrays.part1.zip"
+    archive.write_bytes(zipped(*FILES[:5]))
+    order = ["fetch", "openi", "--from", str(archive)]
+    assert commands.main(order) == 1
+    shown = capsys.readouterr().out
+    assert "Missing: 1 images" in shown and "CC BY-NC-ND 4.0" in shown
+    assert kept() == dict(list(EVERYTHING.items())[:5])
+    with pytest.raises(CourseError, match="could not be unpacked"):
+        downloads.fetch_xrays(origin=str(tmp_path / "nowhere"))
+    with pytest.raises(CourseError, match="HTTPS_PROXY") as caught:
+        downloads.fetch_xrays()  # no network
+    assert "no connection to openi.nlm.nih.gov" in caught.value.why
+    assert "wget -c" in caught.value.do
 
 
 # --- archives ---------------------------------------------------------------
@@ -211,8 +196,7 @@ def test_a_new_archive_is_unpacked_again_a_damaged_one_is_not(
     noise = random.Random(1).randbytes(4000)
     whole = pack(("1.png", noise), ("2.png", noise))
     damaged = whole[:60] + b"?" * 400 + whole[460:]
-    broken = (whole[:-30], damaged, b"", b"PK", b"<html>Log in</html>")
-    for content in broken:
+    for content in (whole[:-30], damaged, b"", b"<html>Log in</html>"):
         with pytest.raises(CourseError, match="could not be unpacked"):
             unpack(tmp_path, name, content)
         assert files_in(tmp_path) == {name}
@@ -235,32 +219,23 @@ def test_no_path_leads_out(tmp_path, pack, name, bad):
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE,
                                   tarfile.CHRTYPE])  # fmt: skip
 def test_links_that_lead_out_and_devices_are_refused(tmp_path, kind):
-    link = tarfile.TarInfo("link.png")
-    link.type, link.linkname = kind, "/etc/hostname"
     with pytest.raises(CourseError, match="could not be unpacked"):
-        unpack(tmp_path, "a.tgz", tarred(("good.png", b"1"), link))
+        unpack(tmp_path, "a.tgz", tarred(("link.png", b""), kind=kind))
     assert files_in(tmp_path) == {"a.tgz"}
 
 
 # --- published files --------------------------------------------------------
 
-RAW = (
-    "report,dicom_id\n"
-    '"the lungs, clear.",CXR1_IM-0001\n'
-    "a scar.,CXR2_IM-0652\n"
-)
-ROWS = [["CXR1_IM-0001", "the lungs, clear."], ["CXR2_IM-0652", "a scar."]]
+RAW = 'report,dicom_id\n"the lungs, clear.",CXR1_IM-0001\na scar.,CXR2_IM\n'
+ROWS = [["CXR1_IM-0001", "the lungs, clear."], ["CXR2_IM", "a scar."]]
 
 
 def test_predictions_from_a_mirror_or_this_machine(
     tmp_path, folders, monkeypatch, capsys
 ):
+    digest = hashlib.sha256(RAW.encode()).hexdigest()
     source = downloads.Published(
-        "https://raw.example.org/commit/reports.csv",  # leads nowhere
-        hashlib.sha256(RAW.encode()).hexdigest(),
-        "peer_iu_test.csv",
-        "a licence",
-    )
+        "https://raw.example.org/reports.csv", digest, "peer.csv", "a licence")
     monkeypatch.setattr(downloads, "SOURCES", {"peer": source})
     name = "/files/reports.csv"
     with serving({name: RAW.encode()}, {name: web_page}) as (url, asked):
@@ -268,7 +243,6 @@ def test_predictions_from_a_mirror_or_this_machine(
             downloads.fetch("peer", f"{url}/files")
         assert not files_in(downloads.cache_folder())
         path = downloads.fetch("peer", f"{url}/files")
-        assert path.name == "peer_iu_test.csv"
         assert pd.read_csv(path).to_numpy().tolist() == ROWS
         assert downloads.fetch("peer") == path  # it is there
         assert asked == [name, name]
@@ -279,15 +253,13 @@ def test_predictions_from_a_mirror_or_this_machine(
         downloads.fetch("peer", str(copy))
     copy.write_text(RAW)
     assert commands.main(["fetch", "peer", "--from", str(copy)]) == 0
-    shown = capsys.readouterr().out
-    assert "peer_iu_test.csv  (a licence)" in shown
-    assert "llamaxr_utils score" in shown
+    assert "peer.csv  (a licence)" in capsys.readouterr().out
     assert pd.read_csv(path).to_numpy().tolist() == ROWS
     assert commands.main(["fetch", "pear"]) == 1
     assert "What: 'pear'" in capsys.readouterr().err
 
 
-def test_published_files_are_pinned():
+def test_predictions_of_others_are_pinned():
     source = downloads.SOURCES["cvt2distilgpt2"]
     assert len(source.sha256) == 64
     assert len(source.url.split("/")[5]) == 40  # a commit

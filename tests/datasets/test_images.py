@@ -64,8 +64,7 @@ def patient(view, study="CXR99"):
 
 def encoded():
     buffer = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64))
-    Image.fromarray(noise.astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(patient("frontal")).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -122,13 +121,7 @@ def test_a_read_only_data_folder(data, known, folders, monkeypatch):
         archive.writestr(f"{one}.png", encoded())
     save(data, f"{two}.png", flat(1))
     before = sorted(data.rglob("*"))
-    access = os.access
-    monkeypatch.setattr(
-        os,
-        "access",
-        lambda path, mode: access(path, mode)
-        and not (str(path).startswith(str(data)) and mode & os.W_OK),
-    )
+    monkeypatch.setattr(os, "access", lambda path, _: path != data)
     ids = pd.DataFrame({"study_id": ["a", "b"], "image_id": [one, two]})
     paths = images.xray_views(ids)["path"]
     assert len(paths) == 2
@@ -166,17 +159,6 @@ def test_phantoms_take_the_places_of_the_real_views(folders, ids):
     for path in views["path"]:
         assert not os.path.isabs(path)
         assert images.read_grey(images.locate(path), 16).shape == (16, 16)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["CXR1_1_IM-0001-3001", "CXR1_IM-0001-3001", "1_IM-0001-3001.dcm"],
-)
-def test_the_first_study_under_any_of_its_names(data, ids, name):
-    """Its images have a number more than all others."""
-    save(data, f"{name}.png", flat(1))
-    (row,) = images.xray_views(ids).itertuples()
-    assert (row.study_id, row.view) == ("CXR1", "lateral")
 
 
 def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
@@ -295,17 +277,19 @@ def test_rows_keep_their_order_and_unreadable_ones_are_listed(data):
         images.read_views(rows, 8, "stretch")
 
 
-@pytest.mark.parametrize("kind", ["16 bit", "RGB", "P", "jpeg", "CMYK"])
-def test_any_coat_gives_the_same_grey(tmp_path, kind):
-    picture, file = Image.fromarray(WIDE), tmp_path / "a.png"
-    if kind == "16 bit":
-        picture = Image.fromarray(WIDE.astype(np.uint16) * 257)
-    elif kind == "jpeg":  # large: it is decoded small
-        picture, file = picture.resize((2000, 1000)), tmp_path / "a.jpg"
-    else:
-        picture = picture.convert(kind)
-        file = tmp_path / ("a.jpg" if kind == "CMYK" else "a.png")
-    picture.save(file, quality=95)
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("a.png", lambda picture: picture.convert("RGB")),
+        ("a.png", lambda picture: picture.convert("P")),
+        ("a.jpg", lambda picture: picture.convert("CMYK")),
+        ("a.jpg", lambda picture: picture.resize((2000, 1000))),
+    ],
+)
+def test_any_coat_gives_the_same_grey(tmp_path, name, change):
+    """A large JPEG is decoded small."""
+    file = tmp_path / name
+    change(Image.fromarray(WIDE)).save(file, quality=95)
     grey = images.read_grey(file, 50)
     plain = images.read_grey(save(tmp_path, "b.png", WIDE), 50)
     assert grey.dtype == np.uint8 and grey.shape == (50, 50)
@@ -337,46 +321,31 @@ def dicom(path, values=RAMP, kind="MONOCHROME2", bits=12):
     return path
 
 
-@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.filterwarnings("ignore:Converting MONOCHROME1")
-def test_dicom_is_read_as_torchxrayvision_does(tmp_path, kind):
-    import torchxrayvision as xrv
-
-    file = dicom(tmp_path / "a.dcm", kind=kind)
-    ours = images.to_model_range(images.read_grey(file, 8))
-    theirs = xrv.utils.read_xray_dcm(file)
-    assert np.abs(ours - theirs).max() <= 1024 / 255 + 0.01  # half a grey
-    assert (ours[0, 0] < 0) == (kind == "MONOCHROME2")
-
-
 @pytest.mark.parametrize(
-    "change", [{"bits": 16}, {"values": RAMP.astype(np.int16) - 2048}]
+    ("change", "expected"),
+    [
+        ({}, GREY),
+        ({"kind": "MONOCHROME1"}, 255 - GREY),
+        ({"bits": 16}, GREY),
+        ({"values": RAMP.astype(np.int16) - 2048}, GREY),
+    ],
 )
-def test_bits_and_signs_of_dicom(tmp_path, change):
+def test_dicom_of_any_bits_sign_and_kind(tmp_path, change, expected):
     grey = images.read_grey(dicom(tmp_path / "a.dcm", **change), 8)
-    assert np.abs(grey - GREY).max() <= 1
-
-
-def two_frames(path):
-    return dicom(path, np.stack([RAMP, RAMP])).read_bytes()
+    assert np.abs(grey - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("CXR7.png", b""),
         ("CXR7.png", b"<html>404</html>"),
         ("CXR7.png", encoded()[:1500]),
         ("CXR7.png", encoded()),  # a bomb
-        ("CXR7.dcm", b""),
         ("CXR7.dcm", b"no dicom at all"),
-        ("CXR7.dcm", two_frames),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, name, content, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    if callable(content):
-        content = content(tmp_path / "whole.dcm")
     file = put(tmp_path, name, content)
     with pytest.raises(CourseError, match=f"{name} could not be") as caught:
         images.read_grey(file, 8)
@@ -399,20 +368,19 @@ def test_the_range_is_torchxrayvisions():
         images.check_range(images.to_model_range(flat(value)))
 
 
-MISTAKES = {
-    "0..1": lambda grey: grey / 255,
-    "-1..1": lambda grey: grey / 127.5 - 1,
-    "ImageNet": lambda grey: (grey / 255 - 0.449) / 0.226,
-    "0..255": lambda grey: grey.astype(float),
-    "0..65535": lambda grey: grey * 257.0,
-    "twice": lambda grey: images.to_model_range(grey) * 8.03 - 1024,
-    "no numbers": lambda grey: np.where(grey > 9, np.nan, 0.0),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda grey: grey / 255,
+        lambda grey: grey / 127.5 - 1,
+        lambda grey: (grey / 255 - 0.449) / 0.226,  # ImageNet's
+        lambda grey: grey.astype(float),
+        lambda grey: grey * 257.0,
+        lambda grey: images.to_model_range(grey) * 8.03 - 1024,  # twice
+        lambda grey: np.where(grey > 9, np.nan, 0.0),
+    ],
+)
 def test_a_wrong_range_is_refused_and_explained(mistake):
-    batch = MISTAKES[mistake](np.stack([WIDE, WIDE[:, ::-1]])[:, None])
     with pytest.raises(CourseError, match="issue 89") as caught:
-        images.check_range(batch)
+        images.check_range(mistake(WIDE))
     assert "to_model_range" in caught.value.do
