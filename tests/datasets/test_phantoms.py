@@ -63,16 +63,6 @@ def test_pictures_of_this_version_stay_the_same():
     assert np.allclose(blocks, BLOCKS, atol=1.0), blocks.round(1).tolist()
 
 
-@pytest.mark.parametrize("i", range(3))
-def test_lungs_dark_between_bright_middle_and_abdomen(i):
-    image = draw(f"CXR{i}", ["normal"], size=96)
-    lung, middle = image[30:55, 18:34], image[30:60, 44:52]
-    assert lung.mean() + 40 < middle.mean()
-    assert lung.mean() + 30 < image[80:, 40:56].mean()
-    other = draw(f"CXR{i + 8}", ["normal"], size=96)
-    assert np.abs(image - other).mean() > 5
-
-
 @pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_condition_leaves_a_trace_and_no_other(name, view):
@@ -93,13 +83,6 @@ def test_every_condition_leaves_a_trace_and_no_other(name, view):
 def test_findings_beside_the_18_are_drawn_too(heading):
     assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
     assert max(change("CXR4", [heading], v).max() for v in VIEWS) > 12
-
-
-def test_masks_have_the_conditions_of_the_labels():
-    headings = ["Nodule/lung/right", "Spine/degenerative", "Cardiomegaly"]
-    masks = phantoms.lesions("CXR1", headings, "frontal")
-    assert set(masks) == {"Lung Lesion", "Nodule", "Cardiomegaly"}
-    assert np.array_equal(masks["Nodule"], masks["Lung Lesion"])
 
 
 @pytest.mark.parametrize(
