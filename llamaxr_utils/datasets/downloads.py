@@ -23,11 +23,8 @@ from .reports import DATA
 
 
 def download(url: str, folder: Path, sha256: str = "") -> Path:
-    """Download one file; it is whole and the one expected, or not there.
-
-    Without a published `sha256` only the length is checked. A file that is
-    there is not fetched again.
-    """
+    """Download one file, if it is not there; it is whole and the one expected,
+    or not kept. Without a published `sha256` only the length is checked."""
     import pooch
     from requests.exceptions import RequestException
 
@@ -124,12 +121,9 @@ def missing_xrays() -> list[str]:
 
 
 def fetch_xrays(mirror: str = "", origin: str = "") -> list[str]:
-    """Bring the collection into `home()`, if an image of it is missing.
-
-    It comes as `ARCHIVE`, from OpenI or the folder `mirror` (an address), or
-    is unpacked from `origin`, an archive on this machine. Returns the ids of
-    the images that are still missing.
-    """
+    """Bring the collection into `home()`, if an image is missing: `ARCHIVE`
+    from OpenI or `mirror` (an address), or `origin`, an archive on this
+    machine. Returns the ids of the images that are still missing."""
     workshop = home() / ".work"
     try:
         if not origin and missing_xrays():
@@ -172,9 +166,8 @@ def table() -> dict[str, Published]:
     from torchxrayvision.models import model_urls
 
     # Names without a resolution are short ones for the same files.
-    names = [name for name in model_urls if "-res" in name]
-    listed = {name: Published(model_urls[name]["weights_url"])
-              for name in names}
+    listed = {name: Published(known["weights_url"])
+              for name, known in model_urls.items() if "-res" in name}
     return listed | {PAPER: FILES[PAPER]}
 
 
@@ -203,12 +196,9 @@ def file_name(name: str) -> str:
 
 
 def fetch(name: str, origin: str = "") -> Path:
-    """Get a file of `SOURCES` or `table` into the cache, whole and checked.
-
-    `origin` is a mirror (an address: the folder that holds the file), or the
-    file on this machine. Returns the weights as they are; predictions as a
-    table ``id``, ``generated``.
-    """
+    """Get a file of `SOURCES` or `table` into the cache, whole and checked:
+    the weights as they are, predictions as a table ``id``, ``generated``.
+    `origin`: address of the folder that holds it, or the file itself."""
     known = _published(name)
     place = cache_folder() / ("predictions" if known.saves else "weights")
     file = place / file_name(name)
@@ -222,18 +212,16 @@ def fetch(name: str, origin: str = "") -> Path:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
     predictions = pd.read_csv(file, dtype=str, keep_default_na=False)
-    predictions = predictions.rename(columns=columns)[["id", "generated"]]
+    predictions = predictions[[*columns]].rename(columns=columns)
     saved = cache_folder() / known.saves
     artifacts.write_whole(saved, partial(predictions.to_csv, index=False))
     return saved
 
 
 def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
-    """The tensors of a published network, a key of `table`.
-
-    Its published file is looked for in ``data/weights/`` and the cache, if no
-    `file` is given; it is read once, and kept as safetensors.
-    """
+    """The tensors of a published network, a key of `table`: of `file`, or of
+    the published file in ``data/weights/`` or the cache; it is read once, and
+    kept as safetensors."""
     from safetensors.torch import load_file, save_file
 
     kept = cache_folder() / "weights" / f"{name}.safetensors"

@@ -101,17 +101,16 @@ class Camera:
 
     def splat(self, clouds: list, blur: float) -> np.ndarray:
         """Clouds of points, each with its mass -> attenuation, blurred."""
-        n, counts = self.size, [len(points) for points, _ in clouds]
-        points = np.concatenate([points for points, _ in clouds])
-        each = [mass / len(points) for points, mass in clouds]
+        n, points = self.size, np.concatenate([cloud for cloud, _ in clouds])
+        mass = [np.full(len(cloud), m / len(cloud)) for cloud, m in clouds]
         across = points[:, self.i] + self.twist * points[:, 1 - self.i]
         across = across + self.roll * points[:, 2]
         low, step = self.edges[:, :1], np.diff(self.edges[:, :2])
         row, col = (np.stack([points[:, 2], across]) - low) / step
         keep = (row >= 0) & (row < n) & (col >= 0) & (col < n)
         where = row[keep].astype(int) * n + col[keep].astype(int)
-        mass = np.repeat(each, counts)[keep]
-        image = np.bincount(where, mass, n * n).reshape(n, n)
+        image = np.bincount(where, np.concatenate(mass)[keep], n * n)
+        image = image.reshape(n, n)
         return gaussian_filter(np.float32(image * n**2 / 4), blur * n / 2)
 
 
@@ -234,9 +233,8 @@ def bones(chest: Chest) -> list:
         s[:, 2] = -0.5 - 0.13 * t + 0.035 * np.sin(6.3 * t)
         collar.append(s)
         # A scapula: a plate between three corners, its outer rim, its spine.
-        a, g, i = np.array(
-            [[0.46, 0.42, -0.52], [0.82, 0.25, -0.5], [0.62, 0.48, -0.02]]
-        ) * (side, chest.deep, 1)
+        corners = [0.46, 0.42, -0.52], [0.82, 0.25, -0.5], [0.62, 0.48, -0.02]
+        a, g, i = np.array(corners) * (side, chest.deep, 1)
         u, v = np.divmod(np.arange(900), 30)
         u, v = 0.2 + 0.8 * (u[:, None] / 29) ** 0.6, v[:, None] / 29
         plates.append(g + u * (a + v * (i - a) - g))
@@ -311,10 +309,10 @@ def soft_tissue(chest: Chest, camera: Camera) -> np.ndarray:
     else:
         parts.append(Solid((0, 0.08, -0.42), (1.3, 0.46, 0.42)))
         parts.append(Solid((0, 0.1, -0.72), (0.66, 0.34, 0.42)))
-        arm, radii = (0.93, 0.1, -0.4), (0.2, 0.22, 0.26)
+        radii = (0.2, 0.22, 0.26)
         for way in (-1, 1):
-            at = np.multiply(arm, (way, 1, 1))
-            parts.append(Solid(at, radii, (0.12 * way, 0), column=True))
+            arm = np.array([0.93 * way, 0.1, -0.4])
+            parts.append(Solid(arm, radii, (0.12 * way, 0), column=True))
     path = np.max([size(part) for part in (trunk, *parts)], 0)
     for side in (-1, 1):
         center = (0.4 * side, -0.38 * deep - fat, 0.3)
@@ -350,9 +348,8 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
         path += 0.45 * chest.vessels * root
     for solid, mu, side in chest.solids:
         path += mu * size(solid, *([lung_of(chest, side)] if side else []))
-    m = chest.meal
-    gas = Solid((0.3, -0.05, chest.dome[1] + 0.14), (0.1 * m, 0.12, 0.05 * m))
-    path -= 0.8 * size(gas)
+    m, top = chest.meal, chest.dome[1] + 0.14
+    path -= 0.8 * size(Solid((0.3, -0.05, top), (0.1 * m, 0.12, 0.05 * m)))
     noise = random_stream(study_id, "cloud").normal(size=haze.shape)
     cloud = gaussian_filter(noise, 0.03 * camera.size)
     haze = gaussian_filter(haze, 0.015 * camera.size)
@@ -434,8 +431,8 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         # The stomach behind the heart: a wall, a bubble of air in its top.
         radii = np.array([0.2, 0.17, 0.17]) * min(s, 1.5)
         sac = Solid((0.05, 0.2, 0.34), radii)
-        chest.bulky.append(sac)
         bubble = sac.moved((0.7, 0.7, 0.45), (0, 0, -0.2 * radii[2]))
+        chest.bulky.append(sac)
         chest.solids.append((bubble, -1.6, 0))
     elif name == "Fracture":
         for number in rng.permutation(np.arange(3, 9))[: 3 if many else 1]:
@@ -526,19 +523,17 @@ def lesions(
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
     masks = {}
-    for name, present in mesh.labels(headings).items():
-        if present:
-            chest = _patient(study_id, headings, without=name)
-            change = np.abs(path - attenuation(study_id, chest, camera))
-            # Faint beside the rest, but plain to see: part of the lesion.
-            least = min(0.2 * change.max(), 0.05)
-            masks[name] = change > max(least, 0.004)
+    for name in [name for name, yes in mesh.labels(headings).items() if yes]:
+        chest = _patient(study_id, headings, without=name)
+        change = np.abs(path - attenuation(study_id, chest, camera))
+        # Faint beside the rest, but plain to see: part of the lesion.
+        masks[name] = change > max(min(0.2 * change.max(), 0.05), 0.004)
     return masks
 
 
 def folder_name(size: int) -> str:
-    """Name of the cache folder, ``1a2b3c4d-96``: by code and rules of the
-    drawing and by size, so that older pictures are never taken."""
+    """``1a2b3c4d-96``, by the drawing's code and rules and by size, so that
+    older pictures are never taken from the cache."""
     files = (__file__, mesh.__file__, *mesh.FILES, NUMBERS_FILE)
     code = b"".join(Path(file).read_bytes() for file in files)
     return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
