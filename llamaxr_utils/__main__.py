@@ -69,13 +69,8 @@ def _fetch(o: argparse.Namespace) -> bool:
 def _fetch_openi(o: argparse.Namespace) -> bool:
     from .datasets import downloads
 
-    if not (o.studies or o.all or o.origin):
-        raise CourseError("It is not said how many images to fetch.",
-                          "All are 1.4 GB, those of 100 studies 50 MB.",
-                          "Add --studies N or --all.")
-    studies = None if o.all else o.studies
-    missing = downloads.fetch_xrays(studies, o.mirror, o.origin)
-    print(downloads.summary(downloads.wanted_images(studies), missing))
+    missing = downloads.fetch_xrays(o.mirror, o.origin)
+    print(f"Missing: {len(missing):,} images. {downloads.LICENCE}")
     print(f"They lie in {downloads.home()}; choose them with IMAGES=real.")
     return not missing
 
@@ -126,8 +121,6 @@ def _parser() -> argparse.ArgumentParser:
     add = command(_fetch, "get X-rays, weights or predictions, once")
     add("name", help="openi, densenet121-res224-all ..., smollm2-135m or "
         "cvt2distilgpt2")  # fmt: skip
-    add("--studies", type=int, metavar="N", help="of openi")
-    add("--all", action="store_true", help="all of openi")
     add("--from", dest="origin", default="", metavar="FILE")
     add("--mirror", default="", metavar="URL")
 

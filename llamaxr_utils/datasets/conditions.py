@@ -20,8 +20,7 @@ CONDITIONS: tuple[str, ...] = (
     "Pleural Thickening", "Pneumonia", "Pneumothorax",
 )  # fmt: skip
 
-#: The order in which torchxrayvision's DenseNet returns its 18 outputs
-#: (``torchxrayvision.datasets.default_pathologies``).
+#: torchxrayvision's order of outputs (``datasets.default_pathologies``).
 NATIVE_ORDER: tuple[str, ...] = (
     "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema",
     "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural Thickening",
@@ -40,7 +39,7 @@ FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
 #: The findings of the 18 conditions: 15 names.
 CONDITION_FINDINGS = tuple(dict.fromkeys(FINDING_OF.values()))
 #: Finding -> the conditions that can name it. A granuloma is a nodule that
-#: is known to be old (`mesh.RULES_FILE`).
+#: is known to be old (`mesh.FILES`).
 NAMED_BY: dict[str, list[str]] = {
     finding: [c for c in CONDITIONS if FINDING_OF[c] == finding]
     for finding in CONDITION_FINDINGS
@@ -62,9 +61,8 @@ def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
     """
     plain = [plain_name(name) for name in names]
     known = [name for name in plain if name]
-    is_one_each = len(values) == len(plain) == len(CONDITIONS)
-    if not (is_one_each and known and len(known) == len(set(known))
-            and set(known) <= set(CONDITIONS)):  # fmt: skip
+    is_right = len(values) == len(plain) == 18 and known
+    if not is_right or len(set(known) & set(CONDITIONS)) < len(known):
         raise ValueError(
             f"{len(values)} scores came with names that are not the 18 "
             f"conditions; set `model.pathologies` to them: {plain}"

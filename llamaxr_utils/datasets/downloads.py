@@ -19,23 +19,19 @@ from ..course import artifacts
 from ..course.errors import CourseError
 from ..course.run import cache_folder, data_folder
 from . import images
-from .reports import DATA, r2gen_split
+from .reports import DATA
 
 
-def download(url: str, sha256: str, size: int, folder: Path) -> Path:
-    """Download one file; it is whole and the one expected, or not there.
-
-    Without a published `sha256` ("") only the length is checked. `size` in
-    bytes, 0 if not known. A file that is there is not fetched again.
-    """
+def download(url: str, folder: Path, sha256: str = "") -> Path:
+    """Download one file, if it is not there; it is whole and the one expected,
+    or not kept. Without a published `sha256` only the length is checked."""
     import pooch
     from requests.exceptions import RequestException
 
     name, host = PurePosixPath(urlsplit(url).path).name, urlsplit(url).hostname
-    check_space(folder, size, name)
     pooch.get_logger().setLevel("ERROR")
     get = pooch.HTTPDownloader(
-        progressbar=size > 5e6 and sys.stderr.isatty(), timeout=30,
+        progressbar=sys.stderr.isatty(), timeout=30,
         # As it is: requests would unpack a .tgz on the way.
         headers={"Accept-Encoding": "identity"},
     )  # fmt: skip
@@ -44,34 +40,20 @@ def download(url: str, sha256: str, size: int, folder: Path) -> Path:
         with artifacts.disk_errors(folder / name):
             saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
-    except (RequestException, ValueError) as error:
-        answer: Any = getattr(error, "response", None)
-        status = getattr(answer, "status_code", 0)
+    except ValueError:
         why = "The file's SHA-256 is not the pinned one."
-        if status:
-            why = f"The server answered: {status} {answer.reason}."
-        elif isinstance(error, RequestException):
-            why = (f"There is no connection to {host}, or it broke off "
-                   f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
-        raise CourseError(
-            f"{name} could not be downloaded.",
-            why,
-            f"Try again; `wget -c {url}` goes on where it stopped, and then "
-            "name the file with --from FILE. Or name a copy with --mirror.",
-        ) from error
-
-
-def check_space(folder: Path, size: int, name: str) -> None:
-    """Refuse to begin what the disk cannot hold: `size` bytes and 50 MB."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(there).free
-    if free < size + 50e6:
-        raise CourseError(
-            f"There is not enough space for {name}.",
-            f"It needs {size / 1e6:,.0f} MB and some to spare; "
-            f"{free / 1e6:,.0f} MB are free.",
-            "Free some, or move the data folder with LLAMAXR_DATA.",
-        )
+    except RequestException as error:
+        why = (f"There is no connection to {host}, or it broke off "
+               f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
+        if error.response is not None:
+            answer = error.response
+            why = f"The server answered: {answer.status_code} {answer.reason}."
+    raise CourseError(
+        f"{name} could not be downloaded.",
+        why,
+        f"Try again; `wget -c {url}` goes on where it stopped, and then "
+        "name the file with --from FILE. Or name a copy with --mirror.",
+    )
 
 
 # --- archives ---------------------------------------------------------------
@@ -82,24 +64,18 @@ NOTE = ".unpacked"
 
 def is_archive(name: str) -> bool:
     """Whether a file name is an archive's."""
-    return name.lower().endswith((".zip", ".tgz", ".tar.gz", ".tar"))
+    return name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
 
 
 def unpack_images(archive: Path, target: Path) -> Path:
-    """Unpack an archive of images: all of it, and nothing outside, or none.
-
-    A folder that is there is taken to be complete, unless it says that it
-    came from another archive (or another state of this one).
-    """
+    """Unpack an archive of images: all of it, and nothing outside, or none;
+    again only when the archive has changed."""
     note = target / NOTE
-    if target.is_dir() and not note.exists():
-        return target  # unpacked by hand
 
     def fill(part: Path) -> None:
         # Paths that lead out are skipped in a zip, and refused in a tar, as
         # are links that lead out and devices.
-        is_zip = archive.name.lower().endswith(".zip")
-        safe: Any = {} if is_zip else {"filter": "data"}
+        safe: Any = {} if archive.suffix == ".zip" else {"filter": "data"}
         part.mkdir()
         shutil.unpack_archive(archive, part, **safe)
         (part / NOTE).write_text(origin, "utf-8")
@@ -128,10 +104,9 @@ LICENCE = (
     "Indiana University chest X-ray collection (OpenI), CC BY-NC-ND 4.0: "
     "name the source, no commercial use, publish no altered image."
 )
-OPENI = "https://openi.nlm.nih.gov/imgs"
+OPENI = "https://openi.nlm.nih.gov/imgs/collections"
 #: Bytes, about: OpenI publishes neither sizes nor checksums.
 ARCHIVE, ARCHIVE_BYTES = "NLMCXR_png.tgz", 1_360_000_000
-GIVE_UP = 10  #: Failures in a row that end a run.
 
 
 def home() -> Path:
@@ -139,88 +114,26 @@ def home() -> Path:
     return cache_folder() / images.FETCHED
 
 
-def image_address(image_id: str) -> str:
-    """Public address of one image, 512 pixels wide, in a folder by the
-    study's number modulo 401 (public pages show 253/253, 154/2961)."""
-    number = int(image_id.split("_")[0].removeprefix("CXR"))
-    return f"{OPENI}/512/{number % 401}/{number}/{image_id}.png"
+def missing_xrays() -> list[str]:
+    """Images of the published list of views that are not on this machine."""
+    wanted = images.known_views()["image_id"]
+    return list(wanted[~wanted.isin(images.find_images()["image_id"])])
 
 
-def wanted_images(studies: int | None = None) -> list[str]:
-    """Images of the published list: all, or those of so many of R2Gen's
-    2,955 studies, a seeded sample; a larger sample holds the smaller ones."""
-    ids = images.known_views()["image_id"]
-    if studies is None:
-        return list(ids)
-    order = r2gen_split()["study_id"].sample(frac=1, random_state=42)
-    return list(ids[ids.str.split("_").str[0].isin(order[:studies])])
-
-
-def fetch_xrays(
-    studies: int | None = None, mirror: str = "", origin: str = ""
-) -> dict[str, str]:
-    """Bring the wanted images into `home()`; what is there is not fetched.
-
-    Images of so many `studies` come one by one, all (None) as `ARCHIVE`, from
-    OpenI or the folder `mirror` (an address). Or `origin` is unpacked, an
-    archive on this machine. Returns missing image id -> why.
-    """
-    wanted, workshop = wanted_images(studies), home() / ".work"
-    missing, reasons = _missing(wanted), {}
+def fetch_xrays(mirror: str = "", origin: str = "") -> list[str]:
+    """Bring the collection into `home()`, if an image is missing: `ARCHIVE`
+    from OpenI or `mirror` (an address), or `origin`, an archive on this
+    machine. Returns the ids of the images that are still missing."""
+    workshop = home() / ".work"
     try:
+        if not origin and missing_xrays():
+            url = f"{mirror.rstrip('/') or OPENI}/{ARCHIVE}"
+            origin = str(download(url, workshop))
         if origin:
             unpack_images(Path(origin), home() / Path(origin).stem)
-        elif missing and studies is None:
-            url = f"{mirror.rstrip('/') or OPENI + '/collections'}/{ARCHIVE}"
-            both = 2 * ARCHIVE_BYTES  # packed and unpacked
-            archive = download(url, "", both, workshop)
-            unpack_images(archive, home() / archive.stem)
-        elif missing:
-            reasons = _fetch_singles(missing, mirror.rstrip("/"), workshop)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    return {i: reasons.get(i, "not in this source") for i in _missing(wanted)}
-
-
-def _missing(wanted: list[str]) -> list[str]:
-    there = set(images.find_images()["image_id"])
-    return [i for i in wanted if i not in there]
-
-
-def _fetch_singles(
-    ids: list[str], mirror: str, workshop: Path
-) -> dict[str, str]:
-    """One file an image; those that fail are listed, and the rest go on."""
-    from tqdm import tqdm
-
-    reasons, failures = {}, 0
-    for image_id in tqdm(ids, disable=not sys.stderr.isatty()):
-        url = f"{mirror}/{image_id}.png" if mirror else image_address(image_id)
-        try:
-            file = download(url, "", 0, workshop)
-            if fault := images.fault(file):
-                file.unlink()
-                raise CourseError(f"{file.name} is damaged.", fault,
-                                  "Try again, or another --mirror.")
-            file.replace(home() / file.name)
-            failures = 0
-        except CourseError as error:
-            reasons[image_id] = error.why
-            failures += 1
-            if failures == GIVE_UP:
-                raise  # what was fetched is kept
-    return reasons
-
-
-def summary(wanted: list[str], reasons: dict[str, str]) -> str:
-    """What is there, what is missing and why, and the licence."""
-    there = len(wanted) - len(reasons)
-    counts = pd.Series(reasons, dtype=str).value_counts().head()
-    return "\n".join([
-        f"Wanted: {len(wanted):,} images, {there:,} are there.",
-        *(f"Missing {count:,}: {why}" for why, count in counts.items()),
-        LICENCE,
-    ])  # fmt: skip
+    return missing_xrays()
 
 
 # --- published weights and predictions --------------------------------------
@@ -233,21 +146,18 @@ class Published(NamedTuple):
     """One public file."""
 
     url: str
-    size: int  #: bytes, about; exact where `sha256` is whole
-    sha256: str = ""  #: whole, its first digits, or "" where none is known
+    sha256: str = ""  #: "" where none is published
     saves: str = ""  #: predictions: name of the table that `fetch` writes
     licence: str = ""
 
 
-#: torchvision puts the first digits of the SHA-256 into its file names. The
-#: bytes of cvt2distilgpt2 (Nicolson et al. 2023) were not at hand: the hash
-#: is that of the same 590 pairs in the same order, in the file's format. Its
-#: length, beginning and end are those of a public copy of the file.
+#: The bytes of cvt2distilgpt2 (Nicolson et al. 2023) were not at hand: the
+#: hash is that of the same 590 pairs in the same order, in the file's format.
+#: Its length, beginning and end are those of a public copy of the file.
 _TABLE = pd.read_csv(DATA / "published_files.csv", keep_default_na=False)
 FILES = {name: Published(*row) for name, *row in _TABLE.to_numpy()}
 #: Predictions of other systems.
 SOURCES = {name: file for name, file in FILES.items() if file.saves}
-IMAGENET = {name: FILES[name] for name in FILES if name.endswith("-imagenet")}
 
 
 @cache
@@ -256,11 +166,9 @@ def table() -> dict[str, Published]:
     from torchxrayvision.models import model_urls
 
     # Names without a resolution are short ones for the same files.
-    listed = {
-        name: Published(known["weights_url"], 94_000_000)
-        for name, known in model_urls.items() if "-res" in name
-    }  # fmt: skip
-    return listed | {PAPER: FILES[PAPER]} | IMAGENET
+    listed = {name: Published(known["weights_url"])
+              for name, known in model_urls.items() if "-res" in name}
+    return listed | {PAPER: FILES[PAPER]}
 
 
 def facts(name: str) -> tuple[list[str], list[float]]:
@@ -288,12 +196,9 @@ def file_name(name: str) -> str:
 
 
 def fetch(name: str, origin: str = "") -> Path:
-    """Get a file of `SOURCES` or `table` into the cache, whole and checked.
-
-    `origin` is a mirror (an address: the folder that holds the file), or the
-    file on this machine. Returns the weights as they are; predictions as a
-    table ``id``, ``generated``.
-    """
+    """Get a file of `SOURCES` or `table` into the cache, whole and checked:
+    the weights as they are, predictions as a table ``id``, ``generated``.
+    `origin`: address of the folder that holds it, or the file itself."""
     known = _published(name)
     place = cache_folder() / ("predictions" if known.saves else "weights")
     file = place / file_name(name)
@@ -302,24 +207,21 @@ def fetch(name: str, origin: str = "") -> Path:
         artifacts.write_whole(file, copy)
     else:
         url = f"{origin.rstrip('/')}/{file.name}" if origin else known.url
-        whole = known.sha256 if len(known.sha256) == 64 else ""
-        _checked(name, download(url, whole, known.size, place))
+        download(url, place, known.sha256)
     if not known.saves:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
     predictions = pd.read_csv(file, dtype=str, keep_default_na=False)
-    predictions = predictions.rename(columns=columns)[["id", "generated"]]
+    predictions = predictions[[*columns]].rename(columns=columns)
     saved = cache_folder() / known.saves
     artifacts.write_whole(saved, partial(predictions.to_csv, index=False))
     return saved
 
 
 def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
-    """The tensors of a published network, a key of `table`.
-
-    Its published file is looked for in ``data/weights/`` and the cache, if no
-    `file` is given; it is read once, and kept as safetensors.
-    """
+    """The tensors of a published network, a key of `table`: of `file`, or of
+    the published file in ``data/weights/`` or the cache; it is read once, and
+    kept as safetensors."""
     from safetensors.torch import load_file, save_file
 
     kept = cache_folder() / "weights" / f"{name}.safetensors"
@@ -345,12 +247,11 @@ def _checked(name: str, *paths: Path) -> Path:
             f"{known.url} into data/weights/, or set "
             'BACKBONE = "densenet-small@iu-train".',
         )
-    sha256 = artifacts.sha256(path)
-    if not sha256.startswith(known.sha256):  # "" where none was published
+    if known.sha256 not in ("", artifacts.sha256(path)):
         raise CourseError(
             f"{path.name} is not the released file of {name}.",
-            f"Its SHA-256 is {sha256[:16]}..., not {known.sha256[:16]}... "
-            "A weight file can hold code, so it was not opened.",
+            f"Its SHA-256 is not {known.sha256[:16]}... A weight file can "
+            "hold code, so it was not opened.",
             f"Remove it and get it again from {known.url}.",
         )
     return path
@@ -362,20 +263,20 @@ def _read(name: str, path: Path) -> dict[str, Any]:
     from torch import nn
     from torchxrayvision import models
 
-    # A pickled module is code. One whose whole hash is pinned may run it; of
-    # the others only what torchxrayvision's DenseNet is made of is let in.
+    # A pickled module is code. One whose hash is pinned may run it; of the
+    # others only what torchxrayvision's DenseNet is made of is let in.
     parts = [models.DenseNet, models._DenseBlock, models._DenseLayer]
     parts += [models._Transition, nn.Sequential, nn.Conv2d, nn.BatchNorm2d]
     parts += [nn.ReLU, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, set]
-    is_pinned = len(_published(name).sha256) == 64
+    known = _published(name)
     try:
         with torch.serialization.safe_globals(parts):
-            content = torch.load(path, "cpu", weights_only=not is_pinned)
+            content = torch.load(path, "cpu", weights_only=not known.sha256)
     except Exception as error:
         raise CourseError(
             f"{path.name} could not be read as weights.",
             str(error).splitlines()[0],
-            f"Remove it and get it again from {_published(name).url}.",
+            f"Remove it and get it again from {known.url}.",
         ) from error
     if isinstance(content, dict):
         return content

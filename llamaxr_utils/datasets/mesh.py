@@ -2,8 +2,8 @@
 
 The curators of the IU X-ray collection (Demner-Fushman et al., JAMIA 2016,
 https://doi.org/10.1093/jamia/ocv080) described each study by headings such as
-``Pleural Effusion/left/small``. This module reads them by one table of rules,
-`RULES_FILE`. It does not look at the report's text: that is `findings`.
+``Pleural Effusion/left/small``. This module reads them by the rules and words
+of two `FILES`. It does not look at the report's text: that is `findings`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 from .conditions import CONDITIONS
 
+DATA = Path(__file__).parents[1] / "data"
 #: A large heart, fluid, an opacity; in R2Gen's test list, with two views.
 FOLLOWED = "CXR379"
 
@@ -25,44 +27,22 @@ class Finding(NamedTuple):
     """One heading, read for one condition."""
 
     heading: str  #: the heading as it stands in the file
-    term: str  #: what stands before the first slash
     condition: str  #: one of `CONDITIONS`, or "" if the 18 do not cover it
     side: str  #: "left", "right", "bilateral" or ""
     zone: str  #: a value of `ZONES`, or ""
     severity: str  #: "mild", "moderate", "severe" or ""
 
 
-#: The decisions, one condition after the other. A heading of one of the
-#: ``terms`` has the ``conditions`` if it has one of the qualifiers in
-#: ``need`` (where there are any) and none of those in ``bar``.
-#: A condition is *not* given for a sign that has several causes (blunted
-#: costophrenic angle, hyperdistention, tortuous aorta, volume loss, lucency,
-#: "Granulomatous Disease" without a thing seen), nor to a parent of another
-#: condition. Where IU's term is not one of the 18 names, the mentions list of
-#: the CheXpert labeler (https://github.com/stanfordmlgroup/chexpert-labeler)
-#: is followed, which taught the extractor most of the 18 names.
-RULES_FILE = Path(__file__).parents[1] / "data" / "mesh_rules.csv"
-#: What the table calls OUTSIDE: places that bar a condition of the lung.
-OUTSIDE = (
-    "ribs; clavicle; sternum; spine; thoracic vertebrae; humerus; shoulder; "
-    "breast; abdomen; adipose tissue; heart; mitral valve; mediastinum; "
-    "paratracheal; supracardiac; pleural sinus; bronchovascular; trachea; neck"
-)
-
-#: Qualifier -> zone. The first that a heading has wins: narrow before wide.
-ZONES: dict[str, str] = {
-    "apex": "apex", "hilum": "hilum", "base": "base",
-    "costophrenic angle": "base", "sulcus": "base", "upper lobe": "upper",
-    "middle lobe": "middle", "lingula": "middle", "lower lobe": "lower",
-    "retrocardiac": "lower", "mediastinum": "mediastinum",
-    "paratracheal": "mediastinum",
-}  # fmt: skip
-SEVERITIES: dict[str, str] = {
-    "severe": "severe", "large": "severe", "moderate": "moderate",
-    "mild": "mild", "small": "mild", "borderline": "mild",
-}  # fmt: skip
-#: The right lung has a middle lobe, the left a lingula.
-LOBE_SIDES = {"middle lobe": "right", "lingula": "left"}
+#: The decisions. A heading of one of the ``terms`` has the ``conditions`` if
+#: it has one of the qualifiers in ``need`` (where there are any) and none of
+#: those in ``bar``. No condition is given for a sign of several causes
+#: (blunted costophrenic angle, tortuous aorta, volume loss ...), nor to a
+#: parent of another. Where IU's term is not one of the 18 names, the mentions
+#: of https://github.com/stanfordmlgroup/chexpert-labeler are followed.
+FILES = DATA / "mesh_rules.csv", DATA / "mesh_places.yaml"
+#: Qualifier -> side, zone, severity; the first that a heading has wins.
+OUTSIDE, SIDES, ZONES, SEVERITIES = yaml.safe_load(
+    FILES[1].read_text("utf-8")).values()  # fmt: skip
 
 
 def _read_rules(file: Path) -> list[Any]:
@@ -73,45 +53,44 @@ def _read_rules(file: Path) -> list[Any]:
     return list(words.itertuples(index=False))
 
 
-RULES = _read_rules(RULES_FILE)
+RULES = _read_rules(FILES[0])
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.split()).lower()
+def _words(heading: str) -> list[str]:
+    """The term and its qualifiers, in lower case, white space folded."""
+    return [" ".join(word.split()) for word in heading.lower().split("/")]
+
+
+def _first(words: list[str], meaning: dict[str, str]) -> str:
+    """What the first entry of a table that a heading has means, or ""."""
+    return next((meaning[word] for word in meaning if word in words), "")
 
 
 @cache
 def _read(heading: str) -> list[Finding]:
-    term, *rest = heading.split("/")
-    words = [_plain(word) for word in rest]
-    named = {
+    term, *words = _words(heading)
+    conditions = {
         name
         for rule in RULES
-        if _plain(term) in rule.terms
+        if term in rule.terms
         and (not rule.need or rule.need.intersection(words))
         and not rule.bar.intersection(words)
         for name in rule.conditions
     }
-    sides = [word for word in words if word in ("left", "right", "bilateral")]
-    lobes = [LOBE_SIDES[word] for word in words if word in LOBE_SIDES]
-    place = (
-        "bilateral" if len(set(sides)) > 1 else [*sides, *lobes, ""][0],
-        next((ZONES[word] for word in ZONES if word in words), ""),
-        next((SEVERITIES[word] for word in SEVERITIES if word in words), ""),
-    )
+    sides = {word for word in words if SIDES.get(word) == word}
+    side = "bilateral" if len(sides) > 1 else _first(words, SIDES)
+    place = side, _first(words, ZONES), _first(words, SEVERITIES)
     return [
-        Finding(heading, " ".join(term.split()), name, *place)
-        for name in [c for c in CONDITIONS if c in named] or [""]
+        Finding(heading, name, *place)
+        for name in [c for c in CONDITIONS if c in conditions] or [""]
     ]
 
 
 def parse_headings(headings: Iterable[str]) -> list[Finding]:
-    """Read each heading, as ``Nodule/lung/upper lobe/right/small``.
+    """Read each heading. One that stands for several conditions gives several
+    findings; one for none of the 18 (``normal`` included) one with "".
 
-    A heading that stands for several conditions gives several findings; one
-    that stands for none of the 18 (``normal`` included) one with "".
-
-    >>> parse_headings(["Pleural Effusion/left/small"])[0][2:]
+    >>> parse_headings(["Pleural Effusion/left/small"])[0][1:]
     ('Effusion', 'left', '', 'mild')
     """
     return [finding for heading in headings for finding in _read(heading)]
@@ -119,22 +98,15 @@ def parse_headings(headings: Iterable[str]) -> list[Finding]:
 
 def labels(headings: Iterable[str]) -> dict[str, int]:
     """The 18 labels of a study: condition -> 1 if a heading names it, else 0.
-
-    In the order of `CONDITIONS`. All zero for a normal study, and for one
-    that was not indexed: ask `status` before counting that as negative.
-    """
+    All zero also for a study that was not indexed: ask `status`."""
     present = {finding.condition for finding in parse_headings(headings)}
     return {name: int(name in present) for name in CONDITIONS}
 
 
 def status(headings: Iterable[str]) -> str:
-    """Is a study "normal", "abnormal" or "not indexed"?
-
-    ``normal`` alone is normal; ``No Indexing`` alone, or no heading at all,
-    is not indexed: neither normal nor abnormal. All else is abnormal, also
-    where none of the 18 conditions is named.
-    """
-    terms = {_plain(f.term) for f in parse_headings(headings)}
+    """"normal" (that heading alone), "not indexed" (``No Indexing`` alone, or
+    no heading), else "abnormal", also where none of the 18 is named."""
+    terms = {_words(heading)[0] for heading in headings}
     if terms <= {"no indexing"}:
         return "not indexed"
     return "normal" if terms == {"normal"} else "abnormal"
@@ -142,8 +114,7 @@ def status(headings: Iterable[str]) -> str:
 
 def followed_study(studies: pd.DataFrame) -> str:
     """The test study that goes through the notebooks: `FOLLOWED`, or where a
-    run leaves it out the one with most conditions among those with two
-    images."""
+    run leaves it out the one of two images with most conditions."""
     test = studies[studies["split"].eq("test") & studies["n_images"].ge(2)]
     if test["study_id"].eq(FOLLOWED).any():
         return FOLLOWED

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace as Chest
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -29,30 +28,11 @@ from . import mesh
 from .conditions import VIEWS
 
 Point = Sequence[float] | np.ndarray
+Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
-# Larger than life: a network that reads 64 pixels has to see them.
-SEVERITY = {"mild": 0.9, "": 1.2, "moderate": 1.4, "severe": 1.8}
-#: Condition -> hazy patches: number, radius, attenuation.
-PATCHES = {
-    "Consolidation": (1, 0.24, 1.0),
-    "Edema": (2, 0.27, 0.45),
-    "Fibrosis": (1, 0.16, 0.25),
-    "Infiltration": (3, 0.14, 0.8),
-    "Interstitial": (2, 0.3, 0.3),
-    "Lung Opacity": (1, 0.19, 0.9),
-    "Pneumonia": (2, 0.18, 1.1),
-}
-#: Condition -> thin lines: number, length, attenuation, slope, spread.
-LINES = {
-    "Atelectasis": (3, 0.34, 0.011, 0.2, 0.07),
-    "Edema": (34, 0.10, 0.003, 0.3, 0.24),
-    "Fibrosis": (16, 0.16, 0.005, 1.2, 0.1),
-    "Infiltration": (6, 0.14, 0.004, 1.0, 0.12),
-    "Interstitial": (40, 0.12, 0.004, 1.2, 0.2),
-}
-#: Place in the lung: 0 the apex, 1 the diaphragm.
-HEIGHT = {"apex": 0.1, "upper": 0.3, "hilum": 0.5, "middle": 0.55}
-HEIGHT |= {"lower": 0.78, "base": 0.9}
+NUMBERS_FILE = mesh.DATA / "phantoms.yaml"
+SEVERITY, HEIGHT, PATCHES, LINES = yaml.safe_load(
+    NUMBERS_FILE.read_text("utf-8")).values()  # fmt: skip
 
 
 def random_stream(*words: str) -> np.random.Generator:
@@ -69,16 +49,13 @@ class Solid(NamedTuple):
 
     center: Point
     radii: Point
-    lean: tuple[float, float] = (0.0, 0.0)  # shift in x, y per unit of z
+    lean: Sequence[float] = (0.0, 0.0)  # shift in x, y per unit of z
     power: int = 2
     column: bool = False  # below its centre it goes on as a cylinder
 
     def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Solid:
         center, radii = np.add(self.center, shift), np.array(self.radii)
         return self._replace(center=center, radii=radii * factor)
-
-
-Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 
 
 class Camera:
@@ -124,26 +101,23 @@ class Camera:
 
     def splat(self, clouds: list, blur: float) -> np.ndarray:
         """Clouds of points, each with its mass -> attenuation, blurred."""
-        n, counts = self.size, [len(points) for points, _ in clouds]
-        points = np.concatenate([points for points, _ in clouds])
-        each = [mass / len(points) for points, mass in clouds]
+        n, points = self.size, np.concatenate([cloud for cloud, _ in clouds])
+        mass = [np.full(len(cloud), m / len(cloud)) for cloud, m in clouds]
         across = points[:, self.i] + self.twist * points[:, 1 - self.i]
         across = across + self.roll * points[:, 2]
         low, step = self.edges[:, :1], np.diff(self.edges[:, :2])
         row, col = (np.stack([points[:, 2], across]) - low) / step
         keep = (row >= 0) & (row < n) & (col >= 0) & (col < n)
         where = row[keep].astype(int) * n + col[keep].astype(int)
-        mass = np.repeat(each, counts)[keep]
-        image = np.bincount(where, mass, n * n).reshape(n, n)
+        image = np.bincount(where, np.concatenate(mass)[keep], n * n)
+        image = image.reshape(n, n)
         return gaussian_filter(np.float32(image * n**2 / 4), blur * n / 2)
 
 
 def _expose(path: np.ndarray, thick: float, view: str, rng) -> np.ndarray:
-    """Attenuation -> film, (size, size), 0 black to 1 white.
-
-    Beer-Lambert, then scattered light, then the noise of few photons. The
-    exposure is set by the patient's thickness, never by a finding.
-    """
+    """Attenuation -> film, (size, size), 0 black to 1 white: Beer-Lambert,
+    scattered light, the noise of few photons. The exposure is set by the
+    patient's thickness, never by a finding."""
     light = np.exp(-rng.normal(1.4, 0.07) * path / thick)
     light = light + 0.035 + 0.05 * gaussian_filter(light, len(path) / 12)
     light += 0.012 * np.sqrt(light) * rng.normal(size=light.shape)
@@ -197,10 +171,9 @@ def lung_of(chest: Chest, side: int) -> Solid:
 
 def dome_of(chest: Chest, side: int) -> Solid:
     """The diaphragm and all below it, on one side."""
-    high = 0.5 * chest.flat
-    center = (side * 0.33 * chest.wide, -0.08, chest.dome[side] + high)
-    radii = (0.43 * chest.wide, 0.62 * chest.deep, high)
-    return Solid(center, radii, column=True)
+    w, d, high = chest.wide, chest.deep, 0.5 * chest.flat
+    center = (side * 0.33 * w, -0.08, chest.dome[side] + high)
+    return Solid(center, (0.43 * w, 0.62 * d, high), column=True)
 
 
 def level(chest: Chest, side: int, z) -> tuple[np.ndarray, np.ndarray]:
@@ -260,9 +233,8 @@ def bones(chest: Chest) -> list:
         s[:, 2] = -0.5 - 0.13 * t + 0.035 * np.sin(6.3 * t)
         collar.append(s)
         # A scapula: a plate between three corners, its outer rim, its spine.
-        a, g, i = np.array(
-            [[0.46, 0.42, -0.52], [0.82, 0.25, -0.5], [0.62, 0.48, -0.02]]
-        ) * (side, chest.deep, 1)
+        corners = [0.46, 0.42, -0.52], [0.82, 0.25, -0.5], [0.62, 0.48, -0.02]
+        a, g, i = np.array(corners) * (side, chest.deep, 1)
         u, v = np.divmod(np.arange(900), 30)
         u, v = 0.2 + 0.8 * (u[:, None] / 29) ** 0.6, v[:, None] / 29
         plates.append(g + u * (a + v * (i - a) - g))
@@ -337,10 +309,10 @@ def soft_tissue(chest: Chest, camera: Camera) -> np.ndarray:
     else:
         parts.append(Solid((0, 0.08, -0.42), (1.3, 0.46, 0.42)))
         parts.append(Solid((0, 0.1, -0.72), (0.66, 0.34, 0.42)))
-        arm, radii = (0.93, 0.1, -0.4), (0.2, 0.22, 0.26)
+        radii = (0.2, 0.22, 0.26)
         for way in (-1, 1):
-            at = np.multiply(arm, (way, 1, 1))
-            parts.append(Solid(at, radii, (0.12 * way, 0), column=True))
+            arm = np.array([0.93 * way, 0.1, -0.4])
+            parts.append(Solid(arm, radii, (0.12 * way, 0), column=True))
     path = np.max([size(part) for part in (trunk, *parts)], 0)
     for side in (-1, 1):
         center = (0.4 * side, -0.38 * deep - fat, 0.3)
@@ -376,9 +348,8 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
         path += 0.45 * chest.vessels * root
     for solid, mu, side in chest.solids:
         path += mu * size(solid, *([lung_of(chest, side)] if side else []))
-    m = chest.meal
-    gas = Solid((0.3, -0.05, chest.dome[1] + 0.14), (0.1 * m, 0.12, 0.05 * m))
-    path -= 0.8 * size(gas)
+    m, top = chest.meal, chest.dome[1] + 0.14
+    path -= 0.8 * size(Solid((0.3, -0.05, top), (0.1 * m, 0.12, 0.05 * m)))
     noise = random_stream(study_id, "cloud").normal(size=haze.shape)
     cloud = gaussian_filter(noise, 0.03 * camera.size)
     haze = gaussian_filter(haze, 0.015 * camera.size)
@@ -460,8 +431,8 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         # The stomach behind the heart: a wall, a bubble of air in its top.
         radii = np.array([0.2, 0.17, 0.17]) * min(s, 1.5)
         sac = Solid((0.05, 0.2, 0.34), radii)
-        chest.bulky.append(sac)
         bubble = sac.moved((0.7, 0.7, 0.45), (0, 0, -0.2 * radii[2]))
+        chest.bulky.append(sac)
         chest.solids.append((bubble, -1.6, 0))
     elif name == "Fracture":
         for number in rng.permutation(np.arange(3, 9))[: 3 if many else 1]:
@@ -531,9 +502,9 @@ def draw(
 ) -> np.ndarray:
     """One view of a study: uint8, (size, size), bones white, lungs dark.
 
-    `study_id` is the seed of anatomy, pose, exposure and noise: both views
-    show the same patient, and `headings` (column ``mesh``) only the findings.
-    Frontal: the patient's right is on the left. Lateral: front is left.
+    `study_id` is the seed of anatomy, pose, exposure and noise; `headings`
+    (column ``mesh``) give only the findings. Frontal: the patient's right is
+    on the left. Lateral: front is left.
     """
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
@@ -552,21 +523,19 @@ def lesions(
     camera = Camera(study_id, view, size)
     path = attenuation(study_id, _patient(study_id, headings), camera)
     masks = {}
-    for name, present in mesh.labels(headings).items():
-        if present:
-            chest = _patient(study_id, headings, without=name)
-            change = np.abs(path - attenuation(study_id, chest, camera))
-            # Faint beside the rest, but plain to see: part of the lesion.
-            least = min(0.2 * change.max(), 0.05)
-            masks[name] = change > max(least, 0.004)
+    for name in [name for name, yes in mesh.labels(headings).items() if yes]:
+        chest = _patient(study_id, headings, without=name)
+        change = np.abs(path - attenuation(study_id, chest, camera))
+        # Faint beside the rest, but plain to see: part of the lesion.
+        masks[name] = change > max(min(0.2 * change.max(), 0.05), 0.004)
     return masks
 
 
 def folder_name(size: int) -> str:
-    """Name of the cache folder, ``1a2b3c4d-96``: by code and rules of the
-    drawing and by size, so that older pictures are never taken."""
-    files = Path(__file__), Path(mesh.__file__), mesh.RULES_FILE
-    code = b"".join(path.read_bytes() for path in files)
+    """``1a2b3c4d-96``, by the drawing's code and rules and by size, so that
+    older pictures are never taken from the cache."""
+    files = (__file__, mesh.__file__, *mesh.FILES, NUMBERS_FILE)
+    code = b"".join(Path(file).read_bytes() for file in files)
     return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
 
 
@@ -577,43 +546,31 @@ def draw_studies(
     workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """Draw both views of studies (``study_id``, ``mesh``) as PNG files.
+    """Draw both views of studies (``study_id``, ``mesh``) as PNG files
+    ``<folder>/<folder_name(size)>/<study_id>_<view>.png``; existing ones are
+    kept. Returns ``study_id``, ``view``, ``path`` (str), two rows a study."""
+    from sklearn.utils.parallel import Parallel, delayed
 
-    Files are ``<folder>/<folder_name(size)>/<study_id>_<view>.png``, so that
-    pictures of older drawing code are never taken; existing ones are kept.
-
-    Returns
-    -------
-    DataFrame
-        ``study_id``, ``view``, ``path`` (str): two rows a study, in order.
-    """
     home = Path(folder) / folder_name(size)
-    table = studies[["study_id", "mesh"]].merge(
-        pd.DataFrame({"view": VIEWS, "size": size}), how="cross"
-    )
+    views = pd.DataFrame({"view": VIEWS, "size": size})
+    table = studies[["study_id", "mesh"]].merge(views, how="cross")
     names = table["study_id"] + "_" + table["view"] + ".png"
     table["path"] = [str(home / name) for name in names]
     todo = [job for job in table.to_numpy() if not Path(job[-1]).exists()]
+    # A few are drawn before other processes have started.
+    pool = Parallel(workers if len(todo) > 64 else 1, return_as="generator")
     with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-        start = 1 + len(table) - len(todo)
-        for done, _ in enumerate(_draw_files(todo, workers), start):
+        drawn = pool(delayed(_draw_file)(*job) for job in todo)
+        for done, _ in enumerate(drawn, 1 + len(table) - len(todo)):
             if progress:
                 progress(done, len(table))
     return table[["study_id", "view", "path"]]
 
 
-def _draw_files(jobs: list, workers: int) -> Iterator[None]:
-    if workers == 1 or len(jobs) <= 64:
-        yield from map(_draw_file, jobs)
-        return
-    # Spawned, not forked: the notebook's process may hold threads.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(_draw_file, jobs, chunksize=16)
-
-
-def _draw_file(job: tuple[str, list[str], str, int, str]) -> None:
-    study_id, headings, view, size, path = job
+def _draw_file(
+    study_id: str, headings: list[str], view: str, size: int, path: str
+) -> None:
     part = f"{path}.{os.getpid()}.part"
     image = Image.fromarray(draw(study_id, headings, view, size))
     image.save(part, format="PNG", compress_level=1)

@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 
 from ..course.errors import CourseError
-from .mesh import status
+from .mesh import DATA, status
 
-DATA = Path(__file__).parents[1] / "data"
-#: R2Gen's test list is two lists in one, unlike each other (88 % and 37 %
-#: normal studies): its first 170 studies, and the other 420.
+#: R2Gen's test list is two lists in one: its first 170 studies and the other
+#: 420, of which 88 % and 37 % are normal.
 FIRST_PART = 170
 SECTIONS = ("findings", "impression", "indication", "comparison")
 
@@ -39,8 +38,8 @@ def _unreadable(file: str, why: str) -> CourseError:
     return CourseError(
         f"{file} could not be read.",
         why,
-        "Give a folder or a whole .tgz archive of OpenI's XML reports, "
-        "without this file; `make setup` restores the bundled archive.",
+        "Give a folder or a whole .tgz archive of OpenI's XML reports; "
+        "`make setup` restores the bundled one.",
     )
 
 
@@ -67,8 +66,7 @@ def _parse(name: str, content: bytes) -> dict:
         study_id = root.find("uId").attrib["id"]
         number = int(study_id.removeprefix("CXR"))
     except Exception as error:
-        why = f"It is not an OpenI report in XML ({error})."
-        raise _unreadable(name, why) from error
+        raise _unreadable(name, f"No OpenI report in XML: {error}.") from error
     texts = {
         node.get("Label", "").lower(): "".join(node.itertext()).split()
         for node in root.iter("AbstractText")
@@ -88,8 +86,7 @@ def _read_all(path: Path) -> pd.DataFrame:
     try:
         rows = [_parse(name, content) for name, content in _xml_files(path)]
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        why = f"{type(error).__name__}: {error}."
-        raise _unreadable(path.name, why) from error
+        raise _unreadable(path.name, f"{error}.") from error
     if not rows:
         raise _unreadable(path.name, "It holds no .xml file.")
     table = pd.DataFrame(rows).sort_values("number", ignore_index=True)
@@ -99,24 +96,19 @@ def _read_all(path: Path) -> pd.DataFrame:
 def load_studies(
     source: str = "bundled", path: str | Path | None = None
 ) -> pd.DataFrame:
-    """All studies, one row each, in the order of their numbers.
+    """All studies, one row each, in the order of their numbers: of the
+    archive in torchxrayvision's wheel, or with "folder" of `path`, a folder
+    of XML files or a tar archive of them.
 
-    The `source` is "bundled", the archive in torchxrayvision's wheel, or
-    "folder": `path`, a folder of XML files or a tar archive of them.
-
-    Returns
-    -------
-    DataFrame
-        Schema ``studies``: ``study_id``, ``findings``, ``impression``,
-        ``indication``, ``comparison`` (text, "" when absent, white space
-        folded), ``mesh`` (list of headings), ``status`` (normal, abnormal,
-        not indexed), ``n_images``, ``split_r2gen`` (train, val, test, none)
-        and ``split_random`` (`random_split`).
+    Schema ``studies``: ``study_id``, ``findings``, ``impression``,
+    ``indication``, ``comparison`` (text, "" when absent, white space folded),
+    ``mesh`` (list of headings), ``status`` (normal, abnormal, not indexed),
+    ``n_images``, ``split_r2gen`` (train, val, test, none) and
+    ``split_random`` (`random_split`).
     """
-    if (source == "bundled") != (path is None):
-        raise ValueError(f"Source {source!r} does not go with path {path!r}")
-    folder = Path(path).resolve() if path else bundled_archive()
-    studies = _read_all(folder).copy()
+    is_bundled = source == "bundled"
+    place = bundled_archive() if is_bundled else Path(path or "").resolve()
+    studies = _read_all(place).copy()
     studies["mesh"] = studies["mesh"].map(list)  # the caller's own
     studies["status"] = studies["mesh"].map(status)
     studies["n_images"] = studies.pop("image_id").map(len)
@@ -134,10 +126,8 @@ def load_image_ids() -> pd.DataFrame:
 
 
 def r2gen_split() -> pd.DataFrame:
-    """R2Gen's split in its own order: ``study_id``, ``r2gen_id``, ``split``.
-
-    The order matters: the first 170 test studies are unlike the other 420.
-    """
+    """R2Gen's split: ``study_id``, ``r2gen_id``, ``split``, in its own order,
+    which matters: the first 170 test studies are unlike the other 420."""
     return pd.read_csv(DATA / "r2gen_split.csv")
 
 
@@ -147,8 +137,9 @@ def random_split(usable: pd.Series, seed: int = 42) -> pd.Series:
     split = pd.Series("none", index=usable.index, dtype=object)
     order = np.random.default_rng(seed).permutation(usable.index[usable])
     n_train, n_val = round(0.7 * len(order)), round(0.1 * len(order))
-    sizes = [n_train, n_val, len(order) - n_train - n_val]
-    split[order] = np.repeat(["train", "val", "test"], sizes)
+    split[order] = "test"
+    split[order[:n_train]] = "train"
+    split[order[n_train : n_train + n_val]] = "val"
     return split
 
 

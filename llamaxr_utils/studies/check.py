@@ -50,7 +50,7 @@ def run_check(profile: str = "cpu", image_source: str | None = None) -> bool:
         else f"{NOTE} No Java: METEOR 1.5 is left out, nothing else.",
         base_model(base),
         _line(xrays, "X-rays in data/" if real else "images are drawn",
-              "python -m llamaxr_utils fetch openi --all (1.4 GB), or "
+              "python -m llamaxr_utils fetch openi (1.4 GB), or "
               "IMAGES=phantom"),
         _line("@" in backbone or weights_here(backbone),
               f"weights of the image network {backbone}",

@@ -19,9 +19,6 @@ def test_the_orders_are_the_alphabet_and_torchxrayvisions():
     assert len(CONDITIONS) == 18
     assert xrv.datasets.default_pathologies == SPELLED
     assert list(xrv.models.DenseNet.targets) == SPELLED
-    # A mix-up is nearly everywhere wrong, and easy to overlook.
-    same = [a for a, b in zip(CONDITIONS, NATIVE_ORDER) if a == b]
-    assert same == ["Atelectasis", "Emphysema"]
 
 
 @pytest.mark.parametrize("names", [NATIVE_ORDER, SPELLED, CONDITIONS])
@@ -43,7 +40,6 @@ def test_values_follow_their_names(names):
         (18, [""] * 18),
         (17, NATIVE_ORDER),
     ],
-    ids=["17", "foreign", "twice", "19", "empty", "a value less"],
 )
 def test_names_that_are_not_the_18_are_refused(n, names):
     with pytest.raises(ValueError, match="not the 18 conditions"):

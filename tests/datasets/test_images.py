@@ -62,34 +62,35 @@ def patient(view, study="CXR99"):
     return phantoms.draw(study, ["normal"], view, images.VIEW_SIZE)
 
 
+def encoded():
+    buffer = io.BytesIO()
+    Image.fromarray(patient("frontal")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 # --- names and layouts ------------------------------------------------------
 
 
 def test_every_image_id_is_recognised_under_both_names(known, ids):
     openi = ids["image_id"]
-    assert len(openi) == 7470
     assert openi.map(images.openi_id).equals(openi)
     kaggle = openi.str.replace("^CXR(1_1_)?", "", regex=True) + ".dcm"
     first = ids["study_id"].eq("CXR1")
     kaggle[first] = "1_" + kaggle[first]
     assert kaggle.map(images.openi_id).equals(openi)
     assert len(known) == 7426 and set(known["image_id"]) <= set(openi)
-    for stem in ("holiday", "0", "CXR2", "CXR2_IM-0652", "IM-1-1"):
-        assert images.openi_id(stem) is None
 
 
 def test_each_layout_is_told_by_its_names(data):
-    dicom = bytes(128) + b"DICM"
     first = put(data, "CXR1_1_IM-0001-3001.png")
     put(data, "images/images_normalized/2_IM-0652-1001.dcm.png")
     put(data, "twice/CXR1_IM-0001-3001.png")
-    put(data, "NLMCXR_dcm/3/3_IM-1384-1001.dcm", dicom)
-    put(data, "dicom/CXR4_IM-2050-1001", dicom)
+    put(data, "NLMCXR_dcm/3/3_IM-1384-1001.dcm")
     put(data, "iu_xray/images/CXR2384_IM-0942/0.png")
     put(data, "iu_xray/images/CXR2384_IM-0942/1.png")
     put(data, "CXR5_IM-2117-1001.txt")
-    put(data, "CXR6_IM-2192-1001")  # no ending, and no DICOM
     put(data, "holiday/0.jpg")
+    put(data, "holiday/CXR2_IM-0652.jpg")
     # Hidden, half written, drawn:
     put(data, ".work/CXR7_IM-1384-1001.png")
     put(data, ".CXR7_IM-1384-1001.png.part77")
@@ -100,7 +101,6 @@ def test_each_layout_is_told_by_its_names(data):
         ["CXR1", "CXR1_1_IM-0001-3001"],
         ["CXR2", "CXR2_IM-0652-1001"],
         ["CXR3", "CXR3_IM-1384-1001"],
-        ["CXR4", "CXR4_IM-2050-1001"],
         ["CXR2384", "CXR2384_IM-0942/0"],
         ["CXR2384", "CXR2384_IM-0942/1"],
     ]
@@ -117,16 +117,10 @@ def test_a_read_only_data_folder(data, known, folders, monkeypatch):
     """A class folder: nothing is written there, caches go to the runs."""
     one, two = known["image_id"][:2]
     with zipfile.ZipFile(data / "xrays.zip", "w") as archive:
-        archive.writestr(f"{one}.png", encoded("PNG"))
+        archive.writestr(f"{one}.png", encoded())
     save(data, f"{two}.png", flat(1))
     before = sorted(data.rglob("*"))
-    access = os.access
-    monkeypatch.setattr(
-        os,
-        "access",
-        lambda path, mode: access(path, mode)
-        and not (str(path).startswith(str(data)) and mode & os.W_OK),
-    )
+    monkeypatch.setattr(os, "access", lambda path, _: path != data)
     ids = pd.DataFrame({"study_id": ["a", "b"], "image_id": [one, two]})
     paths = images.xray_views(ids)["path"]
     assert len(paths) == 2
@@ -166,36 +160,13 @@ def test_phantoms_take_the_places_of_the_real_views(folders, ids):
         assert images.read_grey(images.locate(path), 16).shape == (16, 16)
 
 
-def test_the_headers_of_the_collection(known):
-    headers = images.dicom_headers()
-    assert len(headers) == 7469 and headers.index.is_unique
-    assert headers.loc["CXR1000_IM-0003-2001", "View Position"] == "PA"
-    assert headers.loc["CXR1_1_IM-0001-3001", "Rows"] == 2828
-    named = known.merge(headers["View Position"].dropna(), on="image_id")
-    frontal = named["View Position"].isin(["AP", "PA"])
-    assert len(named) == 4863
-    assert (frontal != named["view"].eq("frontal")).sum() == 1382
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["CXR1_1_IM-0001-3001", "CXR1_IM-0001-3001", "1_IM-0001-3001.dcm"],
-)
-def test_the_first_study_under_any_of_its_names(data, ids, name):
-    """Its images have a number more than all others."""
-    save(data, f"{name}.png", flat(1))
-    (row,) = images.xray_views(ids).itertuples()
-    assert (row.study_id, row.view) == ("CXR1", "lateral")
-
-
 def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
     frontal = known.loc[known["view"] == "frontal", "image_id"].sort_values()
     ids = pd.DataFrame({"study_id": "CXR1", "image_id": frontal[:3]})
     for image_id in frontal[1:3]:
         save(data, f"{image_id}.png", flat(1))
     (row,) = images.xray_views(ids).itertuples()
-    assert row.image_id == frontal.iloc[1]
-    assert row.path == f"{frontal.iloc[1]}.png"
+    assert row.path == f"{row.image_id}.png" == f"{frontal.iloc[1]}.png"
     assert row.view_source == "published list"
     assert row.image_source == "IU X-ray"
 
@@ -293,36 +264,37 @@ def test_rows_keep_their_order_and_unreadable_ones_are_listed(data):
     for value, name in enumerate(names):
         save(data, name, flat(4 * value))
     put(data, "07.png", b"no image")
-    grey, table = images.read_views(
-        pd.DataFrame({"path": ["gone.png", *names[::-1]]}), 8
-    )
+    rows = pd.DataFrame({"path": ["gone.png", *names[::-1]]})
+    grey, table = images.read_views(rows, 8)
     names.remove("07.png")
     assert list(table["path"]) == names[::-1]
     assert grey[:, 0, 0].tolist() == [4 * int(n[:2]) for n in names[::-1]]
     reasons = dict(table.attrs["unreadable"])
     assert set(reasons) == {"07.png", "gone.png"} and all(reasons.values())
-    with pytest.raises(CourseError, match="LLAMAXR_DATA"):
-        images.locate("gone.png")
+    with pytest.raises(CourseError, match="squashed"):
+        images.read_views(rows, 8, "stretch")
 
 
-@pytest.mark.parametrize("kind", ["16 bit", "RGB", "P", "jpeg", "CMYK"])
-def test_any_coat_gives_the_same_grey(tmp_path, kind):
-    picture, file = Image.fromarray(WIDE), tmp_path / "a.png"
-    if kind == "16 bit":
-        picture = Image.fromarray(WIDE.astype(np.uint16) * 257)
-    elif kind == "jpeg":  # large: it is decoded small
-        picture, file = picture.resize((2000, 1000)), tmp_path / "a.jpg"
-    else:
-        picture = picture.convert(kind)
-        file = tmp_path / ("a.jpg" if kind == "CMYK" else "a.png")
-    picture.save(file, quality=95)
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("a.png", lambda picture: picture.convert("RGB")),
+        ("a.png", lambda picture: picture.convert("P")),
+        ("a.jpg", lambda picture: picture.convert("CMYK")),
+        ("a.jpg", lambda picture: picture.resize((2000, 1000))),
+    ],
+)
+def test_any_coat_gives_the_same_grey(tmp_path, name, change):
+    """A large JPEG is decoded small."""
+    file = tmp_path / name
+    change(Image.fromarray(WIDE)).save(file, quality=95)
     grey = images.read_grey(file, 50)
     plain = images.read_grey(save(tmp_path, "b.png", WIDE), 50)
     assert grey.dtype == np.uint8 and grey.shape == (50, 50)
     assert np.abs(grey.astype(int) - plain).max() <= 2
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+@pytest.mark.parametrize("bits", [8, 12, 15, 16])
 def test_fewer_bits_in_16_are_not_read_dark(tmp_path, bits):
     values = np.linspace(0, 2**bits - 1, 64).reshape(8, 8).astype(np.uint16)
     grey = images.read_grey(save(tmp_path, "a.png", values), 8)
@@ -336,119 +308,46 @@ def test_squash_keeps_everything_and_crop_keeps_the_shape(tmp_path):
     assert (cropped[0] == range(50, 150)).all()  # no resampling
 
 
-@pytest.mark.parametrize(
-    ("source", "file_size", "ratio"),
-    [
-        ("IU X-ray", (256, 256), 2828 / 2320),
-        ("phantom", (256, 256), 1),  # a square of its own
-        ("IU X-ray", (232, 283), 1),  # it still has its shape
-    ],
-)
-def test_only_squashed_xrays_get_their_shape_back(
-    data, source, file_size, ratio
-):
-    """A disc in a file of an image of 2,828 rows and 2,320 columns."""
-    width, height = file_size
-    y, x = np.mgrid[:height, :width]
-    inside = (y - height / 2) ** 2 + (x - width / 2) ** 2 < 60**2
-    save(data, "a.png", (200 * inside).astype(np.uint8))
-    row = {"image_id": "CXR1_1_IM-0001-3001", "path": "a.png"}
-    views = pd.DataFrame([{**row, "image_source": source}])
-    (grey,), _ = images.read_views(views, 256, "crop")
-    tall, wide = (grey > 99).any(1).sum(), (grey > 99).any(0).sum()
-    assert tall / wide == pytest.approx(ratio, abs=0.02)
-    with pytest.raises(CourseError, match="squashed"):
-        images.read_views(views, 256, "stretch")
-
-
-# --- DICOM ------------------------------------------------------------------
-
-
-def dicom(path, values=RAMP, kind="MONOCHROME2", bits=12, **tags):
+def dicom(path, values=RAMP, kind="MONOCHROME2", bits=12):
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
     data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
     data.SOPClassUID = meta.MediaStorageSOPClassUID
     data.set_pixel_data(values, kind, bits)
-    for name, value in tags.items():
-        setattr(data, name, value)
     data.save_as(path, enforce_file_format=True)
     return path
 
 
-@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.filterwarnings("ignore:Converting MONOCHROME1")
-def test_dicom_is_read_as_torchxrayvision_does(tmp_path, kind):
-    import torchxrayvision as xrv
-
-    file = dicom(tmp_path / "a.dcm", kind=kind)
-    ours = images.to_model_range(images.read_grey(file, 8))
-    theirs = xrv.utils.read_xray_dcm(file)
-    assert np.abs(ours - theirs).max() <= 1024 / 255 + 0.01  # half a grey
-    assert (ours[0, 0] < 0) == (kind == "MONOCHROME2")
-
-
 @pytest.mark.parametrize(
-    ("name", "change", "expected"),
+    ("change", "expected"),
     [
-        ("a", {}, GREY),  # known by its content
-        ("a.png", {}, GREY),
-        ("a.dcm", {"RescaleSlope": 0.5, "RescaleIntercept": -1024}, GREY),
-        ("a.dcm", {"RescaleSlope": -1, "RescaleIntercept": 4095}, 255 - GREY),
-        ("a.dcm", {"bits": 16}, GREY),
-        ("a.dcm", {"values": RAMP.astype(np.int16) - 2048}, GREY),
+        ({}, GREY),
+        ({"kind": "MONOCHROME1"}, 255 - GREY),
+        ({"bits": 16}, GREY),
+        ({"values": RAMP.astype(np.int16) - 2048}, GREY),
     ],
 )
-def test_names_rescales_bits_and_signs_of_dicom(
-    tmp_path, name, change, expected
-):
-    grey = images.read_grey(dicom(tmp_path / name, **change), 8)
+def test_dicom_of_any_bits_sign_and_kind(tmp_path, change, expected):
+    grey = images.read_grey(dicom(tmp_path / "a.dcm", **change), 8)
     assert np.abs(grey - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("make", "why"),
+    ("name", "content"),
     [
-        (lambda path: dicom(path, np.stack([RAMP, RAMP])), "2 frames"),
-        (
-            lambda path: dicom(path, np.zeros((8, 8, 3), np.uint8), "RGB", 8),
-            "RGB",
-        ),
-        (lambda path: path.write_bytes(b"no dicom at all"), "no grey"),
-        (lambda path: path.write_bytes(b""), "no grey"),
+        ("CXR7.png", b"<html>404</html>"),
+        ("CXR7.png", encoded()[:1500]),
+        ("CXR7.png", encoded()),  # a bomb
+        ("CXR7.dcm", b"no dicom at all"),
     ],
 )
-def test_a_dicom_that_is_no_radiograph(tmp_path, make, why):
-    make(tmp_path / "CXR7.dcm")
-    with pytest.raises(CourseError, match=why) as caught:
-        images.read_grey(tmp_path / "CXR7.dcm", 8)
-    assert "CXR7.dcm could not be read" in caught.value.what
-
-
-# --- broken files -----------------------------------------------------------
-
-
-def encoded(kind):
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64))
-    Image.fromarray(noise.astype(np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"<html>404</html>", encoded("PNG")[:1500], encoded("PNG")],
-    ids=["empty", "text", "cut", "bomb"],
-)
-def test_a_broken_file_is_named(tmp_path, content, monkeypatch):
+def test_a_broken_file_is_named(tmp_path, name, content, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    file = put(tmp_path, "CXR7.png", content)
-    with pytest.raises(CourseError) as caught:
+    file = put(tmp_path, name, content)
+    with pytest.raises(CourseError, match=f"{name} could not be") as caught:
         images.read_grey(file, 8)
-    assert "CXR7.png could not be read" in caught.value.what
     assert caught.value.why.strip(". ")
-    assert images.fault(file).startswith("no whole image")
 
 
 # --- the range --------------------------------------------------------------
@@ -467,20 +366,19 @@ def test_the_range_is_torchxrayvisions():
         images.check_range(images.to_model_range(flat(value)))
 
 
-MISTAKES = {
-    "0..1": lambda grey: grey / 255,
-    "-1..1": lambda grey: grey / 127.5 - 1,
-    "ImageNet": lambda grey: (grey / 255 - 0.449) / 0.226,
-    "0..255": lambda grey: grey.astype(float),
-    "0..65535": lambda grey: grey * 257.0,
-    "twice": lambda grey: images.to_model_range(grey) * 8.03 - 1024,
-    "no numbers": lambda grey: np.where(grey > 9, np.nan, 0.0),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda grey: grey / 255,
+        lambda grey: grey / 127.5 - 1,
+        lambda grey: (grey / 255 - 0.449) / 0.226,  # ImageNet's
+        lambda grey: grey.astype(float),
+        lambda grey: grey * 257.0,
+        lambda grey: images.to_model_range(grey) * 8.03 - 1024,  # twice
+        lambda grey: np.where(grey > 9, np.nan, 0.0),
+    ],
+)
 def test_a_wrong_range_is_refused_and_explained(mistake):
-    batch = MISTAKES[mistake](np.stack([WIDE, WIDE[:, ::-1]])[:, None])
     with pytest.raises(CourseError, match="issue 89") as caught:
-        images.check_range(batch)
+        images.check_range(mistake(WIDE))
     assert "to_model_range" in caught.value.do

@@ -15,33 +15,16 @@ from llamaxr_utils.datasets import mesh, phantoms
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 
 #: One heading for each of the 18 conditions.
-HEADINGS = {
-    "Atelectasis": "Pulmonary Atelectasis/base/left",
-    "Cardiomegaly": "Cardiomegaly/moderate",
-    "Consolidation": "Consolidation/lung/lower lobe/right",
-    "Edema": "Pulmonary Edema",
-    "Effusion": "Pleural Effusion/left/moderate",
-    "Emphysema": "Pulmonary Emphysema",
-    "Enlarged Cardiomediastinum": "Mediastinum/prominent",
-    "Fibrosis": "Pulmonary Fibrosis/upper lobe/right",
-    "Fracture": "Fractures, Bone/ribs/left",
-    "Hernia": "Hernia, Hiatal",
-    "Infiltration": "Infiltrate/lung/base/left",
-    "Lung Lesion": "Cavitation/lung/upper lobe/right",
-    "Lung Opacity": "Opacity/lung/middle lobe/right",
-    "Mass": "Mass/lung/upper lobe/left",
-    "Nodule": "Nodule/lung/upper lobe/right",
-    "Pleural Thickening": "Thickening/pleura/right",
-    "Pneumonia": "Pneumonia/lower lobe/right",
-    "Pneumothorax": "Pneumothorax/right/large",
-}
-#: What else changes a chest's shape; devices and calcium are not drawn.
-OTHERS = [
-    "Aorta/tortuous", "Bone Diseases, Metabolic",
-    "Costophrenic Angle/left/blunted", "Diaphragm/bilateral/flattened",
-    "Diaphragm/right/elevated", "Kyphosis/thoracic vertebrae",
-    "Lung/hilum/prominent", "Lung/hyperdistention", "Lung/hypoinflation",
-    "Markings/bronchovascular", "Scoliosis/thoracic vertebrae",
+HEADINGS = [
+    "Pulmonary Atelectasis/base/left", "Cardiomegaly/moderate",
+    "Consolidation/lung/lower lobe/right", "Pulmonary Edema",
+    "Pleural Effusion/left/moderate", "Pulmonary Emphysema",
+    "Mediastinum/prominent", "Pulmonary Fibrosis/upper lobe/right",
+    "Fractures, Bone/ribs/left", "Hernia, Hiatal",
+    "Infiltrate/lung/base/left", "Cavitation/lung/upper lobe/right",
+    "Opacity/lung/middle lobe/right", "Mass/lung/upper lobe/left",
+    "Nodule/lung/upper lobe/right", "Thickening/pleura/right",
+    "Pneumonia/lower lobe/right", "Pneumothorax/right/large",
 ]  # fmt: skip
 #: Mean grey of a left-sided effusion's picture in 3 x 3 blocks: measured.
 BLOCKS = [[98.5, 133.2, 109.3], [127.2, 178.9, 142.8], [142.3, 207.6, 190.8]]
@@ -49,6 +32,10 @@ BLOCKS = [[98.5, 133.2, 109.3], [127.2, 178.9, 142.8], [142.3, 207.6, 190.8]]
 
 def draw(study, headings, view="frontal", size=64):
     return phantoms.draw(study, headings, view, size).astype(float)
+
+
+def change(study, headings, view):
+    return np.abs(draw(study, headings, view) - draw(study, [], view))
 
 
 def masks(i, heading, view="frontal"):
@@ -64,58 +51,34 @@ def test_pictures_of_this_version_stay_the_same():
     """Seeded by hashlib, so also in another process and on another day."""
     image = phantoms.draw("CXR1", ["Pleural Effusion/left"], "frontal", 96)
     assert image.shape == (96, 96) and image.dtype == np.uint8
-    assert image.min() < 15 and image.max() > 150
     blocks = image.reshape(3, 32, 3, 32).mean(axis=(1, 3))
     assert np.allclose(blocks, BLOCKS, atol=1.0), blocks.round(1).tolist()
-
-
-@pytest.mark.parametrize("i", range(3))
-def test_lungs_dark_between_bright_middle_and_abdomen(i):
-    image = draw(f"CXR{i}", ["normal"], size=96)
-    lung, middle = image[30:55, 18:34], image[30:60, 44:52]
-    assert lung.mean() + 40 < middle.mean()
-    assert lung.mean() + 30 < image[80:, 40:56].mean()
-    assert image[50:60, 44:52].mean() > image[50:60, :6].mean()
-    other = draw(f"CXR{i + 8}", ["normal"], size=96)
-    assert np.abs(image - other).mean() > 5
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_condition_leaves_a_trace_and_no_other(name, view):
     """Scattered light reaches further than a lesion, and nothing else."""
-    headings = [HEADINGS[name]]
-    change = np.abs(draw("CXR3", headings, view) - draw("CXR3", [], view))
+    headings = [HEADINGS[CONDITIONS.index(name)]]
+    changed = change("CXR3", headings, view)
     mask = phantoms.lesions("CXR3", headings, view, 64)[name]
     assert mask.shape == (64, 64) and mask.dtype == bool
     assert 4 <= mask.sum() < 0.7 * mask.size
-    assert change[mask].mean() > 5
+    assert changed[mask].mean() > 5
     outside = ~binary_dilation(mask, iterations=4)
     assert outside.mean() > 0.1
-    assert change[outside].max() <= 20
-    assert change[outside].mean() < 1
+    assert changed[outside].max() <= 20
+    assert changed[outside].mean() < 1
 
 
-@pytest.mark.parametrize("heading", OTHERS)
-def test_findings_beside_the_18_are_drawn_too(heading):
-    assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
-    change = [
-        np.abs(draw("CXR4", [heading], view) - draw("CXR4", [], view)).max()
-        for view in VIEWS
-    ]
-    assert max(change) > 12, change
-
-
-def test_masks_have_the_conditions_of_the_labels():
-    headings = ["Nodule/lung/right", "Spine/degenerative", "Cardiomegaly"]
-    masks = phantoms.lesions("CXR1", headings, "frontal")
-    assert set(masks) == {"Lung Lesion", "Nodule", "Cardiomegaly"}
-    assert np.array_equal(masks["Nodule"], masks["Lung Lesion"])
+def test_findings_beside_the_18_are_drawn_too():
+    for heading in ("Kyphosis/thoracic vertebrae", "Diaphragm/right/elevated"):
+        assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
+        assert max(change("CXR4", [heading], v).max() for v in VIEWS) > 12
 
 
 @pytest.mark.parametrize(
-    "heading",
-    ["Pleural Effusion/{}/large", "Nodule/lung/{}", "Pneumothorax/{}/large"],
+    "heading", ["Pleural Effusion/{}/large", "Pneumothorax/{}/large"]
 )
 def test_the_patients_right_is_on_the_pictures_left(heading):
     for i in range(4):
@@ -136,20 +99,16 @@ def test_zones_lie_above_each_other(view):
     assert rows == sorted(rows)
 
 
-def test_severity_shows():
-    heading = "Pleural Effusion/right/"
+def test_severity_shows_and_nothing_else_depends_on_labels():
+    """Far from a small nodule two pictures are equal, noise included."""
     small, moderate, large = (
-        sum(masks(i, heading + word)["Effusion"].sum() for i in range(6))
+        sum(masks(i, f"Pleural Effusion/right/{word}")["Effusion"].sum()
+            for i in range(6))
         for word in ("small", "moderate", "large")
-    )
+    )  # fmt: skip
     assert small < moderate < large
-
-
-def test_anatomy_and_noise_do_not_depend_on_labels():
-    """Far from a small nodule the two pictures are equal, noise included."""
-    sick = draw("CXR5", ["Nodule/lung/apex/right"], size=96)
-    well = draw("CXR5", ["normal"], size=96)
-    assert np.abs(sick[60:] - well[60:]).max() <= 2
+    changed = change("CXR5", ["Nodule/lung/apex/right"], "frontal")
+    assert changed[40:].max() <= 2
 
 
 def test_studies_are_drawn_once_and_by_two_processes_alike(tmp_path):
@@ -173,7 +132,6 @@ def test_studies_are_drawn_once_and_by_two_processes_alike(tmp_path):
     gone.unlink()
     phantoms.draw_studies(studies, tmp_path, 16)
     assert kept.read_bytes() == b"kept" and gone.exists()
-    assert phantoms.folder_name(32) != phantoms.folder_name(64)
 
 
 def test_findings_are_found_where_they_were_drawn_and_nowhere_else():

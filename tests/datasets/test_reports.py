@@ -35,10 +35,10 @@ def studies():
     return reports.load_studies()
 
 
-# --- counts -----------------------------------------------------------------
+# --- counts and splits ------------------------------------------------------
 
 
-def test_studies_and_sections(studies):
+def test_studies_sections_and_images(studies):
     columns = set(ARTIFACTS["studies"].columns) - {"split"}  # chosen in 01
     assert set(studies.columns) == columns
     assert len(studies) == 3955
@@ -51,21 +51,11 @@ def test_studies_and_sections(studies):
     assert impression.sum() == 3921
     assert (~findings & ~impression).sum() == 28
     assert studies["findings"].str.contains("XXXX").sum() == 1486
-    for section in reports.SECTIONS:  # folded, otherwise as it was
-        folded = studies[section].map(lambda text: " ".join(text.split()))
-        assert (folded == studies[section]).all()
-    assert studies["findings"].str.contains(r"[A-Z]").sum() > 3400
     words = studies["findings"][findings].str.split().map(len)
     assert (words.median(), words.quantile(0.95), words.max()) == (29, 59, 169)
-
-
-def test_images(studies):
     n, ids = studies["n_images"], reports.load_image_ids()
     assert n.sum() == len(ids) == 7470
     assert ids["image_id"].is_unique
-    assert ids["study_id"].value_counts().to_dict() == (
-        n[n > 0].set_axis(studies["study_id"][n > 0]).to_dict()
-    )
     counts = [(n == 0).sum(), (n == 1).sum(), (n == 2).sum(), (n > 2).sum()]
     assert counts == [104, 446, 3208, 197]
 
@@ -77,9 +67,6 @@ def test_what_the_caller_changes_is_not_kept(studies):
     again = reports.load_studies()
     assert again.loc[0, "findings"] == studies.loc[0, "findings"]
     assert "Changed" not in again.loc[0, "mesh"]
-
-
-# --- splits -----------------------------------------------------------------
 
 
 def test_r2gens_split(studies):
@@ -115,10 +102,7 @@ def test_the_random_split_is_seeded_70_10_20_of_the_usable(studies):
     # Its first studies, written down: numpy's generator is stable.
     first = studies["study_id"][split == "test"].head(5)
     assert list(first) == ["CXR7", "CXR15", "CXR43", "CXR49", "CXR50"]
-    assert reports.random_split(usable, seed=42).equals(split)
-    other = reports.random_split(usable, seed=2)
-    assert not other.equals(split)
-    assert other.value_counts().equals(counts)
+    assert not reports.random_split(usable, seed=2).equals(split)
 
 
 # --- files of other sources -------------------------------------------------
@@ -133,64 +117,53 @@ def archive(path, members):
     return path
 
 
-def test_a_folder_of_xml(tmp_path):
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "10.xml").write_text(xml(10))
-    (tmp_path / "9.xml").write_text(xml(9))
-    (tmp_path / "readme.txt").write_text("no report")
-    table = reports.load_studies("folder", tmp_path)
+def test_a_folder_of_xml_or_an_archive_read_in_memory(tmp_path):
+    """In an archive a path that leads out of it is only a name."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep" / "10.xml").write_text(xml(10))
+    (tmp_path / "in" / "9.xml").write_text(xml(9))
+    (tmp_path / "in" / "readme.txt").write_text("no report")
+    table = reports.load_studies("folder", tmp_path / "in")
     assert list(table["study_id"]) == ["CXR9", "CXR10"]
     row = table.iloc[0]
     assert row["findings"] == "The heart is big."
     assert row["comparison"] == "None & none."
     assert row["impression"] == row["indication"] == ""
     assert row["mesh"] == ["Cardiomegaly/mild"]
-    assert row["status"] == "abnormal"
-    assert row["n_images"] == 2
-    for other in (("web", None), ("bundled", tmp_path), ("folder", None)):
-        with pytest.raises(ValueError, match="does not go"):
-            reports.load_studies(*other)
+    assert (row["status"], row["n_images"]) == ("abnormal", 2)
 
-
-def test_an_archive_is_read_in_memory(tmp_path):
-    """A path that leads out of it is only a name."""
-    inside = tmp_path / "inside"
-    inside.mkdir()
+    before = set(tmp_path.rglob("*"))
     file = archive(
-        inside / "a.tgz", {"../../7.xml": xml(7), "/tmp/8.xml": xml(8)}
+        tmp_path / "in" / "a.tgz", {"../../7.xml": xml(7), "/tmp/8.xml": xml()}
     )
     table = reports.load_studies("folder", file)
-    assert list(table["study_id"]) == ["CXR7", "CXR8"]
-    assert {p.name for p in tmp_path.rglob("*")} == {"inside", "a.tgz"}
+    assert list(table["study_id"]) == ["CXR7", "CXR7"]
+    assert set(tmp_path.rglob("*")) == before | {file}
 
 
 #: A few bytes that become gigabytes, and another file's content.
-BOMBS = {
-    "entities": '<!ENTITY a "ha">' + "".join(
+BOMBS = [
+    '<!ENTITY a "ha">' + "".join(
         f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in pairwise("abcdefgh")
     ),
-    "file": '<!ENTITY i SYSTEM "file:///etc/hostname">',
-}  # fmt: skip
+    '<!ENTITY i SYSTEM "file:///etc/hostname">',
+]  # fmt: skip
 
 
-def bomb(kind):
+def bomb(content):
     head, body = xml(comparison="&i;").split("\n", 1)
-    return f"{head}\n<!DOCTYPE a [{BOMBS[kind]}]>\n{body}"
+    return f"{head}\n<!DOCTYPE a [{content}]>\n{body}"
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         (xml()[:300], "unclosed"),
-        ("<html><body>404</body></html>", "not an OpenI report"),
-        ("", "no element"),
-        ("<eCitation><uId/></eCitation>", "not an OpenI report"),
+        ("<html><body>404</body></html>", "No OpenI report"),
         (xml().replace("CXR7", "CXRseven"), "seven"),
-        ("\x00\x01\x02", "not well-formed"),
-        (bomb("entities"), "EntitiesForbidden"),
-        (bomb("file"), "EntitiesForbidden"),
+        (bomb(BOMBS[0]), "EntitiesForbidden"),
+        (bomb(BOMBS[1]), "EntitiesForbidden"),
     ],
-    ids=["cut", "html", "empty", "no id", "no number", "binary", *BOMBS],
 )
 def test_a_corrupt_report_is_named(tmp_path, text, why):
     (tmp_path / "1.xml").write_text(xml(1))
@@ -201,19 +174,13 @@ def test_a_corrupt_report_is_named(tmp_path, text, why):
 
 
 def test_a_broken_archive(tmp_path):
-    """Cut, none at all, or one wrong byte anywhere: refused with a reason,
-    or read."""
+    """Cut, none at all, or one wrong byte: refused with a reason, or read."""
     file = archive(tmp_path / "a.tgz", {f"{i}.xml": xml(i) for i in range(50)})
-    whole = file.read_bytes()
+    whole, refused = file.read_bytes(), 0
     for content in (b"", b"no archive", whole[: len(whole) // 2]):
         file.write_bytes(content)
         with pytest.raises(CourseError, match=r"a\.tgz could not be read"):
             reports.load_studies("folder", file)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(CourseError, match="could not be read"):
-        reports.load_studies("folder", empty)
-    refused = 0
     for place in range(0, len(whole), len(whole) // 40):
         broken = bytearray(whole)
         broken[place] ^= 255
@@ -224,12 +191,3 @@ def test_a_broken_archive(tmp_path):
         except CourseError:
             refused += 1
     assert refused > 20
-
-
-def test_case_and_punctuation_aside():
-    for text, plain in [
-        ("The Heart,  is\n big!", "the heart is big"),
-        ("3.5 cm", "3 5 cm"),
-        ("...", ""),
-    ]:
-        assert reports.normalise(text) == plain
