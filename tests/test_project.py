@@ -21,7 +21,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 9599, "modules": 47, "tests": 10056}
+BUDGET = {"package": 9326, "modules": 47, "tests": 9736}
 
 
 def shell(*command: str) -> subprocess.CompletedProcess:
