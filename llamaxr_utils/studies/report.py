@@ -190,8 +190,8 @@ def about_text(report: str, table: pd.DataFrame,
         if not REPORTED & {*states}:
             # To deny consolidation is not to deny every opacity.
             kind = "denied" if states[0] == "absent" else "not stated"
-            caveats.append((kind, f"{_score(name, table)} is named and "
-                                  f"{kind}."))
+            score = _score(name, table)
+            caveats.append((kind, f"{score} is named and {kind}."))
     for finding, sentence in unsupported(report, names).items():
         sources = [c for c in CONDITIONS if finding in STATED_BY[c]]
         above = (table["mean"] - table["point"]).reindex(sources).dropna()
