@@ -67,23 +67,21 @@ def verdict(paper: float, ours: pd.Series, paper_split: str,
 
 
 def compare_with_paper(
-    summary: pd.DataFrame, system: str = "this run", paper: str = "LLaMA-XR",
-    *, paper_split: str | None = None,
-    command: str = "make course PROFILE=paper",
+    summary: pd.DataFrame, paper: str = "LLaMA-XR", *,
+    paper_split: str | None = None, command: str = "make course PROFILE=paper",
 ) -> pd.DataFrame:
     """Each number of a row of the paper's Table 3, and its `verdict`.
 
-    `summary` is `score.summarise`'s, `system` one of its systems, `paper` a
-    row of Table 3. A split that was not published is comparable with none,
-    so the paper's own row neither, unless `paper_split` says what to take it
-    for. Returns ``metric``, ``protocol`` and ``split`` (the paper's),
-    ``paper``, ``this run``, ``difference`` (NaN unless comparable),
-    ``verdict``, ``why``.
+    `summary` is `score.summarise`'s, `paper` a row of Table 3. A split that
+    was not published is comparable with none, so the paper's own row neither,
+    unless `paper_split` says what to take it for. Returns ``metric``,
+    ``protocol`` and ``split`` (the paper's), ``paper``, ``this run``,
+    ``difference`` (NaN unless comparable), ``verdict``, ``why``.
     """
     quoted = quoted_rows().set_index("system").loc[paper]
     split = paper_split or quoted["split"]
-    is_ours = summary[["system", "protocol"]] == [system, quoted["protocol"]]
-    rows = summary[is_ours.all(axis=1)].drop_duplicates("metric")
+    rows = summary[summary["system"].eq("this run")
+                   & summary["protocol"].eq(quoted["protocol"])]
     lines = []
     for metric, ours in rows.set_index("metric").reindex(METRICS).iterrows():
         printed, gap = quoted[metric], float("nan")
