@@ -13,13 +13,14 @@ from .course.errors import CourseError
 
 def _course(o: argparse.Namespace) -> bool:
     from .course.runner import run_course, shown
-    from .studies import results
+    from .studies.report import write_index
 
     run_course(o.profile, o.images, o.first, o.last, o.force)
-    if page := results.write_index(o.profile, o.images):
+    if results := write_index(o.profile, o.images):
+        page, numbers = results
         print()
-        for name, number, meaning in results.headline(page.parent):
-            print(f"{name:14} {number}  {meaning}")
+        for name, number, meaning in numbers.to_numpy():
+            print(f"{name:14} {number:.3f}  {meaning}")
         print(f"\nResults: {shown(page)}. Next: make study (08 to 11).")
     return True
 

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 9326, "modules": 47, "tests": 9736}
+BUDGET = {"package": 9184, "modules": 46, "tests": 9634}
 
 
 def shell(*command: str) -> subprocess.CompletedProcess:

@@ -35,11 +35,9 @@ def run_check(profile: str = "cpu", image_source: str | None = None) -> bool:
         return run.knob_value(notebook, name, profile, image_source)
 
     base, backbone = knob(3, "BASE"), knob(2, "BACKBONE")
-    default = run.declared()["profiles"][profile]["images"]
-    real, java = (image_source or default) == "real", java_version()
-    xrays = not real or xrays_here()
-    print(f"profile {profile} · {image_source or default} images\n"
-          f"{machine.platform_line()}")  # fmt: skip
+    source = image_source or run.declared()["profiles"][profile]["images"]
+    java, xrays = java_version(), source == "phantom" or xrays_here()
+    print(f"profile {profile} · {source} images\n{machine.platform_line()}")
     lines = [
         packages(knob(4, "BACKEND") == "unsloth"),
         gpu(base, knob(4, "PRECISION")),
@@ -49,13 +47,13 @@ def run_check(profile: str = "cpu", image_source: str | None = None) -> bool:
         f"{OK} Java {java}" if java
         else f"{NOTE} No Java: METEOR 1.5 is left out, nothing else.",
         base_model(base),
-        _line(xrays, "X-rays in data/" if real else "images are drawn",
+        _line(xrays, "images are drawn" if source == "phantom"
+              else "X-rays in data/",
               "python -m llamaxr_utils fetch openi (1.4 GB), or "
               "IMAGES=phantom"),
         _line("@" in backbone or weights_here(backbone),
               f"weights of the image network {backbone}",
-              f"python -m llamaxr_utils fetch {backbone}"),
-    ]  # fmt: skip
+              f"python -m llamaxr_utils fetch {backbone}")]
     print("\n".join(lines))
     failed = sum(line.startswith(FAIL) for line in lines)
     print(f"{failed} to do." if failed else "Ready to run.")
@@ -85,11 +83,10 @@ def packages(unsloth: bool) -> str:
         except PackageNotFoundError:
             missing.append(name)
     if other and not missing:
-        return (f"{NOTE} Other versions than in constraints.txt: "
-                f"{'; '.join(other)}. Not run together by us.")  # fmt: skip
+        return f"{NOTE} Not the versions of ours: {'; '.join(other)}."
     lacking = f" (not here: {', '.join(missing)})" if missing else ""
-    return _line(not missing, f"{len(names)} packages{lacking}", "make setup "
-                 "(Colab: the setup cell; or BACKEND = \"peft\")")  # fmt: skip
+    return _line(not missing, f"{len(names)} packages{lacking}",
+                 'make setup (Colab: the setup cell; or BACKEND = "peft")')
 
 
 def gpu(base: str, precision: str) -> str:
@@ -137,25 +134,22 @@ def _nearest(path: Path) -> Path:
 def base_model(base: str) -> str:
     """Whether a base is here or its hub would give it: asks for a header."""
     import requests
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     source = "" if models.made_here(base) else models.locate(base)
     if not source or Path(source).is_dir() or isinstance(
             try_to_load_from_cache(source, "config.json"), str):
         return f"{OK} {base} is here, or made by the run"
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    address = f"{hub}/{source}/resolve/main/config.json"
+    address = hf_hub_url(source, "config.json")
     try:
-        answer = requests.head(address, timeout=5, allow_redirects=True)
-        status = str(answer.status_code)
+        answer = str(requests.head(
+            address, timeout=5, allow_redirects=True).status_code)
     except requests.RequestException as error:
-        status = type(error).__name__
-    return _line(
-        status == "200",
-        f"{source}: {hub} answers {status} (401 and 403: a login is asked)",
-        "connect, or put a copy into a folder and set LLAMAXR_MODELS to its "
-        "parent; PROFILE=cpu needs none",
-    )
+        answer = type(error).__name__
+    return _line(answer == "200", f"{source}: the hub answers {answer} (401 "
+                 "and 403: a login is asked)", "connect, or put a copy into a "
+                 "folder and set LLAMAXR_MODELS to its parent; PROFILE=cpu "
+                 "needs none")
 
 
 def xrays_here() -> bool:

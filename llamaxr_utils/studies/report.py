@@ -1,12 +1,15 @@
-"""A draft report of one or two images, by the models of a run.
+"""Pages that a run ends with: a draft report of one or two images, by the
+models of the run, and ``index.html``, its results.
 
-Image -> scores -> prompt -> report, as the notebooks of the run did it, with
-heatmaps and with caveats, which hold the text against the scores. It shows
-what a model of this kind does with a new image; it does not read X-rays.
+A draft goes image -> scores -> prompt -> report, as the notebooks of the run
+did it, with heatmaps and with caveats, which hold the text against the
+scores. It shows what a model of this kind does with a new image; it does not
+read X-rays. No page loads anything from the network.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from ..course import artifacts, run
 from ..course.errors import CourseError
-from ..course.plots import data_uri
+from ..course.plots import as_html, data_uri
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
 from ..datasets.images import read_grey
 from ..evaluation.cases import PAGES
@@ -42,58 +46,38 @@ STATED_BY = {name: (finding, *_SAME.get(name, ()))
 REPORTED = {"present", "uncertain"}
 COLUMNS, EMPTY = [*VIEWS, "mean", "point"], "(empty)"
 NO_CAVEAT = "none found, which does not make the report right"
-NOTE = (
-    "* named: the mean over the views is at or above the operating point, "
-    "which this run set on its training studies. Scores are not "
-    "probabilities."
-)
+NOTE = ("* named: the mean over the views is at or above the operating point, "
+        "which this run set on its training studies. Scores are not "
+        "probabilities.")
+#: No script, font or picture from elsewhere.
+POLICY = ('<meta http-equiv="Content-Security-Policy" content="default-src '
+          "'none'; img-src data:; style-src 'unsafe-inline'\">")
 #: A reason for doubt: a word or two, a sentence.
 Caveat = tuple[str, str]
 
 
 class Draft(NamedTuple):
-    """A draft report with what is needed to judge it."""
+    """A draft report with what is needed to judge it: a `score_table`, view
+    -> grey image, heatmap and the condition it is of, and provenance."""
 
     report: str
     prompt: str
-    scores: pd.DataFrame  #: `score_table`
+    scores: pd.DataFrame
     caveats: list[Caveat]
-    #: View -> grey image, heatmap, the condition it is of.
     pictures: dict[str, tuple[np.ndarray, np.ndarray, str]]
-    facts: dict[str, str]  #: provenance
+    facts: dict[str, str]
 
 
-def check_files(paths: Mapping[str, Path]) -> None:
-    """Refuse what is no file, and one image for two views."""
-    for view, path in paths.items():
-        if not path.is_file():
-            raise CourseError(
-                f"The {view} image {path.name} was not found.",
-                f"No such file lies in {path.absolute().parent}.",
-                "Give the path of an image file.",
-            )
-    if len({artifacts.sha256(path) for path in paths.values()}) < len(paths):
-        raise CourseError(
-            "Both views are the same image.",
-            "Byte for byte: one of them is not the view it stands for.",
-            "Give the frontal image first and the lateral one second, or "
-            "the frontal one alone.",
-        )
-
-
-def score_table(
-    model: Any, grey: Mapping[str, np.ndarray], points: Mapping[str, float]
-) -> pd.DataFrame:
+def score_table(model: Any, grey: Mapping[str, np.ndarray],
+                points: Mapping[str, float]) -> pd.DataFrame:
     """Scores of the views there are, a row a condition: ``frontal``,
     ``lateral`` (NaN when missing), their ``mean``; ``point`` (NaN: none was
     set) and ``named``. Those farthest above their point come first."""
-    table = pd.DataFrame(index=pd.Index(CONDITIONS, name="condition"))
-    for view in VIEWS:
-        table[view] = np.nan
-        if view in grey:
-            outputs = backbones.predict(model, grey[view][None])[0]
-            table[view] = pd.Series(by_name(outputs, model.pathologies))
-    table["mean"] = table[list(VIEWS)].mean(axis=1)
+    scores = {
+        view: by_name(backbones.predict(model, image[None])[0],
+                      model.pathologies) for view, image in grey.items()}
+    table = pd.DataFrame(scores).reindex(index=CONDITIONS, columns=VIEWS)
+    table["mean"] = table.mean(axis=1)
     point = pd.Series(points).reindex(table.index)
     table["point"] = point.where(point <= 1)  # above 1: never reached
     table["named"] = table["mean"] >= table["point"]
@@ -101,72 +85,67 @@ def score_table(
     return table.loc[above.index]
 
 
-def write_draft(
-    paths: Mapping[str, str | Path | None],
-    profile: str = "cpu",
-    images: str | None = None,
-) -> Draft:
+def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
+                images: str | None = None) -> Draft:
     """Write a draft report with the models of ``runs/<profile>``, as its
-    notebooks used them; `paths`: view -> image file, at least one.
-
-    Its heatmaps are of the condition farthest above (or least below) its
-    operating point in that view.
-    """
+    notebooks used them; `paths`: view -> image file, at least one. Heatmaps
+    are of the condition farthest above its operating point in that view."""
     from transformers.utils import logging
 
-    began = time.perf_counter()
     files = {view: Path(path) for view, path in paths.items() if path}
-    check_files(files)
     folder = run.runs_folder() / run.run_name(profile, images)
     adapter = artifacts.load(folder, "adapter")  # refuses a stale one
-    knobs: dict[str, Any] = {}
-    for name in ("image_scores", "adapter", "prompts"):
-        knobs |= (artifacts.manifest(folder, name) or {})["parameters"]
+    notebook = "05_generate_reports"
+    knobs = {knob: run.knob_value(notebook, knob, profile, images)
+             for knob in run.knob_table(notebook)}
+    for name in ("generations", "image_scores", "adapter", "prompts"):
+        if record := artifacts.manifest(folder, name):
+            knobs |= record["parameters"]
     network = backbones.load(artifacts.load(folder, "backbone"))
-    grey = {view: read_grey(path, network.resolution, knobs["RESIZE"])
+    side = network.resolution
+    grey = {view: read_grey(path, side, knobs["RESIZE"])
             for view, path in files.items()}
-    points = artifacts.load(folder, "operating_points")
-    points = points.set_index("condition")["operating_point"].to_dict()
+    if len(grey) == 2 and np.array_equal(grey["frontal"], grey["lateral"]):
+        raise CourseError(
+            "Both views are the same image.",
+            "One of them is not the view it stands for.",
+            "Give the frontal image first and the lateral one second, or "
+            "the frontal one alone.")
+    points = artifacts.load(folder, "operating_points").set_index(
+        "condition")["operating_point"].to_dict()
     table = score_table(network, grey, points)
     prompt = prompts.build_prompt(table[list(grey)].T,
                                   knobs["SCORE_FORMAT"], points)
 
     logging.disable_progress_bar()  # the terminal is for the report
     base = knobs["BASE"]
-    own = (artifacts.load(folder, "base_model")
-           if models.made_here(base) else None)
+    made = (artifacts.load(folder, "base_model")
+            if models.made_here(base) else None)
     model, tokenizer = finetune.load_adapter(
-        models.locate(base, own), adapter, knobs["BACKEND"])
-    notebook = "05_generate_reports"
-    record = (run.read_record(folder, notebook) or {}).get("knobs", {})
-    longest, scale, beams = (
-        record.get(knob) or run.knob_value(notebook, knob, profile, images)
-        for knob in ("MAX_NEW_TOKENS", "GUIDANCE", "BEAMS"))
-    decoding = generate.guided(scale, beams)
+        models.locate(base, made), adapter, knobs["BACKEND"])
+    longest = knobs["MAX_NEW_TOKENS"]
+    decoding = generate.guided(knobs["GUIDANCE"], knobs["BEAMS"])
     row = generate.generate_reports(
-        model, tokenizer, [prompt], max_new_tokens=longest, **decoding
-    ).iloc[0]
+        model, tokenizer, [prompt], max_new_tokens=longest, **decoding).iloc[0]
     pictures = {}
-    for view, picture in grey.items():
+    for view, image in grey.items():
         top = str((table[view] - table["point"]).idxmax())
-        heat = heatmaps.heatmap(network, picture, top)
-        pictures[view] = (picture, heat, top)
+        pictures[view] = (image, heatmaps.heatmap(network, image, top), top)
     caveats = about_run(network.full_name, knobs["images"], files)
     caveats += about_text(row["generated"], table, bool(row["finished"]))
-    side, spent = network.resolution, time.perf_counter() - began
-    how = generate.describe_decoding(**decoding)
     facts = {
         f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
         for view, path in files.items()
     } | {
         "run": f"{folder.name}, trained on {knobs['images']} images",
-        "backbone":
-            f"{network.full_name}, {side} x {side} pixels, {knobs['RESIZE']}",
+        "backbone": f"{network.full_name}, {side} x {side} pixels, "
+                    f"{knobs['RESIZE']}",
         "base model": base,
         "adapter": f"SHA-256 {artifacts.sha256(adapter)[:12]}",
         "prompt format": knobs["SCORE_FORMAT"],
-        "decoding": f"{how}, at most {longest} tokens",
-        "written": f"{time.strftime('%Y-%m-%d %H:%M')}, in {spent:.1f} s",
+        "decoding": f"{generate.describe_decoding(**decoding)}, at most "
+                    f"{longest} tokens",
+        "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     return Draft(row["generated"], prompt, table, caveats, pictures, facts)
 
@@ -174,9 +153,8 @@ def write_draft(
 # --- caveats ----------------------------------------------------------------
 
 
-def about_run(
-    backbone: str, images: str, files: Mapping[str, Path]
-) -> list[Caveat]:
+def about_run(backbone: str, images: str,
+              files: Mapping[str, Path]) -> list[Caveat]:
     """Caveats about models and images (what the run was trained on: phantom
     or real), before a word is read."""
     home = (run.cache_folder() / "phantoms").resolve()
@@ -194,9 +172,8 @@ def about_run(
     return [(kind, text) for holds, kind, text in checks if holds]
 
 
-def about_text(
-    report: str, table: pd.DataFrame, finished: bool = True
-) -> list[Caveat]:
+def about_text(report: str, table: pd.DataFrame,
+               finished: bool = True) -> list[Caveat]:
     """Caveats from comparing a report with the scores that led to it (a
     `score_table`); `finished` is False where decoding ran into its limit."""
     checks = [
@@ -208,13 +185,12 @@ def about_text(
     caveats = [(kind, text) for holds, kind, text in checks if holds]
     written = label_report(report)
     names = list(table.index[table["named"]])
-    for condition in names:
-        states = {written.get(finding) for finding in STATED_BY[condition]}
-        # To deny consolidation is not to deny every opacity.
-        denied = written.get(STATED_BY[condition][0]) == "absent"
-        if not states & REPORTED:
-            kind = "denied" if denied else "not stated"
-            score = _score(condition, table)
+    for name in names:
+        states = [written.get(finding) for finding in STATED_BY[name]]
+        if not REPORTED & {*states}:
+            # To deny consolidation is not to deny every opacity.
+            kind = "denied" if states[0] == "absent" else "not stated"
+            score = _score(name, table)
             caveats.append((kind, f"{score} is named and {kind}."))
     for finding, sentence in unsupported(report, names).items():
         sources = [c for c in CONDITIONS if finding in STATED_BY[c]]
@@ -244,7 +220,7 @@ def _score(condition: str, table: pd.DataFrame) -> str:
     return f"{condition} {mean:.2f} (operating point {point:.2f})"
 
 
-# --- a draft to be read -----------------------------------------------------
+# --- to be read -------------------------------------------------------------
 
 
 def as_text(draft: Draft) -> str:
@@ -253,26 +229,83 @@ def as_text(draft: Draft) -> str:
     lines += ["", f"Caveats: {len(draft.caveats) or NO_CAVEAT}"]
     lines += [fill(f"{i:2}. {kind}: {text}", 78, subsequent_indent="    ")
               for i, (kind, text) in enumerate(draft.caveats, 1)]
-    scores = draft.scores.copy()
-    scores.index = [f"{'*' if named else ' '} {name}"
-                    for name, named in scores["named"].items()]
+    marks = draft.scores["named"].map({True: "* ", False: "  "})
+    scores = draft.scores.set_axis(marks + draft.scores.index)
     table = scores[COLUMNS].to_string(float_format="%.2f", na_rep="–")
     lines += ["", "Scores", table, fill(NOTE, 78), ""]
     wide = max(map(len, draft.facts))
-    return "\n".join(lines + [f"{k:{wide}}  {v}" for k, v in
-                              draft.facts.items()])
+    lines += [f"{fact:{wide}}  {text}" for fact, text in draft.facts.items()]
+    return "\n".join(lines)
+
+
+def _write(path: Path, template: str, **content: Any) -> None:
+    """A page without script or network, all text escaped."""
+    page = PAGES.get_template(template).render(**content)
+    artifacts.write_whole(path, lambda part: part.write_text(page, "utf-8"))
 
 
 def write_page(draft: Draft, path: str | Path) -> None:
-    """A draft as a page without script or network, all text escaped."""
+    """A draft as a page of its own."""
     names = list(draft.scores.index[draft.scores["named"]])
     pictures = [
         (view, top, data_uri(grey, 320),
          data_uri(heatmaps.overlay(grey, heat), 320), len(grey))
         for view, (grey, heat, top) in draft.pictures.items()]
-    page = PAGES.get_template("report.html").render(
-        draft=draft, pictures=pictures, columns=COLUMNS, note=NOTE,
-        sentences=sentences(draft.report) or [EMPTY], no_caveat=NO_CAVEAT,
-        bare=set(unsupported(draft.report, names).values()))
-    artifacts.write_whole(
-        Path(path), lambda part: part.write_text(page, "utf-8"))
+    _write(Path(path), "report.html", draft=draft, pictures=pictures,
+           columns=COLUMNS, note=NOTE, no_caveat=NO_CAVEAT,
+           sentences=sentences(draft.report) or [EMPTY],
+           bare=set(unsupported(draft.report, names).values()))
+
+
+# --- the results of a run ---------------------------------------------------
+
+
+def _notebook_page(source: Path, target: Path) -> None:
+    """An executed notebook as a page of its own."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        mathjax_url="", require_js_url="", jquery_url="",
+        exclude_input_prompt=True, exclude_output_prompt=True)
+    page = nbformat.read(source, as_version=4)
+    first = page.cells[0]
+    first.source = re.sub(r"^\[!\[Open in Colab.*\n", "", first.source)
+    page.cells = [c for c in page.cells if not c.metadata.get(
+        "jupyter", {}).get("source_hidden")]
+    body, _ = exporter.from_notebook_node(page)
+    body = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', body)
+    body = body.replace("<head>", f"<head>{POLICY}", 1)
+    body = body.replace("</body>", f"<p>{run.WARNING}</p></body>", 1)
+    artifacts.write_whole(target, lambda part: part.write_text(body, "utf-8"))
+
+
+def write_index(profile: str, images: str | None = None
+                ) -> tuple[Path, pd.DataFrame] | None:
+    """Write ``index.html`` of a run, and a page for each executed notebook;
+    its path and notebook 06's table ``headline``, or None before that."""
+    name = run.run_name(profile, images)
+    folder = run.runs_folder() / name
+    table = folder / "tables" / "headline.csv"
+    if artifacts.stale_because(folder, "summary") or not table.is_file():
+        return None
+    notebooks = []
+    for notebook in run.NOTEBOOKS:
+        source = folder / "notebooks" / f"{notebook}.ipynb"
+        record = run.read_record(folder, notebook)
+        if source.is_file() and record:
+            target = source.with_suffix(".html")
+            made = target.stat().st_mtime if target.is_file() else 0
+            if made < source.stat().st_mtime:
+                _notebook_page(source, target)
+            title = notebook.replace("_", " ")
+            notebooks.append((title, target.name, record["seconds"]))
+    path, numbers = folder / "index.html", pd.read_csv(table)
+    _write(path, "index.html", name=name, numbers=numbers.to_numpy(),
+           notebooks=notebooks, whole=len(notebooks) == len(run.NOTEBOOKS),
+           pictures=[(file.stem, Markup(as_html(file)))
+                     for file in sorted((folder / "figures").glob("*.png"))],
+           tables=sorted(f.name for f in table.parent.glob("*.csv")),
+           cases=(folder / "cases.html").is_file(),
+           images=images or run.declared()["profiles"][profile]["images"])
+    return path, numbers

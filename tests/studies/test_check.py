@@ -65,17 +65,16 @@ def test_a_gpu_and_what_was_measured(card):
     ("bf16", "cpu", "float32", "float32"),
 ])  # fmt: skip
 def test_check_and_load_agree_on_what_can_start(
-    card, precision, device, best, dtype
-):
+        card, precision, device, best, dtype):
     card(device, best)
     line = check.gpu("small-llama", precision)
-    if dtype is None:
+    if dtype:
+        assert "[ OK ]" in line
+        assert machine.compute_dtype(precision) == (device, dtype)
+    else:
         assert "[FAIL] PRECISION" in line and "CHANGE" in line
         with pytest.raises(CourseError, match="PRECISION"):
             machine.compute_dtype(precision)
-    else:
-        assert "[ OK ]" in line
-        assert machine.compute_dtype(precision) == (device, dtype)
 
 
 def test_disk(monkeypatch):
