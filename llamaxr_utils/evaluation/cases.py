@@ -187,7 +187,8 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
         "id": plain(row["study_id"]),
         "status": plain(row["status"]),
         "mesh": mesh,
-        "metrics": {m: round(row[m], 3) for m in METRICS},
+        "metrics": {m: None if pd.isna(row[m]) else round(row[m], 3)
+                    for m in METRICS},  # JSON has no NaN
         "texts": [marked(reference, unheard)]
         + [marked(text, words[name]) for name, text in systems.items()],
         "findings": [[r.finding, [s.get(r.finding, "") for s in states],
