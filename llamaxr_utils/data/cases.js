@@ -114,7 +114,8 @@ function article(study) {
 const pressed = new Set();
 let chosen = page.studies;
 let at = 0;
-const count = (study, verdict) => study.counts[verdict];
+const count = (study, verdict) =>
+  study.findings.filter(([, , outcome]) => outcome === verdict).length;
 const score = (study, i) => Math.max(...["frontal", "lateral"].map((view) =>
   study.scores[view] ? study.scores[view][i] : -1));
 const number = (study) => Number(study.id.replace(/\D/g, "")) || 0;

@@ -8,7 +8,7 @@ They return texts; `metrics` scores them as it scores any other system.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,11 @@ NORMAL_REPORT = (
 )
 
 
+def _reports(texts: Sequence[str]) -> list[str]:
+    """The texts that hold something."""
+    return [t for t in texts if isinstance(t, str) and t.strip()]
+
+
 def most_frequent(train_texts: Sequence[str]) -> str:
     """The report that stands most often in training (ties: the first)."""
     return Counter(_reports(train_texts)).most_common(1)[0][0]
@@ -42,19 +47,14 @@ def medoid(train_texts: Sequence[str], protocol: str = "r2gen") -> str:
     from rapidfuzz.process import cdist
     from rouge_score.tokenizers import DefaultTokenizer
 
-    tokenisers: dict[str, Callable[[str], list[str]]] = {
-        "r2gen": lambda text: clean_r2gen(text).split(),
-        "llamaxr": DefaultTokenizer(use_stemmer=True).tokenize,
-    }
-    tokenise, texts = tokenisers[protocol], _reports(train_texts)
-    ids: dict[str, int] = {}
-    # One character a word: then the fast string routine counts words.
-    words = ["".join(chr(ids.setdefault(w, len(ids))) for w in tokenise(t))
-             for t in texts]
+    stems = DefaultTokenizer(use_stemmer=True).tokenize
+    texts = _reports(train_texts)
+    words = [tuple(clean_r2gen(text).split() if protocol == "r2gen"
+                   else stems(text)) for text in texts]
     weights = Counter(words)
     unique = list(weights)
     common = cdist(unique, unique, scorer=LCSseq.similarity, dtype=np.int32)
-    length = np.array([len(w) for w in unique])
+    length = np.array([len(report) for report in unique])
     f1 = 2 * common / np.maximum(length[:, None] + length[None, :], 1)
     mean = f1 @ np.array(list(weights.values()))
     return texts[words.index(unique[int(mean.argmax())])]
@@ -76,35 +76,25 @@ def nearest_neighbour(
 
     Vectors are (n, k) without NaN: the 36 scores, or true labels (then a
     *ceiling*: it has read the answer). `metric` is of scipy's `cdist`. Of
-    equally near studies (labels tie often) their `medoid` is taken: "the
-    first" would hang on the order of the file.
+    equally near studies (labels tie often) their `medoid` is taken.
     """
     from scipy.spatial.distance import cdist
 
     if np.isnan([*train_vectors, *test_vectors]).any():
         raise ValueError("a vector holds NaN")
-    medoids: dict[bytes, str] = {}  # ties come in the same groups
+    medoids: dict[tuple[int, ...], str] = {}  # ties come in the same groups
     reports = []
     for distances in cdist(test_vectors, train_vectors, metric=metric):
-        near = distances <= distances.min() + 1e-12
-        group = near.tobytes()
+        near = np.flatnonzero(distances <= distances.min() + 1e-12).tolist()
+        group = tuple(near)
         if group not in medoids:
-            medoids[group] = medoid(
-                [train_texts[i] for i in np.flatnonzero(near).tolist()])
+            medoids[group] = medoid([train_texts[i] for i in near])
         reports.append(medoids[group])
     return reports
 
 
 def template_report(present: Sequence[str]) -> str:
     """One sentence for each of the conditions `present` (names above their
-    operating point), in the paper's order; without any, `NORMAL_REPORT`."""
+    operating point), by name; without any, `NORMAL_REPORT`."""
     sentences = [SENTENCES[name] for name in sorted(set(present))]
     return " ".join(sentences) or NORMAL_REPORT
-
-
-def _reports(texts: Sequence[str]) -> list[str]:
-    """The texts that hold something."""
-    kept = [t for t in texts if isinstance(t, str) and t.strip()]
-    if not kept:
-        raise ValueError("there is no training report")
-    return kept

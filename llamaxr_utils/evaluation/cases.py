@@ -68,9 +68,8 @@ def remark(word: str, finding: str, named: Collection[str] | None) -> str:
     return SUPPORTED if speaking else UNSUPPORTED
 
 
-def findings_table(
-    reference: str, generated: str, named: Collection[str] | None = None
-) -> pd.DataFrame:
+def findings_table(reference: str, generated: str,
+                   named: Collection[str] | None = None) -> pd.DataFrame:
     """Every finding that one of two texts mentions: ``finding``, its state in
     ``reference`` and ``generated``, ``outcome``, ``remark``."""
     truth, written = label_report(reference), label_report(generated)
@@ -125,6 +124,12 @@ def marked(text: str,
 # --- the paper's Tables 5 and 6 ---------------------------------------------
 
 
+def _name(finding: str, word: str, named: Collection[str] | None) -> str:
+    """A finding; an added one with its support in brackets."""
+    support = remark(word, finding, named)[len(word):].strip(", ")
+    return f"{finding} ({support})" if support else finding
+
+
 def table_5(reference: str, texts: Mapping[str, str],
             named: Collection[str] | None = None) -> dict[str, str]:
     """A row of the paper's Tables 5 and 6 for one study and two systems: the
@@ -134,9 +139,8 @@ def table_5(reference: str, texts: Mapping[str, str],
     words = outcomes(reference, texts)
 
     def having(name: str, word: str) -> str:
-        return ", ".join(
-            f"{f} ({remark(w, f, named)[5:].strip(', ')})" if w == "added"
-            else f for f, w in words[name].items() if w == word)
+        return ", ".join(_name(finding, word, named)
+                         for finding, w in words[name].items() if w == word)
 
     row = {"reference": plain(reference)}
     row |= {name: plain(text) for name, text in texts.items()}
@@ -152,17 +156,15 @@ def texts_table(rows: Sequence[tuple], caption: str) -> str:
     conditions at or above their operating point."""
     shown = []
     for study, reference, reports, named in rows:
-        words, texts = outcomes(reference, reports), []
-        for name, text in reports.items():
-            notes = [
-                f"{MARKS[w]} {finding}{remark(w, finding, named)[len(w):]}"
-                for finding, w in words[name].items() if w != "agree"]
-            texts.append((marked(text, words[name]), notes))
+        texts = []
+        for name, words in outcomes(reference, reports).items():
+            notes = [f"{MARKS[word]} {_name(finding, word, named)}"
+                     for finding, word in words.items() if word != "agree"]
+            texts.append((marked(reports[name], words), notes))
         shown.append((plain(study), plain(reference), texts))
-    systems = [plain(name) for name in rows[0][2]] if rows else []
     return PAGES.get_template("texts.html").render(
-        rows=shown, systems=systems, marks=MARKS, tints=TINTS,
-        caption=plain(caption))
+        rows=shown, systems=list(map(plain, rows[0][2])), marks=MARKS,
+        tints=TINTS, caption=plain(caption))
 
 
 # --- the page of all cases --------------------------------------------------
@@ -170,13 +172,9 @@ def texts_table(rows: Sequence[tuple], caption: str) -> str:
 
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
                scores: Scores, points: Mapping[str, float]) -> dict[str, Any]:
-    """What the page shows of one study, ready for JSON; no images. The first
-    of `systems` (name -> report) is the run: its outcomes are counted."""
-
-    def number(value: float) -> float | None:  # JSON has no NaN
-        return None if pd.isna(value) else round(float(value), 3)
-
-    reference, run = str(row["reference"]), next(iter(systems))
+    """What the page shows of one study, ready for JSON, images empty. The
+    first of `systems` (name -> report) is the run."""
+    reference, run = row["reference"], next(iter(systems))
     named = names_above(scores, points)
     words = outcomes(reference, systems)
     unheard = {finding: word for finding, word in words[run].items()
@@ -189,13 +187,12 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
         "id": plain(row["study_id"]),
         "status": plain(row["status"]),
         "mesh": mesh,
-        "metrics": {m: number(row[m]) for m in METRICS if m in row},
+        "metrics": {m: None if pd.isna(row[m]) else round(row[m], 3)
+                    for m in METRICS},  # JSON has no NaN
         "texts": [marked(reference, unheard)]
         + [marked(text, words[name]) for name, text in systems.items()],
-        "findings": [
-            [r.finding, [s.get(r.finding, "") for s in states], r.outcome,
-             r.remark] for r in table.itertuples()],
-        "counts": {o: int(table["outcome"].eq(o).sum()) for o in OUTCOMES},
+        "findings": [[r.finding, [s.get(r.finding, "") for s in states],
+                      r.outcome, r.remark] for r in table.itertuples()],
         "scores": {view: row.to_list() for view, row in
                    scores.dropna().round(3).iterrows()},
         "named": [CONDITIONS.index(c) for c in named or ()],
@@ -208,12 +205,11 @@ def write_page(
     path: Path, table: pd.DataFrame, systems: Mapping[str, Sequence[str]], *,
     title: str, stamp: str, scores: Scores,
     points: Mapping[str, float], views: pd.DataFrame, heatmaps: Path,
-) -> str:
-    """Write the case page of a run, one HTML file that needs no network, and
-    say in a line what is in it.
+) -> None:
+    """Write the case page of a run, one HTML file that needs no network.
 
-    `table` has ``study_id``, ``status``, ``mesh``, ``reference`` and metrics
-    by name; `systems`: system -> reports in that order, the run first;
+    `table` has ``study_id``, ``status``, ``mesh``, ``reference`` and
+    `METRICS`; `systems`: system -> reports in that order, the run first;
     `scores` are of `prompts.by_study`, `points` condition -> operating point;
     `heatmaps` is a folder of ``STUDY_VIEW.png``, which may lack some.
     """
@@ -222,16 +218,17 @@ def write_page(
         row["study_id"]: study_data(
             row, reports, scores.loc[row["study_id"]], points)
         for row, reports in zip(table.to_dict("records"), texts, strict=True)}
-    for row in views[views["view"].isin(VIEWS)].itertuples():
-        if study := studies.get(row.study_id):
-            grey = read_grey(locate(row.path), SIZE)
-            study["img"][row.view] = data_uri(grey, SIZE)
-            heat = heatmaps / f"{row.study_id}_{row.view}.png"
-            if heat.is_file():
-                with Image.open(heat) as picture:
-                    colours = np.asarray(picture.convert("RGB"))
-                    study["heatof"][row.view] = picture.info["Description"]
-                study["heat"][row.view] = data_uri(colours, SIZE)
+    used = views["view"].isin(VIEWS) & views["study_id"].isin(studies)
+    for row in views[used].itertuples():
+        study = studies[row.study_id]
+        study["img"][row.view] = data_uri(read_grey(locate(row.path), SIZE),
+                                          SIZE)
+        heat = heatmaps / f"{row.study_id}_{row.view}.png"
+        if heat.is_file():
+            with Image.open(heat) as picture:
+                colours = np.asarray(picture.convert("RGB"))
+                study["heatof"][row.view] = picture.info["Description"]
+            study["heat"][row.view] = data_uri(colours, SIZE)
     seen = {row[0] for study in studies.values() for row in study["findings"]}
     data = {
         "studies": list(studies.values()),
@@ -239,8 +236,7 @@ def write_page(
         "conditions": CONDITIONS,
         "points": [float(points[c]) for c in CONDITIONS],
         "findings": [name for name in FINDINGS if name in seen],
-        "marks": {word: mark for word, mark in MARKS.items()
-                  if word != "only" or len(systems) > 1},
+        "marks": MARKS if len(systems) > 1 else OUTCOMES,
     }
     script = (DATA / "cases.js").read_text("utf-8")
     digest = hashlib.sha256(script.encode()).digest()
@@ -248,7 +244,3 @@ def write_page(
         title=plain(title), stamp=plain(stamp), data=data,
         hash=base64.b64encode(digest).decode(), script=Markup(script))
     write_whole(path, lambda part: part.write_text(page, "utf-8"))
-    images, heats = (sum(len(s[k]) for s in studies.values())
-                     for k in ("img", "heat"))
-    return (f"{len(studies)} studies, {images} images, {heats} heatmaps, "
-            f"{len(page) / 1e6:.1f} MB")

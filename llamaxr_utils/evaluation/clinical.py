@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
 from ..datasets import conditions, mesh
 from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS
-from ..llm.prompts import Scores
+from ..llm.prompts import Scores, refuse_unknown
 from .findings import FINDINGS, label_report
 
 #: The numbers of `clinical_scores`, in the order of `scores_from_statistics`.
-SCORES: tuple[str, ...] = (
+SCORES = (
     "micro F1", "macro F1", "negative F1", "hallucinations", "omissions",
     "abnormal as abnormal", "normal as normal",
 )  # fmt: skip
@@ -36,13 +35,8 @@ def micro_f1(totals: np.ndarray) -> np.ndarray:
 
 
 def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
-    """`SCORES`, shape (..., 7), from (sums of) per-study statistics.
-
-    `totals`, shape (..., 6 * n_findings + 5): for every finding true
-    positives, false positives and false negatives of "reported" and of
-    "denied"; then abnormal studies, those reported abnormal, normal studies,
-    those reported normal, studies. NaN where a score is not defined.
-    """
+    """`SCORES`, shape (..., 7), from sums of the ``statistics`` of
+    `clinical_scores`, (..., 6 * 24 + 5). NaN where one is not defined."""
     totals = np.asarray(totals, dtype=float)
     counts = totals[..., :-5].reshape(*totals.shape[:-1], -1, 2, 3)
     reported, denied = counts[..., 0, :], counts[..., 1, :]
@@ -53,13 +47,9 @@ def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
         totals[..., -5:], -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = [
-            micro_f1(sums),
-            each.sum(-1) / in_reference.sum(-1),
-            micro_f1(denied.sum(axis=-2)),
-            sums[..., 1] / n,
-            sums[..., 2] / n,
-            as_abnormal / abnormal,
-            as_normal / normal,
+            micro_f1(sums), each.sum(-1) / in_reference.sum(-1),
+            micro_f1(denied.sum(axis=-2)), sums[..., 1] / n, sums[..., 2] / n,
+            as_abnormal / abnormal, as_normal / normal,
         ]
     return np.stack(columns, axis=-1)
 
@@ -79,47 +69,43 @@ def clinical_scores(
     Gives ``micro F1``, ``macro F1`` (mean over the findings that a reference
     reports), ``negative F1`` (micro, over denials); ``hallucinations`` and
     ``omissions`` a report; ``abnormal as abnormal`` and ``normal as normal``,
-    the shares of such studies whose report says so (a blank one says
-    neither); ``per_finding`` and ``per_report``, DataFrames; ``statistics``,
-    (n, 6 * 24 + 5), for `scores_from_statistics`.
+    the shares of such studies whose report says so; ``per_finding`` and
+    ``per_report``, DataFrames; ``statistics``, int, (n, 6 * 24 + 5): for each
+    finding true positives, false positives and false negatives of "reported"
+    and of "denied"; then abnormal studies, those reported abnormal, normal
+    studies, those reported normal, studies.
     """
-    findings = FINDINGS[1:]
-    truth = [label_report(text) for text in references]
-    written = [label_report(text) for text in generated]
+    truth, written = (
+        pd.DataFrame([label_report(t) for t in texts], columns=FINDINGS)
+        for texts in (references, generated))
     columns = []
-    for states in (("present", "uncertain"), ("absent",)):
-        a, b = (
-            np.array([[r.get(f) in states for f in findings] for r in side])
-            for side in (truth, written)
-        )
+    for states in (["present", "uncertain"], ["absent"]):
+        a, b = (side.isin(states).to_numpy()[:, 1:]
+                for side in (truth, written))
         columns += [a & b, ~a & b, a & ~b]
-    counts = np.stack(columns, axis=-1)  # (n, findings, 6)
+    counts = np.stack(columns, axis=-1).astype(int)  # (n, findings, 6)
 
     if status is None:
         kind = {"present": "normal", "absent": "abnormal"}
-        status = [kind.get(r.get("No Finding", ""), "") for r in truth]
-    kinds = np.array(list(status))
-    healthy = np.array([r.get("No Finding", "") for r in written])
+        status = truth["No Finding"].map(kind).fillna("")
+    kinds, healthy = np.array(list(status)), written["No Finding"]
     abnormal, normal = kinds == "abnormal", kinds == "normal"
     statistics = np.column_stack([
-        counts.reshape(len(truth), -1),
+        counts.reshape(len(kinds), -1),
         abnormal, abnormal & (healthy == "absent"),
-        normal, normal & (healthy == "present"), np.ones(len(truth), bool)])
-    statistics = statistics.astype(int)
-    scores = scores_from_statistics(statistics.sum(axis=0))
+        normal, normal & (healthy == "present"), np.ones(len(kinds), int)])
 
-    index = pd.Index(findings, name="finding")
-    totals = pd.DataFrame(counts[:, :, :3].sum(axis=0), index)
-    found, added, missed = totals[0], totals[1], totals[2]
-    return {
-        **dict(zip(SCORES, scores.tolist(), strict=True)),
-        "per_finding": pd.DataFrame({
-            "in_reference": found + missed,
-            "in_generated": found + added,
-            "precision": found / (found + added),
-            "recall": found / (found + missed),
-            "F1": micro_f1(totals.to_numpy()),
-        }),
+    totals = counts[:, :, :3].sum(axis=0)
+    tp, fp, fn = totals.T
+    per_finding = pd.DataFrame(
+        {"in_reference": tp + fn, "in_generated": tp + fp},
+        pd.Index(FINDINGS[1:], name="finding"))
+    per_finding["precision"] = tp / per_finding["in_generated"]
+    per_finding["recall"] = tp / per_finding["in_reference"]
+    per_finding["F1"] = micro_f1(totals)
+    scores = scores_from_statistics(statistics.sum(axis=0)).tolist()
+    return dict(zip(SCORES, scores, strict=True)) | {
+        "per_finding": per_finding,
         "per_report": pd.DataFrame({
             "status": kinds,
             "hallucinations": counts[:, :, 1].sum(axis=1),
@@ -172,23 +158,17 @@ def true_scores(truth: Mapping[str, int]) -> Scores:
 def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
     """`true_scores` of what the MeSH headings say (``labels``) or of what
     the report itself states (``stated``)."""
-    if source == "labels":
-        return true_scores(mesh.labels(headings))
-    if source == "stated":
-        return true_scores(stated_labels(headings, report))
-    raise CourseError(f"TRAIN_ON = {source!r} is not known.",
-                      "Prompts come from scores, labels or stated.",
-                      "Choose one of them.")
+    refuse_unknown("TRAIN_ON", source, ("scores", "labels", "stated"))
+    labels = (mesh.labels(headings) if source == "labels"
+              else stated_labels(headings, report))
+    return true_scores(labels)
 
 
-def training_scores(
-    train_on: str, studies: pd.DataFrame, scores: Scores
-) -> Scores:
-    """The scores that prompts are made from (`prompts.by_study`). Those of
-    training studies name what `train_on` says: the network's conditions
-    ("scores"), those of the MeSH headings ("labels"), or those that the
-    report to be written states ("stated"), so that the model learns that what
-    is named gets written."""
+def training_scores(train_on: str, studies: pd.DataFrame,
+                    scores: Scores) -> Scores:
+    """The scores that prompts are made from (`prompts.by_study`): those of
+    training studies are the network's own (`train_on` "scores") or
+    `named_scores`; "stated" teaches that what is named gets written."""
     if train_on == "scores":
         return scores
     train = studies[studies["split"].eq("train")

@@ -28,6 +28,7 @@ FINDINGS: tuple[str, ...] = (
 )  # fmt: skip
 #: From strongest to weakest: the strongest mention decides for the report.
 STATES = ("present", "uncertain", "absent")
+RANKS = (*STATES, "hint")
 #: Who has the first has the second.
 IMPLIES = {"Pacemaker": "Support Devices", "Central Line": "Support Devices"}
 #: What a hint (a blunted angle) gives way to in its own sentence.
@@ -135,19 +136,17 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
     for name in ("no before", "no after"):
         cues[name] = [span for span in cues[name]
                       if not _touches(span, cues["no denial"])]
-    mentions: list[tuple[str, str, Span]] = []
-    other: list[tuple[str, Span]] = []
-    for finding, says, pattern in RULES:
-        for span in (match.span() for match in pattern.finditer(clause)):
-            if says == "not meant":
-                other.append((finding, span))
-            # "the lungs are not clear" says nothing is absent
-            elif says != "absent" or not CUES["no before"].search(
-                    clause, *span):
-                state = _state(says, span, cues, clause)
-                mentions.append((finding, state, span))
-    mentions = [m for m in mentions
-                if not _touches(m[2], [s for f, s in other if f == m[0]])]
+    spans = [(finding, says, match.span()) for finding, says, pattern in RULES
+             for match in pattern.finditer(clause)]
+    mentions = []
+    for finding, says, span in spans:
+        other = [s for f, word, s in spans
+                 if (f, word) == (finding, "not meant")]
+        # "the lungs are not clear" says nothing is absent
+        unclear = says == "absent" and CUES["no before"].search(clause, *span)
+        if says != "not meant" and not unclear and not _touches(span, other):
+            state = _state(says, span, cues, clause)
+            mentions.append((finding, state, span))
     either: set[Span] = set()
     for (first, state, one), (second, state_2, two) in permutations(
             mentions, 2):
@@ -176,9 +175,9 @@ def sentences(text: str | None) -> list[str]:
     A full stop ends a sentence unless it stands inside a number; so do
     ``?``, ``!``, ``;``, and a line break before a capital, digit or bullet.
     """
-    text = text if isinstance(text, str) else plain(text)
-    parts = (" ".join(plain(part).split()) for part in END.split(text))
-    return [part for part in parts if part]
+    parts = END.split(text) if isinstance(text, str) else []
+    folded = (" ".join(plain(part).split()) for part in parts)
+    return [part for part in folded if part]
 
 
 def _as_read(sentence: str) -> list[str]:
@@ -188,9 +187,7 @@ def _as_read(sentence: str) -> list[str]:
     text = re.sub(r"\band ?/ ?or\b|\bvs\b\.?", "versus", text)
     text = re.sub(r"[,()\[\]\"]", " , ", text).replace("/", " / ")
     words = re.sub("[:-]", " ", text).split()
-    if not re.search("[a-z]", text):
-        return []
-    starts = range(0, len(words), LONGEST)
+    starts = range(0, len(words) if re.search("[a-z]", text) else 0, LONGEST)
     return [" ".join(words[i : i + LONGEST]) for i in starts]
 
 
@@ -199,23 +196,19 @@ def label_report(text: str | None) -> dict[str, str]:
     `FINDINGS`; a finding that is not mentioned has no key.
 
     The strongest mention wins. ``No Finding`` is present when nothing else is
-    present or uncertain, else absent. A text without a word (None, blank,
-    "...") gives an empty dict: it does not even say that the chest is normal.
+    present or uncertain, else absent; a text without a word gives {}.
     Consolidation, pneumonia and atelectasis are not also counted as lung
     opacity, nor a calcified granuloma as calcification, as in MeSH.
     """
     read = [clause for s in sentences(text) for clause in _as_read(s)]
-    ranks = (*STATES, "hint")
-    states: dict[str, str] = {}
-    for finding, state in (p for s in read for p in _label_sentence(s)):
-        names = [finding]
-        if state != "absent" and finding in IMPLIES:
-            names.append(IMPLIES[finding])
-        for name in names:
-            best = min(state, states.get(name, state), key=ranks.index)
-            states[name] = best
-    states = {n: "uncertain" if s == "hint" else s for n, s in states.items()}
+    pairs = [pair for clause in read for pair in _label_sentence(clause)]
+    pairs += [(IMPLIES[name], state) for name, state in pairs
+              if name in IMPLIES and state != "absent"]
+    # the weakest first: the last one stays
+    ranked = sorted(pairs, key=lambda p: RANKS.index(p[1]), reverse=True)
+    states = {name: "uncertain" if state == "hint" else state
+              for name, state in ranked}
     if read:
-        healthy = all(state == "absent" for state in states.values())
+        healthy = set(states.values()) <= {"absent"}
         states["No Finding"] = "present" if healthy else "absent"
     return {name: states[name] for name in FINDINGS if name in states}

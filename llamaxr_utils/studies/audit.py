@@ -7,7 +7,6 @@ run behind the paper may have differed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,13 +30,15 @@ Result = Mapping[str, Any]  #: of `metrics.score_reports`
 
 @dataclass(frozen=True)
 class Measured:
-    """One section of the audit; a notebook shows its table and verdict."""
+    """One section of the audit: its letter in the ledger, the words that
+    other data turn into others, a sentence with the numbers, the table, and
+    the effect by metric."""
 
-    item: str  #: letter in the ledger
-    answer: str  #: the words that other data turn into others
-    verdict: str  #: a sentence with the numbers
+    item: str
+    answer: str
+    verdict: str
     table: pd.DataFrame
-    effect: dict[str, float] = field(default_factory=dict)  #: by metric
+    effect: dict[str, float] = field(default_factory=dict)
 
     def _repr_markdown_(self) -> str:
         words = f"**{self.item} · {self.answer}.** {self.verdict}"
@@ -71,70 +72,60 @@ def part(result: Result, mask: np.ndarray) -> dict[str, float]:
 
 
 def shuffled_outputs(
-    references: Sequence[str],
-    systems: Mapping[str, Sequence[str]],
-    n_samples: int = 1000,
-    seed: int = 0,
+    references: Sequence[str], systems: Mapping[str, Sequence[str]],
+    n_samples: int = 1000, seed: int = 0,
 ) -> Measured:
     """e2: does a system lose when its reports are dealt out anew? One that
     got the same prompt for all can't (paired bootstrap by study). The first
     system gives the effect."""
     order = np.random.default_rng(seed).permutation(len(references))
-    lines = []
+    lines, parts = [], []
     for name, generated in systems.items():
-        dealt = [generated[i] for i in order]
         before, after = (
             score_reports(references, texts)["per_report"][list(MOVED)]
-            for texts in (generated, dealt)
-        )
+            for texts in (generated, [generated[i] for i in order]))
         gap = paired_interval(before.to_numpy(), after.to_numpy(),
                               n_samples=n_samples, seed=seed)
-        low, high = gap["low"][2], gap["high"][2]
+        value, low, high = gap["value"], gap["low"][2], gap["high"][2]
         lines.append((name, len(set(generated)), before["METEOR"].mean(),
-                      *gap["value"], low, high, "yes" if low > 0 else "no"))
+                      *value, low, high, "yes" if low > 0 else "no"))
+        parts.append(f"{name} {value[2]:+.3f} [{low:+.3f}, {high:+.3f}]")
     names = [f"{m}, own minus shuffled" for m in MOVED]
     columns = ["system", "distinct", "METEOR", *names, "low", "high", "tied"]
     table = pd.DataFrame(lines, columns=columns)
-    loose = table.loc[table["tied"] == "no", "system"].tolist()
-    answer = f"shuffling changes nothing for {', '.join(loose)}"
-    verdict = "METEOR, own minus shuffled: " + "; ".join(
-        f"{row[0]} {row[5]:+.3f} [{row[6]:+.3f}, {row[7]:+.3f}]"
-        for row in lines
-    )
+    loose = ", ".join(table.loc[table["tied"] == "no", "system"])
+    answer = (f"shuffling changes nothing for {loose}" if loose
+              else "shuffling lowers every score")
+    verdict = f"METEOR, own minus shuffled: {'; '.join(parts)}."
     effect = dict(zip(MOVED, table.loc[0, names].astype(float)))
-    return Measured("e2", answer if loose else "shuffling lowers every score",
-                    f"{verdict}.", table, effect)
+    return Measured("e2", answer, verdict, table, effect)
 
 
 def lost_negations(
-    texts: Sequence[str],
-    clean: Callable[[str], str] = clean_author,
+    texts: Sequence[str], clean: Callable[[str], str] = clean_author,
     effect: dict[str, float] | None = None,
 ) -> Measured:
     """g: findings that a report denies and its cleaned text states; for
     contrast with every "No" in lower case."""
-    turned: Counter[str] = Counter()
-    denied: Counter[str] = Counter()
-    n_reports = n_lower = 0
-    for text in texts:
-        absent = [k for k, v in label_report(text).items()
-                  if v == "absent" and k != "No Finding"]
+    lines = []
+    for number, text in enumerate(texts):
         upper, lower = (label_report(clean(t))
                         for t in (text, text.replace("No ", "no ")))
-        flipped = [k for k in absent if upper.get(k) == "present"]
-        denied.update(absent)
-        turned.update(flipped)
-        n_reports += bool(flipped)
-        n_lower += sum(lower.get(k) == "present" for k in absent)
-    table = pd.DataFrame([(k, denied[k], turned[k]) for k in denied],
-                         columns=["finding", "denied", "then present"])
+        lines += [(number, finding, upper.get(finding) == "present",
+                   lower.get(finding) == "present")
+                  for finding, state in label_report(text).items()
+                  if state == "absent" and finding != "No Finding"]
+    denials = pd.DataFrame(
+        lines, columns=["report", "finding", "turned", "turned in lower"])
+    table = denials.groupby("finding", sort=False, as_index=False).agg(
+        **{"denied": ("turned", "size"), "then present": ("turned", "sum")})
     table = table.sort_values("then present", ascending=False)[:8]
-    n = turned.total()
+    turned = denials[denials["turned"]]
     verdict = (
-        f"{n:,} of {denied.total():,} denied findings, in "
-        f"{n_reports:,} of {len(texts):,} reports, read as present once the "
-        f'text is cleaned. Had every "No" been "no": {n_lower:,}.'
-    )
-    answer = f"the cleaner {'loses' if n else 'keeps'} negations"
-    table = table.reset_index(drop=True)
-    return Measured("g", answer, verdict, table, effect or {})
+        f"{len(turned):,} of {len(denials):,} denied findings, in "
+        f"{turned['report'].nunique():,} of {len(texts):,} reports, read as "
+        'present once the text is cleaned. Had every "No" been "no": '
+        f"{denials['turned in lower'].sum():,}.")
+    answer = f"the cleaner {'keeps' if turned.empty else 'loses'} negations"
+    return Measured("g", answer, verdict, table.reset_index(drop=True),
+                    effect or {})

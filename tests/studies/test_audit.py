@@ -38,32 +38,13 @@ def run_cells(names, **given) -> dict:
     return space
 
 
-# --- a, b, c: the ruler, constants, the list --------------------------------
+def section(item, *names, **given) -> audit.Measured:
+    return run_cells(names, measured={}, nb=Settings, **given)["measured"][
+        item]
 
 
-@pytest.mark.parametrize(
-    ("r2gen", "answer"),
-    [(0.200, "the ruler gives the gain"),
-     (0.300, "the ruler does not give the gain"),
-     (None, "not measurable here"), (0.0, "not measurable here")],
-)
-def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
-    results = {
-        (p, p.replace("llamaxr", "none")): {"BLEU-4": 0.1, "ROUGE-L": 0.3,
-                                            "METEOR": meteor}
-        for p, meteor in (("llamaxr", 0.302), ("r2gen", r2gen))
-    }
-    table = audit.rows(results, ["protocol", "cleaning"])
-    space = run_cells(["08-08v"], table=table, measured={})
-    section = space["measured"]["a"]
-    assert section.answer == answer
-    assert bool(section.effect) == (answer != "not measurable here")
-    if r2gen == 0.2:
-        assert "+51%" in section.verdict and "+54%" in section.verdict
-        assert section.effect["METEOR"] == pytest.approx(0.102)
-        shown = section._repr_markdown_()
-        assert shown.startswith("| protocol | cleaning |")
-        assert "**a · the ruler gives the gain.** The same texts" in shown
+class Settings:
+    SEED, SPLITS, RESAMPLES = 0, 40, 20
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +54,27 @@ def studies():
     return reports.load_studies()
 
 
-class Settings:
-    SEED, SPLITS, RESAMPLES = 0, 40, 20
+@pytest.mark.parametrize(
+    ("r2gen", "answer"),
+    [(0.200, "the ruler gives the gain"),
+     (0.300, "the ruler does not give the gain"),
+     (None, "not measurable here")],
+)
+def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
+    results = {
+        key: {"BLEU-4": 0.1, "ROUGE-L": 0.3, "METEOR": meteor}
+        for key, meteor in ((("llamaxr", "none"), 0.302),
+                            (("r2gen", "r2gen"), r2gen))}
+    table = audit.rows(results, ["protocol", "cleaning"])
+    a = section("a", "08-08v", table=table)
+    assert a.answer == answer
+    assert bool(a.effect) == (answer != "not measurable here")
+    if r2gen == 0.2:
+        assert "+51%" in a.verdict and "+54%" in a.verdict
+        assert a.effect["METEOR"] == pytest.approx(0.102)
+        shown = a._repr_markdown_()
+        assert shown.startswith("| protocol | cleaning |")
+        assert "**a · the ruler gives the gain.** The same texts" in shown
 
 
 @pytest.mark.parametrize("dealt", [False, True])
@@ -85,87 +85,66 @@ def test_c_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
         columns = ["findings", "status"]
         mixed = studies.loc[listed, columns].sample(frac=1, random_state=4)
         studies.loc[listed, columns] = mixed.to_numpy()
-    section = run_cells(["08-12", "08-12b", "08-12v"], studies=studies,
-                        nb=Settings, measured={}, first={}, rest={},
-                        )["measured"]["c"]
-    table = section.table
+    c = section("c", "08-12", "08-12b", "08-12v", studies=studies, first={},
+                rest={})
     word = "like" if dealt else "not like"
-    assert section.answer == f"R2Gen's test list is {word} a random one"
+    assert c.answer == f"R2Gen's test list is {word} a random one"
     if not dealt:
-        shares = (100 * table.iloc[:3, 2:]).round().astype(int)
+        shares = (100 * c.table.iloc[:3, 2:]).round().astype(int)
         assert shares.to_numpy().tolist() == [[52, 47], [88, 96], [37, 27]]
-        assert table["n"].tolist()[1:3] == [170, 420]
-
-
-# --- d to g: rows, shuffles, selections, negations --------------------------
+        assert c.table["n"].tolist()[1:3] == [170, 420]
 
 
 def test_e1_the_steps_tell_the_rows():
-    section = run_cells(["08-16"], measured={})["measured"]["e1"]
-    assert section.answer == "the log fits all rows"
-    assert "870 steps on all 2,780 rows and 610 on the" in section.verdict
-    assert audit.AS_SAVED in section.verdict
+    e1 = section("e1", "08-16")
+    assert e1.answer == "the log fits all rows"
+    assert "870 steps on all 2,780 rows and 610 on the" in e1.verdict
 
 
 def test_g_the_saved_cleaner_turns_denials_and_a_careful_one_does_not():
     texts = ["No pleural effusion. The heart is normal.", "No pneumothorax."]
-    section = audit.lost_negations(texts)
-    assert section.answer == "the cleaner loses negations"
-    assert section.table.set_index("finding").loc["Pleural Effusion"].all()
-    assert "2 of " in section.verdict and "2 reports" in section.verdict
+    g = audit.lost_negations(texts)
+    assert g.answer == "the cleaner loses negations"
+    assert g.table.set_index("finding").loc["Pleural Effusion"].all()
+    assert "2 of " in g.verdict and "2 reports" in g.verdict
     kept = audit.lost_negations(texts, str.lower)
     assert kept.answer == "the cleaner keeps negations"
 
 
-# --- h to l: Figure 4, the extractor, rates, examples, claims ---------------
-
-
-ORDER = ["08-26", "08-26b", "08-26v"]
-
-
 def test_h_the_numbers_fit_the_order_in_which_they_stand(monkeypatch):
-    section = run_cells(ORDER, nb=Settings, measured={})
-    section = section["measured"]["h"]
-    assert section.answer == "the numbers fit torchxrayvision's order"
-    assert section.table["random orders that fit as well"][0] < 0.01
+    order = ["08-26", "08-26b", "08-26v"]
+    h = section("h", *order)
+    assert h.answer == "the numbers fit torchxrayvision's order"
+    assert h.table["random orders that fit as well"][0] < 0.01
     spread = audit.data("score_spread").set_index("condition")
     assert list(spread.index) == list(NATIVE_ORDER)
-    named = spread.loc[list(CONDITIONS), "mean"].to_numpy()
-    printed = pd.DataFrame({"first": named, "second": named})
-    tables = {"score_spread": spread.reset_index(),
-              "figure_4_scores": printed}
-    monkeypatch.setattr(audit, "data", tables.get)
-    section = run_cells(ORDER, nb=Settings, measured={})
-    answer = section["measured"]["h"].answer
-    assert answer == "the numbers fit the alphabetical order"
+    by_name = spread.loc[list(CONDITIONS), "mean"].to_numpy()
+    printed = pd.DataFrame({"first": by_name, "second": by_name})
+    monkeypatch.setattr(audit, "data", {
+        "score_spread": spread.reset_index(),
+        "figure_4_scores": printed}.get)
+    answer = "the numbers fit the alphabetical order"
+    assert section("h", *order).answer == answer
 
 
 @pytest.mark.parametrize(("loss", "word"), [(1.5, "less"),
                                             (2.0, "as much")])
 def test_j_the_loss_of_the_log_decides(loss, word):
     losses = pd.Series([2.0, loss], index=[2e-6, 2e-4])
-    section = run_cells(["08-30", "08-30v"], measured={}, losses=losses)
-    assert section["table"]["steps"].tolist() == [195, 870]
-    answer = section["measured"]["j"].answer
-    assert answer == f"the small rate learns {word}"
+    j = section("j", "08-30", "08-30v", losses=losses)
+    assert j.answer == f"the small rate learns {word}"
+    assert j.table["steps"].tolist() == [195, 870]
 
 
 def test_k_the_papers_examples_are_found_by_their_words(studies):
-    fragments = audit.data("paper_fragments")["fragment"]
-    assert fragments.str.split().str.len().max() <= 12
-    section = run_cells(["08-32", "08-32b"], studies=studies, measured={})
-    section = section["measured"]["k"]
-    study = section.table.set_index("printed in")["study"]
+    k = section("k", "08-32", "08-32b", studies=studies)
+    study = k.table.set_index("printed in")["study"]
     places = ["Figure 4", "Table 6, first", "Table 6, second"]
     assert study[places].tolist() == ["CXR24", "CXR3660", "CXR3282"]
-    answer = "a result of the paper is not in R2Gen's test list"
-    assert section.answer == answer
-    inside = section.table.assign(**{"R2Gen's lists": "test 1"})
-    section = run_cells(["08-32b"], table=inside, measured={})["measured"]["k"]
-    assert section.answer.startswith("no traced result is outside")
-
-
-# --- the ledger, and the notebook -------------------------------------------
+    assert k.answer == "a result of the paper is not in R2Gen's test list"
+    inside = k.table.assign(**{"R2Gen's lists": "test 1"})
+    k = section("k", "08-32b", table=inside)
+    assert k.answer.startswith("no traced result is outside")
 
 
 def test_the_ledger_has_a_row_for_every_claim_and_says_what_was_not_run():
