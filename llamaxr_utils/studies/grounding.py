@@ -149,7 +149,8 @@ def grounding_report(
         rows += swap_test(references, own, shuffled, test, n_samples, seed)
     rows += _by_status(own, status, labels)
     for view in VIEWS:
-        changed = f1 = np.nan
+        changed: Any = np.nan
+        f1: Any = np.nan
         try:
             alone = write([one[one.index == view] for one in scores])
             changed = np.mean([a != b for a, b in zip(own, alone)])
