@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -31,6 +30,8 @@ from ..llm import finetune, generate, models, prompts
 from .grounding import GAP, swap_test
 
 NEW_TOKENS = 120
+#: How a column of an interval ends.
+ENDS = {"": "value", "_low": "low", "_high": "high"}
 DECODING: dict[str, dict[str, Any]] = {
     "greedy": {},
     "beam": {"num_beams": 4, "length_penalty": 1.0},
@@ -52,13 +53,6 @@ ADAPTER = TRAINER | {
     "eval_strategy": "steps", "eval_steps": 0.25, "save_strategy": "steps",
     "save_steps": 0.25,
 }  # fmt: skip
-#: Numbers of a row that are averaged over seeds.
-AVERAGED = (
-    "f1", "gap", "bleu4", "rouge_l", "cider", "bleu4_over_nn",
-    "cider_over_nn", "distinct", "normal_called", "abnormal_called", "tokens",
-    "base_seconds", "train_seconds", "decode_seconds",
-)  # fmt: skip
-
 
 class Design(NamedTuple):
     """What may differ; ``data/designs.yaml`` lists them. The defaults are the
@@ -103,6 +97,7 @@ class Data(NamedTuple):
 
     folder: Path  #: the run
     images: str
+    backbone: str
     base_name: str
     studies: pd.DataFrame  #: those of a split; a few may have no scores
     scores: prompts.Scores
@@ -134,13 +129,11 @@ def load_data(
         for part in (train, test)
     )
     near = baselines.nearest_neighbour(known, list(train["findings"]), asked)
-    images, base_name = (
-        (artifacts.manifest(folder, name) or {"parameters": {}})[
-            "parameters"].get(knob, "")
-        for name, knob in (("image_scores", "images"), ("tokenizer", "BASE"))
-    )  # fmt: skip
-    return Data(folder, images, base_name, studies, scores, test, near,
-                scratch, base, n_train)  # fmt: skip
+    knobs = {name: (artifacts.manifest(folder, name) or {}).get(
+                 "parameters", {}) for name in ("image_scores", "tokenizer")}
+    return Data(folder, knobs["image_scores"].get("images", ""),
+                table["backbone"].iloc[0], knobs["tokenizer"].get("BASE", ""),
+                studies, scores, test, near, scratch, base, n_train)
 
 
 def points_of(data: Data, beta: float) -> dict[str, float]:
@@ -231,7 +224,8 @@ def run_design(
     decode_seconds = time.perf_counter() - began
     lengths = prompts.count_tokens(tokenizer, texts)
     return {
-        **_head(design.name, data, seed),
+        "design": design.name, "images": data.images,
+        "backbone": data.backbone, "seed": seed,
         **measure(data, list(reports["generated"]), n_samples),
         "prompt_tokens": lengths.mean(),
         "tokens": (lengths + reports["n_tokens"]).mean(),
@@ -246,14 +240,8 @@ def key_of(*facts: Any) -> str:
     return hashlib.sha256(repr([*facts]).encode()).hexdigest()[:16]
 
 
-def adapt(source: str, design: Design, seed: int) -> tuple[Any, Any]:
+def base_to_train(source: str, design: Design, seed: int) -> tuple[Any, Any]:
     """The base with something to train on it; model and tokenizer."""
-    if design.method not in ("qlora", "lora", "prefix", "full"):
-        raise CourseError(
-            f"The method {design.method!r} is not known.",
-            "There are qlora, lora, prefix and full.",
-            "Set `method` of the design to one of them.",
-        )
     if design.method == "qlora":
         model, tokenizer = finetune.load_in_4bit(source)
     else:
@@ -262,15 +250,17 @@ def adapt(source: str, design: Design, seed: int) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
         model = model.to(machine.pick_device()[0])
         tokenizer = models.load_tokenizer(source)
+
     machine.seed_everything(seed)
     if design.method in ("qlora", "lora"):
         model = finetune.add_lora(model, design.rank, seed=seed)
     elif design.method == "prefix":
         from peft import PrefixTuningConfig, get_peft_model
 
-        config = PrefixTuningConfig(task_type="CAUSAL_LM",
-                                    num_virtual_tokens=20)  # fmt: skip
-        model = get_peft_model(model, config)
+        model = get_peft_model(model, PrefixTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=20))
+    elif design.method != "full":
+        raise ValueError(f"no method {design.method!r}")
     return model, tokenizer
 
 
@@ -285,7 +275,7 @@ def adapter_of(
     key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
     folder = data.scratch / "adapters" / key
     weights, note = folder / "trained.safetensors", folder / "facts.json"
-    model, tokenizer = adapt(base, design, seed)
+    model, tokenizer = base_to_train(base, design, seed)
     if note.is_file():
         with torch.no_grad():
             for name, value in load_file(weights).items():
@@ -317,13 +307,6 @@ def adapter_of(
     return model, tokenizer, facts
 
 
-def _head(name: str, data: Data, seed: int) -> dict[str, Any]:
-    """The first columns of a row: what it is of."""
-    backbone = artifacts.load(data.folder, "image_scores")["backbone"].iloc[0]
-    return {"design": name, "images": data.images, "backbone": backbone,
-            "seed": seed}
-
-
 def measure(
     data: Data, texts: Sequence[str], n_samples: int = 1000
 ) -> dict[str, float]:
@@ -344,14 +327,12 @@ def measure(
         [label_report(t).get("No Finding") == "absent" for t in texts]
     )
     ours = metrics.score_reports(truth, texts, "r2gen")
-    nearest = _nearest(tuple(truth), tuple(data.neighbours))
+    nearest = metrics.score_reports(truth, data.neighbours, "r2gen")
     row: dict[str, float] = {
         "n": len(truth),
         "f1": tests["findings F1, own"]["value"],
         "f1_shuffled": tests["findings F1, shuffled"]["value"],
-        "gap": tests[GAP]["value"],
-        "gap_low": tests[GAP]["low"],
-        "gap_high": tests[GAP]["high"],
+        **{f"gap{end}": tests[GAP][which] for end, which in ENDS.items()},
         "bleu4": ours["BLEU-4"],
         "rouge_l": ours["ROUGE-L"],
         "cider": ours["CIDEr"],
@@ -360,20 +341,14 @@ def measure(
     over = stats.paired_interval(counts, stats.metric_statistics(nearest)[0],
                                  function, n_samples=n_samples)
     for key, name in (("bleu4", "BLEU-4"), ("cider", "CIDEr")):
-        ends = {"": "value", "_low": "low", "_high": "high"}
         row |= {f"{key}_over_nn{end}": float(over[which][names.index(name)])
-                for end, which in ends.items()}
+                for end, which in ENDS.items()}
     return row | {
         "distinct": len(set(texts)),
         "distinct_abnormal": pd.Series(texts)[status == "abnormal"].nunique(),
         "normal_called": called[status == "normal"].mean(),
         "abnormal_called": called[(status == "abnormal") & has].mean(),
     }
-
-
-@lru_cache(maxsize=2)
-def _nearest(truth: tuple[str, ...], texts: tuple[str, ...]) -> dict:
-    return metrics.score_reports(truth, texts, "r2gen")
 
 
 def baseline_rows(data: Data, n_samples: int = 1000) -> pd.DataFrame:
@@ -394,35 +369,8 @@ def baseline_rows(data: Data, n_samples: int = 1000) -> pd.DataFrame:
             truth, dict.fromkeys(CONDITIONS, 0.5)),
     }  # fmt: skip
     return pd.DataFrame(
-        [_head(name, data, 0) | measure(data, reports, n_samples)
+        [{"design": name, "images": data.images,
+          "backbone": data.backbone, "seed": 0}
+         | measure(data, reports, n_samples)
          for name, reports in texts.items()]
     )  # fmt: skip
-
-
-# --- a log of rows ----------------------------------------------------------
-
-
-def over_seeds(log: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `run_design`, averaged over seeds, best gap first: ``design``,
-    ``images``, ``seeds``, the means of `AVERAGED`, and Student's 95 %
-    interval of the gap over seeds, ``gap_from`` and ``gap_to`` (NaN of one
-    seed); ``gap_low``: the lowest end of the seeds' own intervals by study.
-    """
-    from scipy.stats import t
-
-    keys, means = ["design", "images"], list(AVERAGED)
-    extra = ["gap_low", "bleu4_over_nn_high", "cider_over_nn_high"]
-    groups = log.reindex(columns=[*keys, *means, *extra]).groupby(
-        keys, sort=False
-    )
-    table = groups[means].mean()
-    n, spread = groups.size(), groups["gap"].std(ddof=1)
-    half = t.ppf(0.975, np.maximum(n - 1, 1)) * spread / np.sqrt(n)
-    table.insert(0, "seeds", n)
-    table["gap_from"] = table["gap"] - half
-    table["gap_to"] = table["gap"] + half
-    table["gap_low"] = groups["gap_low"].min()
-    table[extra[1:]] = groups[extra[1:]].mean()
-    return table.reset_index().sort_values(
-        "gap", ascending=False, kind="stable", ignore_index=True
-    )

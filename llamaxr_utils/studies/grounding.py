@@ -25,8 +25,8 @@ from ..evaluation.clinical import (
 )
 from ..evaluation.findings import label_report
 from ..evaluation.stats import bootstrap_interval, paired_interval
-from ..llm.generate import generate_reports, swap
-from ..llm.prompts import Scores, build_prompt
+from ..llm.generate import swap
+from ..llm.prompts import Scores
 
 Writer = Callable[[Sequence[Scores]], list[str]]
 Row = dict[str, Any]
@@ -36,7 +36,6 @@ ANY, OTHER = "any other study's scores", "scores of another status"
 CHANGED, GAP = "reports changed", "findings F1, own minus shuffled"
 DOSE, RISE = "dose response", "mean rise of the mention rate"
 COMMONEST, TOP = "commonest report", "its share of abnormal studies"
-AGAINST_BOTH = ("reports changed against both", "findings F1")
 #: Limits of `verdict`: round numbers of ours, no standard.
 LEAST_RISE, MOST_TOP = 0.5, 0.5
 STEEP = f"conditions that rise by {LEAST_RISE} or more"
@@ -55,35 +54,7 @@ class Card(NamedTuple):
         return float(rows[column].iloc[0]) if len(rows) else float("nan")
 
 
-# --- writers, and what they are given ---------------------------------------
-
-
-def model_writer(
-    model: Any, tokenizer: Any, score_format: str,
-    operating_points: Mapping[str, float],
-    known: Mapping[str, str] | None = None,
-    progress: Callable[[], Any] | None = None, **settings: Any,
-) -> Writer:  # fmt: skip
-    """A language model as a writer: each prompt is decoded once.
-
-    `known` maps prompts to reports that this model has written before,
-    `progress` makes a callback for each decoding (`plots.progress`), and
-    `settings` are those of `generate.generate_reports`.
-    """
-    memory = dict(known or {})
-
-    def write(scores: Sequence[Scores]) -> list[str]:
-        asked = [build_prompt(one, score_format, operating_points)
-                 for one in scores]
-        new = [p for p in dict.fromkeys(asked) if p not in memory]
-        if new:
-            show = progress() if progress else None
-            reports = generate_reports(model, tokenizer, new, progress=show,
-                                       **settings)
-            memory.update(zip(new, reports["generated"], strict=True))
-        return [memory[prompt] for prompt in asked]
-
-    return write
+# --- what a writer is given -------------------------------------------------
 
 
 def other_status(status: Sequence[str], seed: int) -> np.ndarray:
@@ -102,17 +73,6 @@ def other_status(status: Sequence[str], seed: int) -> np.ndarray:
         drawn = rng.permutation(np.flatnonzero(pool))
         donors[rows] = np.resize(drawn, rows.sum())
     return donors
-
-
-def one_view(
-    write: Writer, scores: Sequence[Scores], view: str
-) -> list[str] | None:
-    """Reports with the other view missing; None where the score format has
-    no way to say so (the paper's)."""
-    try:
-        return write([s[s.index == view] for s in scores])
-    except CourseError:
-        return None
 
 
 def dose_response(
@@ -189,13 +149,16 @@ def grounding_report(
         rows += swap_test(references, own, shuffled, test, n_samples, seed)
     rows += _by_status(own, status, labels)
     for view in VIEWS:
-        alone = one_view(write, scores, view)
-        measures: Row = dict.fromkeys(AGAINST_BOTH, np.nan)
-        if alone is not None:  # else the format cannot say so
-            counts = finding_counts(references, alone).sum(axis=0)
+        changed: Any = np.nan
+        f1: Any = np.nan
+        try:
+            alone = write([one[one.index == view] for one in scores])
             changed = np.mean([a != b for a, b in zip(own, alone)])
-            measures = dict(zip(AGAINST_BOTH, (changed, micro_f1(counts))))
-        rows += _rows(f"{view} view alone", measures, n)
+            f1 = micro_f1(finding_counts(references, alone).sum(axis=0))
+        except CourseError:
+            pass  # the paper's format cannot say that a view is missing
+        rows += _rows(f"{view} view alone", {
+            "reports changed against both": changed, "findings F1": f1}, n)
     dose = None
     if n_dose:
         drawn = np.random.default_rng(seed).permutation(n)[:n_dose]
@@ -203,17 +166,6 @@ def grounding_report(
         dose = dose_response(write, [scores[i] for i in drawn], doses)
         rows += _dose_rows(dose, n_samples, seed)
     return Card(pd.DataFrame(rows, columns=COLUMNS), dose, own)
-
-
-def texts_report(
-    references: Sequence[str], own: Sequence[str], shuffled: Sequence[str],
-    status: Sequence[str], n_samples: int = 1000, seed: int = 3407,
-) -> Card:  # fmt: skip
-    """What a card can say of reports alone, of any system, under own and
-    under shuffled scores: no dose response, no single views."""
-    rows = swap_test(references, own, shuffled, ANY, n_samples, seed)
-    rows += _by_status(own, status, None)
-    return Card(pd.DataFrame(rows, columns=COLUMNS), None, list(own))
 
 
 def swap_test(
@@ -303,48 +255,29 @@ def verdict(card: Card) -> list[str]:
     more than `MOST_TOP` of the abnormal studies; "in part" if the first alone
     holds. What was not measured counts against nobody.
     """
-    gap, low = card.get(ANY, GAP), card.get(ANY, GAP, "low")
+    gap, low, high = (card.get(ANY, GAP, end) for end in COLUMNS[2:5])
     rise, top = card.get(DOSE, RISE), card.get(COMMONEST, TOP)
-    in_part = rise < LEAST_RISE or top > MOST_TOP
-    how = "follow the scores" + (", in part." if in_part else ".")
-    how = how if low > 0 else "do not measurably follow the scores."
+    how = "do not measurably follow the scores."
+    if low > 0:
+        in_part = rise < LEAST_RISE or top > MOST_TOP
+        how = "follow the scores" + (", in part." if in_part else ".")
     lines = [
         f"The reports {how}",
         f"Changed with another study's scores: {card.get(ANY, CHANGED):.0%}.",
-        f"Findings F1 lost with them: {gap:.3f} [{low:.3f}, "
-        f"{card.get(ANY, GAP, 'high'):.3f}], an interval "
-        + ("above 0." if low > 0 else "that is not above 0."),
-        f"From score 0 to 1 mentions rise by {rise:.2f} on the mean;"
-        + f" by {LEAST_RISE} or more for {card.get(DOSE, STEEP):.0f} of 18.",
-        f"One report serves {top:.0%} of the abnormal studies: "
-        + ("a collapse" if top > MOST_TOP else "no collapse")
-        + f" (limit {MOST_TOP:.0%}).",
     ]
     if np.isnan(gap):
-        lines[2] = "No condition is reported on either side: no F1."
-    measured = (True, True, True, not np.isnan(rise), not np.isnan(top))
-    return [line for line, yes in zip(lines, measured) if yes]
-
-
-def compare_cards(
-    cards: Mapping[str, Card]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Several cards in one table: for the file (``system`` and `COLUMNS`),
-    and as people read it: a column a system with "0.153 [0.10, 0.21]", or
-    "–" where nothing was measured."""
-    parts = [card.rows.assign(system=name) for name, card in cards.items()]
-    long = pd.concat(parts, ignore_index=True)[["system", *COLUMNS]]
-    counts = long["measure"].str.match(f"different|{STEEP}")
-    texts = [
-        "–" if np.isnan(row.value)
-        else f"{row.value:.0f}" if is_count
-        else f"{row.value:.3f}" if np.isnan(row.low)
-        else f"{row.value:.3f} [{row.low:.2f}, {row.high:.2f}]"
-        for row, is_count in zip(long.itertuples(), counts, strict=True)
-    ]
-    names = ["test", "measure"]
-    wide = long.assign(text=texts).set_index([*names, "system"])["text"]
-    wide = wide.unstack()[list(cards)].fillna("–").reset_index()
-    wide = long[names].drop_duplicates().merge(wide, on=names)
-    wide["test"] = wide["test"].mask(wide["test"].duplicated(), "")
-    return long, wide
+        lines.append("No condition is reported on either side: no F1.")
+    else:
+        above = "above 0" if low > 0 else "that is not above 0"
+        lines.append(f"Findings F1 lost with them: {gap:.3f} [{low:.3f}, "
+                     f"{high:.3f}], an interval {above}.")
+    if not np.isnan(rise):
+        lines.append(
+            f"From score 0 to 1 mentions rise by {rise:.2f} on the mean; by "
+            f"{LEAST_RISE} or more for {card.get(DOSE, STEEP):.0f} of 18."
+        )
+    if not np.isnan(top):
+        word = "a collapse" if top > MOST_TOP else "no collapse"
+        lines.append(f"One report serves {top:.0%} of the abnormal studies: "
+                     f"{word} (limit {MOST_TOP:.0%}).")
+    return lines

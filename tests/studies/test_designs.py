@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import log_designs
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from test_models import tiny_tokenizer
 
-from llamaxr_utils.course import artifacts
+from llamaxr_utils.course import artifacts, plots
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import metrics
@@ -185,19 +187,29 @@ def test_a_row_from_training_to_numbers(data, method, monkeypatch):
 # --- the log ----------------------------------------------------------------
 
 
-def rows(**columns):
-    table = pd.DataFrame(columns)
-    for name in (*designs.AVERAGED, "gap_low", "bleu4_over_nn_high",
-                 "cider_over_nn_high"):
-        if name not in table:
-            table[name] = 0.5
-    return table.assign(images="phantom")
+def cell(name):
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    return next("".join(c["source"]) for c in cells if c["id"] == name)
 
 
-def test_the_interval_over_seeds_is_students():
-    log = rows(design=["a", "a", "a", "b"], seed=[1, 2, 3, 1],
+@pytest.fixture
+def notebook():
+    """What notebook 10 has defined once its log is read."""
+    space = {"pd": pd, "stats": stats, "plots": plots,
+             "nb": SimpleNamespace(images="phantom")}
+    exec(cell("10-08") + "\n" + cell("10-08b"), space)  # noqa: S102
+    return space
+
+
+def rows(space, **columns):
+    more = dict.fromkeys([*space["MEANS"], *space["HIGHS"], "gap_low"], 0.5)
+    return pd.DataFrame(more | columns).assign(images="phantom")
+
+
+def test_the_interval_over_seeds_is_students(notebook):
+    log = rows(notebook, design=["a", "a", "a", "b"], seed=[1, 2, 3, 1],
                gap=[0.1, 0.2, 0.3, 0.15])
-    table = designs.over_seeds(log).set_index("design")
+    table = notebook["over_seeds"](log).set_index("design")
     assert table.loc["a", "gap"] == pytest.approx(0.2)
     # t(.975, 2) = 4.3027; sd 0.1
     half = 4.3027 * 0.1 / np.sqrt(3)
@@ -206,15 +218,14 @@ def test_the_interval_over_seeds_is_students():
     assert list(table["seeds"]) == [3, 1]
 
 
-def test_goals_come_before_the_gap():
+def test_goals_come_before_the_gap(notebook):
     """The cells of notebook 10, but for the table that they save."""
-    log = rows(design=["loud", "good", "flat"], seed=1, gap=[0.4, 0.2, 0.01],
-               normal_called=[0.9, 0.1, 0.1], abnormal_called=0.7)
-    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    source = {cell["id"]: "".join(cell["source"]) for cell in cells}
-    space = {"pd": pd, "found": designs.over_seeds(log)}
-    last = source["10-21b"].partition("tables.save_table")[0]
-    exec(source["10-21"] + "\n" + last, space)  # noqa: S102
+    log = rows(notebook, design=["loud", "good", "flat"], seed=1,
+               gap=[0.4, 0.2, 0.01], normal_called=[0.9, 0.1, 0.1],
+               abnormal_called=0.7)
+    space = {"pd": pd, "found": notebook["over_seeds"](log)}
+    last = cell("10-21b").partition("tables.save_table")[0]
+    exec(cell("10-21") + "\n" + last, space)  # noqa: S102
     goals = space["goals"]
     assert list(goals["design"]) == ["good", "loud", "flat"]
     assert list(goals["reached"]) == [5, 4, 4]

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from llamaxr_utils.course import tables
+from llamaxr_utils.course import plots, tables
 from llamaxr_utils.course.run import start
-from llamaxr_utils.datasets.conditions import (
-    CONDITION_FINDINGS,
-    CONDITIONS,
-    FINDING_OF,
-    NAMED_BY,
-    VIEWS,
-)
+from llamaxr_utils.datasets.conditions import CONDITIONS, FINDING_OF
 from llamaxr_utils.evaluation import baselines, clinical
-from llamaxr_utils.evaluation.findings import FINDINGS
 from llamaxr_utils.llm import prompts
 from llamaxr_utils.llm.generate import swap
 from llamaxr_utils.studies import grounding
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/09_test_grounding.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 POINTS = dict.fromkeys(CONDITIONS, 0.5)
 #: One condition a finding, so that no finding is named twice.
 SINGLE = ["Atelectasis", "Cardiomegaly", "Edema", "Effusion", "Emphysema",
           "Fibrosis", "Fracture", "Hernia", "Pneumothorax", "Lung Opacity"]
 HALF = CONDITIONS[::2]
+
+
+def cell(name):
+    """The source of a notebook's cell."""
+    (path,) = NOTEBOOKS.glob(f"{name[:2]}_*.ipynb")
+    for one in json.loads(path.read_text("utf-8"))["cells"]:
+        if one["id"] == name:
+            return "".join(one["source"])
+    raise KeyError(name)
 
 
 def labels_of(*present):
@@ -203,76 +206,53 @@ def test_a_dose_moves_one_condition_in_both_views():
     assert (SCORES[0]["Edema"] == 0).all()  # nothing was changed in place
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """Prompts that the model was asked for; its reports repeat the input."""
-    asked = []
+@pytest.mark.parametrize("score_format", ["names", "paper"])
+def test_notebook_09s_writer_decodes_each_prompt_once(score_format):
+    decoded = []
 
-    def fake(model, tokenizer, texts, progress=None, **settings):
-        asked.append((list(texts), settings))
-        return pd.DataFrame({"generated": [t.split("\n")[1] for t in texts]})
+    def generate_reports(model, tokenizer, texts, progress, **settings):
+        decoded.append((list(texts), settings))
+        return {"generated": [text.split("\n")[1] for text in texts]}
 
-    monkeypatch.setattr(grounding, "generate_reports", fake)
-    return asked
-
-
-def test_a_model_decodes_each_prompt_once_and_none_it_knows(decoded):
-    normal = prompts.build_prompt(SCORES[-1], "names", POINTS)
-    write = grounding.model_writer(None, None, "names", POINTS,
-                                {normal: "as before"}, batch_size=3)
-    first = write([SCORES[0], SCORES[-1], SCORES[0]])
-    assert first == ["findings: atelectasis", "as before"] + first[:1]
-    write([SCORES[0], SCORES[1]])
-    assert [len(texts) for texts, _ in decoded] == [1, 1]
-    assert decoded[0][1] == {"batch_size": 3}
-
-
-def test_numbers_cannot_say_that_a_view_is_missing(decoded):
-    assert grounding.one_view(grounded, SCORES, "frontal") == REFERENCES
-    write = grounding.model_writer(None, None, "paper", POINTS)
-    assert grounding.one_view(write, SCORES, "frontal") is None
+    first, normal = (prompts.build_prompt(one, score_format, POINTS)
+                     for one in (SCORES[0], SCORES[-1]))
+    space = {
+        "asked": pd.DataFrame({"prompt": [normal]}),
+        "own": pd.DataFrame({"generated": ["as before"]}),
+        "prompts": prompts, "plots": plots, "model": None, "tokenizer": None,
+        "generate": SimpleNamespace(generate_reports=generate_reports),
+        "score_format": score_format, "threshold": POINTS,
+        "settings": {"batch_size": 3},
+    }
+    exec(cell("09-08b"), space)  # noqa: S102
+    write = space["write"]
+    report = first.split("\n")[1]
+    assert write([SCORES[0], SCORES[-1], SCORES[0]]) == [
+        report, "as before", report]
+    write(SCORES[:2])
+    assert decoded[0] == ([first], {"batch_size": 3})
+    assert len(decoded[1][0]) == 1
+    # Numbers cannot say that a view is missing, names can.
     rows = card(write, n_dose=0).rows
-    alone = rows[rows["test"].str.endswith("view alone")]
-    assert len(alone) == 4 and alone["value"].isna().all()
+    alone = rows.loc[rows["test"].str.endswith("view alone"), "value"]
+    assert alone.isna().tolist() == [score_format == "paper"] * 4
 
 
-# --- from texts alone -------------------------------------------------------
-
-
-@pytest.mark.parametrize("write", [grounded, half_grounded, blind])
-def test_texts_give_the_card_of_their_writer(write, cards):
-    own = write(SCORES)
-    shuffled = [own[i] for i in swap(20, 3407)]
-    one = grounding.texts_report(REFERENCES, own, shuffled, STATUS, 200)
-    whole = cards[write.__name__]
-    for test, measure in (
-        (grounding.ANY, grounding.CHANGED),
-        (grounding.ANY, grounding.GAP),
-        (grounding.COMMONEST, grounding.TOP),
-    ):
-        assert one.get(test, measure) == whole.get(test, measure)
-    assert one.dose is None
-    assert len(grounding.verdict(one)) == 4
-
-
-# --- what the conditions can say --------------------------------------------
-
-
-def test_every_condition_has_a_finding_that_its_sentence_states():
-    assert set(FINDING_OF) == set(CONDITIONS)
-    assert len(CONDITION_FINDINGS) == 15
-    assert set(NAMED_BY) <= set(FINDINGS[1:])
-    for condition, sentence in baselines.SENTENCES.items():
-        assert FINDING_OF[condition] in clinical.present(sentence)
-
-
-def test_findings_are_counted_when_present_only():
-    truth = ["The heart is enlarged. There is a pneumothorax.", "Scoliosis."]
-    said = ["The heart is enlarged. Possible pneumonia. No pneumothorax.",
-            "There is pulmonary edema."]
-    counts = clinical.finding_counts(truth, said)
-    assert counts.tolist() == [[1, 0, 1], [0, 1, 0]]
-    assert clinical.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
+def test_notebook_09_sets_cards_side_by_side(cards):
+    short = cards["blind"]._replace(rows=cards["blind"].rows.query(
+        "test != @grounding.DOSE"))
+    shown = {"grounded": cards["grounded"], "blind": short}
+    space = {"np": np, "grounding": grounding, "cards": shown}
+    exec(cell("09-24b"), space)  # noqa: S102
+    wide = space["side_by_side"](pd.concat(
+        [one.rows.assign(system=name) for name, one in shown.items()]
+    )).set_index("measure")
+    assert list(wide.columns) == ["test", "grounded", "blind"]
+    gap = wide.loc[grounding.GAP, "blind"]
+    assert set(gap) == {"0.000 [0.00, 0.00]"}
+    assert wide.loc[grounding.STEEP, ["grounded", "blind"]].tolist() == [
+        "18", "–"]
+    assert wide.loc[grounding.TOP, "grounded"] == "0.100"
 
 
 # --- the card of notebook 05 -------------------------------------------------
@@ -281,9 +261,6 @@ def test_findings_are_counted_when_present_only():
 @pytest.mark.parametrize("write", [grounded, blind])
 def test_the_card_of_a_collapsed_model_says_so(write, folders):
     """Its many different reports, whatever it is told, do not help it."""
-    path = NOTEBOOK.with_name("05_generate_reports.ipynb")
-    source = {cell["id"]: "".join(cell["source"])
-              for cell in json.loads(path.read_text("utf-8"))["cells"]}
     texts = write(SCORES)
     if write is blind:  # 20 reports that differ in words alone
         texts = [f"{text} View {i}." for i, text in enumerate(texts)]
@@ -298,7 +275,7 @@ def test_the_card_of_a_collapsed_model_says_so(write, folders):
         "nb": start("05_generate_reports", "smoke"),
     }
     for name in ("05-16b", "05-17"):
-        exec(source[name], space)  # noqa: S102
+        exec(cell(name), space)  # noqa: S102
     card = space["card"].set_index("swap test")["this run"]
     assert ("no sign" in card["grounding gap"]) == (write is blind)
     if write is blind:
@@ -314,10 +291,8 @@ def test_the_strip_marks_what_changed_and_escapes_what_was_written():
     class Run:
         stamp = "profile <cpu>"
 
-    source = {cell["id"]: "".join(cell["source"]) for cell in
-              json.loads(NOTEBOOK.read_text("utf-8"))["cells"]}
     space: dict = {}
-    exec(source["09-02"], space)  # noqa: S102
+    exec(cell("09-02"), space)  # noqa: S102
     space |= {
         "write": lambda scores: [f"<b>x</b> always. {text}"
                                  for text in grounded(scores)],
@@ -325,7 +300,7 @@ def test_the_strip_marks_what_changed_and_escapes_what_was_written():
         "points": pd.DataFrame({"train_prevalence": [0.2, 0.1]},
                                index=["Cardiomegaly", "Edema"]),
     }
-    code = source["09-33"] + "\n" + source["09-33b"]
+    code = cell("09-33") + "\n" + cell("09-33b")
     exec(code.replace("HTML(", "page = HTML(", 1), space)  # noqa: S102
     page = space["page"].data
     assert "1.00 → 0" in page and "0.00 → 1" in page
@@ -333,37 +308,3 @@ def test_the_strip_marks_what_changed_and_escapes_what_was_written():
     assert f"<del>{baselines.SENTENCES['Cardiomegaly']}</del>" in page
     assert "<b>" not in page and "&lt;b&gt;x" in page and "&lt;cpu&gt;" in page
     assert "not for diagnosis" in page
-
-
-# --- what training prompts name ---------------------------------------------
-
-
-def two_studies():
-    """One for training whose report and headings disagree, one for test."""
-    studies = pd.DataFrame(
-        {
-            "study_id": ["CXR1", "CXR2"],
-            "split": ["train", "test"],
-            "mesh": [["Cardiomegaly/mild"], ["normal"]],
-            "findings": ["There is a small left pleural effusion.", "Clear."],
-        }
-    )
-    both = pd.MultiIndex.from_product([studies["study_id"], VIEWS])
-    return studies, pd.DataFrame(0.5, both, CONDITIONS)
-
-
-@pytest.mark.parametrize(
-    ("train_on", "named"),
-    [
-        ("scores", set()),
-        ("labels", {"Cardiomegaly"}),
-        ("stated", {"Effusion"}),
-    ],
-)
-def test_training_prompts_name_what_was_asked_for(train_on, named):
-    studies, scores = two_studies()
-    given = clinical.training_scores(train_on, studies, scores)
-    lateral = given.loc["CXR1", "lateral"]
-    assert {*lateral.index[lateral == 1]} == named
-    assert (given.loc["CXR2"] == 0.5).all(axis=None)  # test: from the image
-    assert (scores == 0.5).all(axis=None)  # not changed
