@@ -1,17 +1,22 @@
 """A base in 4 bit, LoRA on it, trl's trainer, and an adapter on disk.
 
-One path for every size and backend: the five-million-parameter Llama of a
-laptop and Llama 3.1 8B on an A100, plain transformers + peft or unsloth.
-Before the first step of every training the loss of one batch is compared
-with plain torch. Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
+One path for every size and backend (transformers + peft, or unsloth). Before
+the first step the loss of one batch is compared with plain torch.
+Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
+import os
+import runpy
 import shutil
+import signal
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..course import artifacts, machine
+from ..course import artifacts, machine, run
 from ..course.errors import CourseError
-from ..course.run import WARNING, Run
 from . import models
 from .prompts import refuse_unknown
 
-#: The seven linear layers of a Llama block (paper: 41,943,040 trainable
-#: parameters, which is rank 16 on all seven of Llama 3.1 8B).
+#: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
                 "gate_proj", "up_proj", "down_proj")
 MAX_LENGTH = 1024
@@ -45,12 +48,10 @@ LEAK = ("TEST ROWS INCLUDED in training, on purpose, as the published "
 def load_in_4bit(source: str, backend: str = "peft",
                  precision: str = "auto") -> tuple[Any, Any]:
     """A base (folder or hub id) in NF4 with double quantisation, and its
-    tokenizer. Where that can't be trained (`no_4bit`) it stays as it is, and
-    a printed sentence says so.
+    tokenizer; unquantised, as a printed sentence says, where `no_4bit`.
 
     `precision` (auto, fp32, bf16, fp16) is that of the training to come: on a
-    GPU the 4-bit layers compute in it. The dtype that a checkpoint in 4 bit
-    names for itself does not count.
+    GPU the 4-bit layers compute in it, whatever dtype a checkpoint names.
     """
     refuse_unknown("BACKEND", backend, ("peft", "unsloth"))
     unsloth = import_unsloth() if backend == "unsloth" else None  # first
@@ -59,9 +60,6 @@ def load_in_4bit(source: str, backend: str = "peft",
 
     device, dtype = machine.compute_dtype(precision)
     reason, compute = no_4bit(device, dtype), getattr(torch, dtype)
-    nf4 = None if reason else BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
     try:
         if unsloth:  # left to itself it computes in bfloat16 on some CPUs
             model, _ = unsloth.from_pretrained(
@@ -69,7 +67,10 @@ def load_in_4bit(source: str, backend: str = "peft",
         else:  # "cuda" alone is this process's own GPU, {"": ...} the first
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=compute, device_map=device,
-                quantization_config=nf4)
+                quantization_config=None if reason else BitsAndBytesConfig(
+                    load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=compute))
     except (ImportError, OSError, ValueError) as error:
         raise models.download_error(source, error) from error
     for part in model.modules():
@@ -84,9 +85,8 @@ def load_in_4bit(source: str, backend: str = "peft",
 
 
 def no_4bit(device: str, dtype: str) -> str:
-    """Why 4-bit weights can't be trained on a device, "" where they can. A
-    product and its gradient are tried: bitsandbytes may import without a
-    kernel for the device."""
+    """Why 4-bit weights can't be trained on a device, "" where they can:
+    found by trying, for bitsandbytes may import without a kernel."""
     try:
         import bitsandbytes
         import torch
@@ -107,10 +107,9 @@ def keep_weights_packed_once(model: Any) -> None:
     """Switch off bitsandbytes' in-place repacking on AVX512-BF16 CPUs: after
     an evaluation or a generation it repacks the 4-bit weights, and the
     gradients of a later training are silently wrong."""
-    switch = "support_avx512bf16_for_cpu"
     for part in model.modules():
-        if hasattr(part, switch):
-            setattr(part, switch, False)
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
 
 
 def import_unsloth() -> Any:
@@ -136,11 +135,8 @@ def stored_as(model: Any) -> str:
 def add_lora(model: Any, rank: int = 16, alpha: int = 16,
              dropout: float = 0.0, backend: str = "peft",
              seed: int = 3407) -> Any:
-    """Wrap the frozen base with trainable low-rank matrices, a `PeftModel`.
-
-    ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA).
-    B starts at zero, so the wrapped model starts as the base.
-    """
+    """Wrap the frozen base with trainable low-rank matrices, a `PeftModel`:
+    ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA)."""
     shape: dict[str, Any] = dict(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none",
         target_modules=list(LORA_TARGETS))
@@ -175,9 +171,8 @@ def count_parameters(model: Any) -> tuple[int, int]:
 def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
                        limit: int) -> dict[bytes, int]:
     """Tokens of each text (prompt, completion, end; int32 as bytes) -> at how
-    many of them, counted from the end, the loss is taken. On all means every
-    token but the first, which nothing predicts. A text of more than `limit`
-    tokens is refused: its report would be cut."""
+    many of them, counted from the end, the loss is taken. A text of more than
+    `limit` tokens is refused: its report would be cut."""
     texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
     whole = tokenizer(list(texts))["input_ids"]
     longest = max(map(len, whole))
@@ -186,14 +181,12 @@ def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
         raise CourseError(
             f"{cut} of {len(pairs)} reports would be cut.",
             f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
-            f"Set MAX_LENGTH to at least {longest}, or a shorter SCORE_FORMAT "
-            "in 03_build_prompts.")
+            f"Set MAX_LENGTH to at least {longest}, or a shorter format.")
     prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
-    lengths = {}
-    for ids, prompt in zip(whole, prompts, strict=True):
-        first = len(prompt) if loss_on == "completion" else 1
-        lengths[np.array(ids, np.int32).tobytes()] = len(ids) - max(first, 1)
-    return lengths
+    return {
+        np.array(ids, np.int32).tobytes():
+        len(ids) - (max(len(prompt), 1) if loss_on == "completion" else 1)
+        for ids, prompt in zip(whole, prompts, strict=True)}
 
 
 def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
@@ -210,8 +203,7 @@ def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
 def reference_loss(model: Any, batch: Mapping[str, Any],
                    lengths: Mapping[bytes, int]) -> tuple[float, int]:
     """Cross-entropy of a batch, its sum, and of how many tokens: one text at
-    a time, from full logits, without labels or padding. NaN where a row's
-    tokens are none of the texts in `lengths`."""
+    a time, from full logits. NaN where a row is none of the known texts."""
     import torch
 
     total, count = 0.0, 0
@@ -240,7 +232,7 @@ def trainer_class() -> Any:
 
     class Trainer(trl.SFTTrainer):
         lengths: Mapping[bytes, int]  #: set by `train`
-        first_batch: tuple[float, float] | None = None  #: loss, reference
+        first_batch: tuple = ()  #: loss, reference
 
         def training_step(self, model, inputs, num_items_in_batch=None):
             if self.first_batch:
@@ -264,21 +256,19 @@ def trainer_class() -> Any:
             if num_items_in_batch is not None:
                 tokens = float(num_items_in_batch) / self.args.world_size
             returned, expected = float(loss) * tokens / n, total / n
-            learned = [
-                bool(part[row, first:last].any())
-                for part in gradients
-                if part.shape[:2] == batch["input_ids"].shape
-                for row, first, last in batch_rows(batch)
-            ]
+            rows = batch_rows(batch)
+            learned = [bool(part[row, first:last].any())
+                       for part in gradients
+                       if part.shape[:2] == batch["input_ids"].shape
+                       for row, first, last in rows]
             close = math.isclose(returned, expected, rel_tol=TOLERANCE)
             if not (close and learned and all(learned)):
                 raise CourseError(
                     "Training was stopped before its first step: the loss is "
                     f"{returned:.4f}; by plain torch it is {expected:.4f}.",
-                    f"{sum(learned)} of {len(batch_rows(batch))} studies have "
-                    "a gradient. (nan: a row is not a prompt and its report.)",
-                    'Set BACKEND = "peft", or install the versions of '
-                    "constraints.txt.")
+                    f"{sum(learned)} of {len(rows)} studies have a gradient. "
+                    "(nan: a row is not a prompt and its report.)",
+                    'Set BACKEND = "peft", or use constraints.txt.')
             self.first_batch = returned, expected
             return loss
 
@@ -305,8 +295,6 @@ def trainer_class() -> Any:
 
 
 class Training(NamedTuple):
-    """What `train` gives back; the model itself is trained in place."""
-
     log: pd.DataFrame  #: artifact ``training_log``
     facts: dict[str, Any]  #: what really ran: loss, optimizer, steps
 
@@ -318,19 +306,13 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
 
     Parameters
     ----------
-    model
-        Of `add_lora`, or a plain one (pre-training).
-    pairs : DataFrame
-        ``split`` (train, val), ``prompt``, ``completion``.
-    folder : Path
-        For checkpoints; emptied when the training is complete.
-    settings : mapping
-        Arguments of ``trl.SFTConfig``.
-    loss_on : {"completion", "all"}
-        The tokens that the loss is taken on.
-    patience : int, optional
-        Evaluations without a better validation loss before training stops;
-        the best checkpoint is restored at the end.
+    model : of `add_lora`, or a plain one; trained in place
+    pairs : DataFrame of ``split`` (train, val), ``prompt``, ``completion``
+    folder : for checkpoints; emptied when the training is complete
+    settings : arguments of ``trl.SFTConfig``
+    loss_on : {"completion", "all"}, the tokens that the loss is taken on
+    patience : evaluations without a better validation loss before training
+        stops; the best checkpoint is restored at the end
     """
     from datasets import Dataset, disable_progress_bars
     from transformers import EarlyStoppingCallback
@@ -338,13 +320,10 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     from trl import SFTConfig
 
     refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
-    data = {split: Dataset.from_dict({"prompt": list(part["prompt"]),
-                                      "completion": list(part["completion"])})
-            for split, part in pairs.groupby("split")}
-    if "train" not in data:
-        raise CourseError("There is nothing to train on.",
-                          "No row of the prompts has split = train.",
-                          "Look at the split in 03_build_prompts.")
+    data = {
+        split: Dataset.from_dict(
+            part[["prompt", "completion"]].to_dict("list"))
+        for split, part in pairs.groupby("split")}
     watched = patience is not None and "val" in data
     device = machine.pick_device()[0]
     config: dict[str, Any] = {
@@ -365,7 +344,14 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     lengths = completion_lengths(pairs, tokenizer, loss_on,
                                  config["max_length"])
     args = SFTConfig(output_dir=str(folder), **config)
-    share_batch(args, args.world_size)
+    # An update sees as many studies on several GPUs as on one.
+    args.per_device_train_batch_size, rest = divmod(
+        args.per_device_train_batch_size, args.world_size)
+    if rest:
+        raise CourseError(
+            f"{args.world_size} processes cannot share a batch evenly.",
+            "BATCH_SIZE is not a multiple of them.",
+            "Take another number of processes.")
     with args.main_process_first(local=False):  # one writer a folder
         keep_if_same(folder, model, pairs, config)
         last = last_checkpoint(folder)
@@ -388,7 +374,7 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     with artifacts.disk_errors(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     state = trainer.state
-    returned, expected = trainer.first_batch or (None, None)
+    returned, expected = trainer.first_batch or (None, None)  # all done
     facts = {
         "first_batch_loss": returned,
         "first_batch_loss_by_plain_torch": expected,
@@ -406,24 +392,8 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     return Training(log_table(state.log_history), facts)
 
 
-def share_batch(args: Any, processes: int) -> None:
-    """Divide the studies of an update among processes, in place: the
-    accumulation first, then the batch, so that none needs more memory."""
-    batch = args.per_device_train_batch_size
-    studies = batch * args.gradient_accumulation_steps
-    share, rest = divmod(studies, processes)
-    if rest:
-        raise CourseError(
-            f"{processes} processes cannot share an update evenly.",
-            f"It sees {studies} studies (BATCH_SIZE x ACCUMULATION).",
-            f"Take a number of processes that divides {studies}.")
-    args.per_device_train_batch_size = math.gcd(batch, share)
-    args.gradient_accumulation_steps = share // math.gcd(batch, share)
-
-
 def describe_optimizer(optimizer: Any) -> str:
-    """Package, class, and how many of its states really are in 8 bit: small
-    weights stay in 32."""
+    """Package, class, and how many of its states really are in 8 bit."""
     optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's
     dtypes = [{str(getattr(value, "dtype", "")) for value in state.values()}
               for state in optimizer.state.values()]
@@ -440,8 +410,8 @@ def log_table(history: list[dict]) -> pd.DataFrame:
              float(entry.get("loss", entry.get("eval_loss", math.nan))),
              entry.get("learning_rate"), entry.get("eval_runtime"))
             for entry in history if "loss" in entry or "eval_loss" in entry]
-    columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[
+        "step", "epoch", "split", "loss", "learning_rate", "seconds"])
 
 
 def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
@@ -485,17 +455,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def save_adapter(nb: Run, model: Any, base_name: str,
+def save_adapter(nb: run.Run, model: Any, base_name: str,
                  settings: Mapping[str, Any], facts: Mapping[str, Any]
                  ) -> None:
-    """Save the artifact ``adapter``: safetensors, and a model card with what
+    """Save the artifact ``adapter``: safetensors and a model card with what
     was asked for (`settings`) and what really ran (`facts`)."""
     from jinja2 import Template
 
     template = Path(__file__).parents[1] / "data" / "adapter_card.md"
     text = template.read_text("utf-8")
     card = Template(text, keep_trailing_newline=True).render(
-        nb=nb, warning=WARNING, stored=stored_as(model), name=base_name,
+        nb=nb, warning=run.WARNING, stored=stored_as(model), name=base_name,
         base=models.base(base_name), settings=settings, facts=facts,
         leak=LEAK if nb.knobs.get("ROWS") == "all" else "")
 
@@ -514,3 +484,37 @@ def load_adapter(source: str, adapter: Path, backend: str = "peft",
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter)).eval(), tokenizer
+
+
+def launch() -> None:
+    """Notebook 04 on several GPUs, one process each (DDP), after 01 to 03::
+
+        accelerate launch --multi_gpu --num_processes 2 \\
+            -m llamaxr_utils.llm.finetune --profile a100
+
+    torch's variables (``RANK`` ...) reach the notebook's kernel. The first
+    process writes the run folder, the others a copy that is thrown away.
+    """
+    parser = argparse.ArgumentParser(prog="llamaxr_utils.llm.finetune")
+    parser.add_argument("--profile", default="a100")
+    parser.add_argument("--images", help="phantom or real")
+    known = parser.parse_args()
+    whole = run.runs_folder() / run.run_name(known.profile, known.images)
+    sys.argv[1:] = ["course", "--force", "--from", "04", "--to", "04",
+                    *sys.argv[1:]]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as runs, run.hearing_ctrl_c():
+        if os.environ.get("RANK", "0") != "0":
+            copy = Path(runs, whole.name)  # of what no training writes
+            shutil.copytree(whole, copy, ignore=shutil.ignore_patterns(
+                "tables", "figures", "notebooks", "records", "adapter*",
+                "training_log*", "check*", ".*"))
+            checkpoints = whole / "checkpoints"  # these all read
+            (copy / "checkpoints").symlink_to(checkpoints.resolve())
+            os.environ["LLAMAXR_RUNS"] = runs
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        runpy.run_module("llamaxr_utils", run_name="__main__")
+
+
+if __name__ == "__main__":
+    launch()

@@ -138,8 +138,6 @@ def test_a_completion_that_would_be_cut_stops_before_training(
         train(base, pairs, tmp_path, max_length=longest - 1)
     _, result = train(base, pairs, tmp_path, max_length=longest, max_steps=1)
     assert result.facts["steps"] == 1
-    with pytest.raises(CourseError, match="nothing to train on"):
-        train(base, pairs.assign(split="test"), tmp_path)
     with pytest.raises(CourseError, match="LOSS_ON = 'completions'"):
         train(base, pairs, tmp_path, on="completions")
 
