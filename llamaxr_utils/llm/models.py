@@ -121,19 +121,17 @@ def pretraining_pairs(
     asked |= {kind: studies["study_id"].map(own[kind]) for kind in own}
     for kind in kinds:
         prompts.refuse_unknown("PRETRAIN_ON", kind, asked)
-    # The course's own kinds study by study, further ones after them.
-    blocks = [[kind for kind in kinds if kind not in own],
-              *([kind] for kind in kinds if kind in own)]
     table = pd.concat([
         pd.DataFrame({"prompt": asked[kind], "completion": studies["findings"],
-                      "kind": kind, "block": n, "study": range(len(studies))})
-        for n, block in enumerate(blocks) for kind in block])
+                      "kind": kind, "study": range(len(studies)),
+                      "block": n if kind in own else -1})
+        for n, kind in enumerate(kinds)])  # those of `own` come last
     table = table.dropna(subset="prompt").sort_values(
         ["block", "study"], kind="stable", ignore_index=True)
-    silent = map(_short, (prompts.NO_FINDING, "normal", "no indexing"))
-    table["silent"] = table["prompt"].isin(list(silent))
+    silent = [_short(text)
+              for text in (prompts.NO_FINDING, "normal", "no indexing")]
     for _, part in table.groupby("kind"):
-        quiet = part[part["silent"]]
+        quiet = part[part["prompt"].isin(silent)]
         spare = max(0, 2 * len(quiet) - len(part))
         table = table.drop(quiet.sample(spare, random_state=seed).index)
     return table[["prompt", "completion"]].reset_index(drop=True)

@@ -294,9 +294,6 @@ def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
     assert tuple(log.columns) == ARTIFACTS["training_log"].columns
     assert list(log["step"])[:8] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert log["loss"].notna().all()
-    rates = log["learning_rate"].dropna()
-    assert rates.is_monotonic_decreasing
-    assert rates.max() <= SETTINGS["learning_rate"]
 
 
 # --- the adapter elsewhere --------------------------------------------------

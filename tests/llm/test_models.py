@@ -57,14 +57,6 @@ def test_any_text_survives_the_tokenizer(tokenizer, text):
         *ids, tokenizer.eos_token_id]
 
 
-def test_the_tokenizer_pads_on_the_left(tokenizer):
-    batch = tokenizer(["The heart", "The heart is big."], padding=True)
-    assert batch["attention_mask"][0][0] == 0
-    assert batch["attention_mask"][0][-1] == 1
-    assert batch["input_ids"][0][0] == tokenizer.pad_token_id
-    assert tokenizer.pad_token_id != tokenizer.eos_token_id
-
-
 def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
     """trl tokenizes prompt and prompt + report; they must fit together."""
     for word, report in SENTENCES.items():
@@ -86,16 +78,6 @@ def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
 # --- by name ----------------------------------------------------------------
 
 
-def test_small_llama_has_about_five_million_parameters():
-    import torch
-
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens([f"<{i}>" for i in range(2000 - len(tokenizer))])
-    with torch.device("meta"):
-        model = models.new_llama("small-llama", tokenizer)
-    assert 4.5e6 < sum(p.numel() for p in model.parameters()) < 6e6
-
-
 def test_where_a_base_is(tmp_path, monkeypatch):
     """Made here, a local copy, the hub; never the working folder."""
     with pytest.raises(CourseError, match="'llama-4'"):
@@ -108,8 +90,6 @@ def test_where_a_base_is(tmp_path, monkeypatch):
     copy.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
-    assert models.locate("llama-3.2-1b") == source
-    monkeypatch.setenv("LLAMAXR_MODELS", "")
     assert models.locate("llama-3.2-1b") == source
     monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
     assert models.locate("llama-3.2-1b") == str(copy)
