@@ -23,7 +23,7 @@ export PYTHONNOUSERSITE := 1
 COURSE = $(IN) -m llamaxr_utils course --profile $(PROFILE) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FORCE),--force)
 
-.PHONY: setup course study figures test check lab tidy bench
+.PHONY: setup course study figures test check lab tidy
 .DEFAULT_GOAL := course
 
 setup: $(READY)
@@ -71,9 +71,6 @@ check: $(READY)
 
 test: check
 	@$(IN) -m pytest
-
-bench: $(READY)
-	@$(IN) -m pytest -s -o python_files='bench_*.py' tests/bench
 
 lab: $(READY)
 	@$(IN) -m jupyterlab notebooks

@@ -6,10 +6,12 @@ text is in them, and the same input gives the same bytes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.patches import FancyBboxPatch
@@ -202,6 +204,45 @@ def draw_phantoms(size: int = 224) -> plt.Figure:
     )
 
 
+def show_heatmaps(
+    rows: Mapping[str, tuple[np.ndarray, np.ndarray, pd.Series]], title: str
+) -> plt.Figure:
+    """X-ray, heatmap over it, and the scores as bars (paper, Figure 3).
+
+    A row of pictures for each item of `rows`: name -> (grey uint8 of shape
+    (height, width); heat in [0, 1], of any size; condition -> score). A
+    colour each, as in the paper; light and dark take turns and the names
+    stand beside, so that none needs a colour.
+    """
+    figure, grid = plt.subplots(
+        len(rows), 3, figsize=(9, 3.4 * len(rows)),
+        width_ratios=(1, 1, 1.3), squeeze=False,
+    )  # fmt: skip
+    figure.suptitle(title, x=0.01, ha="left")
+    for axes, (name, (grey, heat, scores)) in zip(grid, rows.items()):
+        for axis in axes[:2]:
+            axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+            axis.axis("off")
+        height, width = grey.shape
+        axes[1].imshow(
+            heat,
+            cmap="inferno",
+            alpha=0.45 * (heat > 0.15),
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        )
+        axes[0].set_title(name, fontsize=9)
+        axes[1].set_title("where the score comes from", fontsize=9)
+        hues = (sns.husl_palette(len(scores), l=v) for v in (0.42, 0.72))
+        colours = [pair[i % 2] for i, pair in enumerate(zip(*hues))]
+        axes[2].barh(scores.index, scores, color=colours)
+        axes[2].axvline(0.5, color="0.3", lw=0.8, ls="--")
+        axes[2].set(xlim=(0, 1), xlabel="score (0.5: operating point)")
+        axes[2].invert_yaxis()
+        axes[2].tick_params(axis="y", labelsize=7)
+        axes[2].grid(axis="y", visible=False)
+    return figure
+
+
 def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
     """Figure 3 on a drawing, by the network in a run's ``backbone``."""
     model = backbones.load(backbone)
@@ -212,7 +253,7 @@ def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
     heat = heatmaps.heatmap(model, small, EXAMPLE_CONDITION)
     output = backbones.predict(model, small[None])[0]
     scores = pd.Series(by_name(output, model.pathologies))
-    return plots.show_heatmaps(
+    return show_heatmaps(
         {VIEWS[0]: (grey, heat, scores)},
         f"PHANTOM, not an X-ray: {EXAMPLE_CONDITION}, {model.full_name}",
     )

@@ -16,8 +16,7 @@ def _course(o: argparse.Namespace) -> bool:
     from .studies import results
 
     run_course(o.profile, o.images, o.first, o.last, o.force)
-    page = results.write_index(o.profile, o.images)
-    if page:
+    if page := results.write_index(o.profile, o.images):
         print()
         for name, number, meaning in results.headline(page.parent):
             print(f"{name:14} {number}  {meaning}")
@@ -36,32 +35,13 @@ def _score(o: argparse.Namespace) -> bool:
 
     check_output(o.json, o.file, o.against)
     scored = score_file(
-        o.file,
-        o.against,
-        o.references,
-        o.samples,
+        o.file, o.against, o.references, o.samples,
         say=lambda text: print(f"  {text} ...", file=sys.stderr),
-    )
+    )  # fmt: skip
     if o.json:
         write(scored, o.json)
     print(as_text(scored))
     return True
-
-
-def _fetch_openi(o: argparse.Namespace) -> bool:
-    from .datasets import downloads
-
-    if not (o.studies or o.all or o.origin):
-        raise CourseError(
-            "It is not said how many images to fetch.",
-            "All 7,470 are 1.4 GB; the images of 100 studies about 50 MB.",
-            "Add --studies N or --all.",
-        )
-    studies = None if o.all else o.studies
-    missing = downloads.fetch_xrays(studies, o.mirror, o.origin)
-    print(downloads.summary(downloads.wanted_images(studies), missing))
-    print(f"They lie in {downloads.home()}; choose them with IMAGES=real.")
-    return not missing
 
 
 def _fetch(o: argparse.Namespace) -> bool:
@@ -86,13 +66,26 @@ def _fetch(o: argparse.Namespace) -> bool:
     return True
 
 
+def _fetch_openi(o: argparse.Namespace) -> bool:
+    from .datasets import downloads
+
+    if not (o.studies or o.all or o.origin):
+        raise CourseError("It is not said how many images to fetch.",
+                          "All are 1.4 GB, those of 100 studies 50 MB.",
+                          "Add --studies N or --all.")
+    studies = None if o.all else o.studies
+    missing = downloads.fetch_xrays(studies, o.mirror, o.origin)
+    print(downloads.summary(downloads.wanted_images(studies), missing))
+    print(f"They lie in {downloads.home()}; choose them with IMAGES=real.")
+    return not missing
+
+
 def _report(o: argparse.Namespace) -> bool:
     from .studies.report import as_text, write_draft, write_page
 
     paths = {"frontal": o.frontal, "lateral": o.lateral}
     draft = write_draft(paths, o.profile, o.images)
-    if o.text or not o.html:
-        print(as_text(draft))
+    print(as_text(draft))
     if o.html:
         write_page(draft, o.html)
         print(f"{o.html} is written.")
@@ -101,63 +94,48 @@ def _report(o: argparse.Namespace) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m llamaxr_utils",
-        description="The LLaMA-XR course. For research and teaching, not "
-        "for diagnosis.",
-    )
+        "python -m llamaxr_utils", description="The LLaMA-XR course. For "
+        "research and teaching, not for diagnosis.")  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(work, about, profile=True):
+    def command(work, about):
         name = work.__name__.removeprefix("_")
         sub = commands.add_parser(name, help=about, description=about)
         sub.set_defaults(work=work)
-        if profile:
+        if work in (_course, _check, _report):
             sub.add_argument("--profile", default="cpu")
             sub.add_argument("--images", help="phantom or real")
-        return sub
+        return sub.add_argument
 
-    course = command(_course, "run the notebooks in order")
-    course.add_argument("--from", dest="first", default="01", metavar="NN")
-    course.add_argument("--to", dest="last", default="11", metavar="NN")
-    course.add_argument("--force", action="store_true", help="skip nothing")
+    add = command(_course, "run the notebooks in order")
+    add("--from", dest="first", default="01", metavar="NN")
+    add("--to", dest="last", default="11", metavar="NN")
+    add("--force", action="store_true", help="skip nothing")
 
     command(_check, "does this machine have what a profile asks for?")
 
-    score = command(
-        _score, "score a CSV of generated IU X-ray reports: id (CXR3030), "
-        "generated and, if you like, reference; takes a minute", False,
-    )  # fmt: skip
-    score.add_argument("file", help="predictions.csv")
-    score.add_argument("--against", metavar="FILE", help="paired test")
-    score.add_argument(
-        "--references",
-        choices=("column", "wheel"),
-        help="the file's column (the default where there is one), or the "
-        "findings in torchxrayvision's wheel, by id",
-    )
-    score.add_argument("--json", metavar="FILE")
-    score.add_argument(
-        "--samples", type=int, default=1000, help="of bootstrap and test"
-    )
+    add = command(_score, "score a CSV of generated IU X-ray reports: id "
+                  "(CXR3030), generated and, if you like, reference")
+    add("file", help="predictions.csv")
+    add("--against", metavar="FILE", help="paired test")
+    add("--references", choices=("column", "wheel"), help="the file's (the "
+        "default), or torchxrayvision's findings, by id")  # fmt: skip
+    add("--json", metavar="FILE")
+    add("--samples", type=int, default=1000, help="of bootstrap and test")
 
-    fetch = command(_fetch, "get X-rays, weights or predictions", False)
-    fetch.add_argument("name", help="openi, densenet121-res224-all ..., "
-                       "smollm2-135m or cvt2distilgpt2")  # fmt: skip
-    number = fetch.add_mutually_exclusive_group()
-    number.add_argument("--studies", type=int, metavar="N")
-    number.add_argument("--all", action="store_true", help="all of openi")
-    place = fetch.add_mutually_exclusive_group()
-    place.add_argument("--from", dest="origin", default="", metavar="FILE")
-    place.add_argument("--mirror", default="", metavar="URL")
+    add = command(_fetch, "get X-rays, weights or predictions, once")
+    add("name", help="openi, densenet121-res224-all ..., smollm2-135m or "
+        "cvt2distilgpt2")  # fmt: skip
+    add("--studies", type=int, metavar="N", help="of openi")
+    add("--all", action="store_true", help="all of openi")
+    add("--from", dest="origin", default="", metavar="FILE")
+    add("--mirror", default="", metavar="URL")
 
-    report = command(_report, "draft a report of one or two images by the "
-                     "models of a run (make course)")  # fmt: skip
-    report.add_argument("frontal", help="frontal.png")
-    report.add_argument("lateral", nargs="?", help="lateral.png")
-    report.add_argument("--html", metavar="FILE", help="a page with heatmaps")
-    report.add_argument(
-        "--text", action="store_true", help="print it (the default alone)"
-    )
+    add = command(_report, "draft a report of one or two images by the models "
+                  "of a run (make course)")  # fmt: skip
+    add("frontal", help="frontal.png")
+    add("lateral", nargs="?", help="lateral.png")
+    add("--html", metavar="FILE", help="and a page with heatmaps")
     return parser
 
 
@@ -171,8 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command "
-              "continues with the notebook that was running.",
-              file=sys.stderr)  # fmt: skip
+              "continues.", file=sys.stderr)  # fmt: skip
         return 130
 
 

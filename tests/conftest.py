@@ -80,8 +80,7 @@ def model():
     from llamaxr_utils.vision import backbones
 
     model = backbones.build("densenet-small@phantom")
-    rng = np.random.default_rng(0)
-    size = model.resolution
+    rng, size = np.random.default_rng(0), model.resolution
     grey = rng.integers(0, 80, (48, size, size))
     labels = np.zeros((48, 18), int)
     labels[::2, NATIVE_ORDER.index("Effusion")] = 1
@@ -122,20 +121,15 @@ class Reader(HTMLParser):
 def pytest_sessionfinish(session):
     """The very last line of a test run says what did not run, and why
     (`pytest_terminal_summary` would come before pytest's own last line)."""
-    result = yield
+    yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter:
-        reporter.write_line(left_out(reporter.stats.get("skipped", [])))
-    return result
+    reporter.write_line(left_out(reporter.stats.get("skipped", [])))
 
 
 def left_out(skipped):
     """One line from the reports of the skipped tests."""
     reasons = Counter(
         str(report.longrepr[-1]).removeprefix("Skipped: ")
-        if isinstance(report.longrepr, tuple)
-        else "another reason"
-        for report in skipped
-    )
+        for report in skipped)
     listed = "; ".join(f"{n} ({why})" for why, n in reasons.most_common())
     return f"Did not run: {listed}." if listed else "Nothing was left out."

@@ -30,28 +30,20 @@ SETUP = runner.read(ROOT / "notebooks/01_explore_data.ipynb").cells[1].source
 FOLLOWED = sorted(PINS.keys() - {"torchao", "unsloth", "unsloth-zoo"})
 
 
-def needed() -> set[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))[
-        "project"
-    ]
-    names = project["dependencies"]
-    names = names + project["optional-dependencies"]["course"]
-    return {canonicalize_name(name) for name in names}
-
-
-def test_the_file_is_what_the_generator_writes():
+def test_the_file_is_what_the_generator_writes_and_colabs_torch_stays():
     written = (ROOT / "constraints-colab.txt").read_text("utf-8")
     assert written == colab.text(), "run tests/bench/colab_constraints.py"
-
-
-def test_colabs_torch_stays():
     assert not {"torch", "torchvision", "triton", "numpy"} & PINS.keys()
     assert not [name for name in PINS if name.startswith(("nvidia", "cuda"))]
 
 
 def test_every_needed_package_is_pinned_or_colabs_own():
     assert PINS.items() <= OURS.items()
-    assert needed() <= PINS.keys() | RECORD.keys()
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = settings["project"]
+    needed = {*project["dependencies"],
+              *project["optional-dependencies"]["course"]}
+    assert needed <= PINS.keys() | RECORD.keys()
     # Not in the record: must be added.
     assert {"trl", "bitsandbytes", "papermill"} <= PINS.keys() - RECORD.keys()
     # The model stack is one set, whatever Colab has of it.
@@ -63,10 +55,8 @@ def test_every_needed_package_is_pinned_or_colabs_own():
 def test_what_a_pin_asks_for_is_there(name):
     """Pinned, or Colab's in a version that will do; torch 2.11 included."""
     for line in importlib.metadata.requires(name) or []:
-        need = Requirement(line)
-        if need.marker and not need.marker.evaluate(
-            {**colab.MARKERS, "extra": ""}
-        ):
+        need, here = Requirement(line), {**colab.MARKERS, "extra": ""}
+        if need.marker and not need.marker.evaluate(here):
             continue
         child = canonicalize_name(need.name)
         version = PINS.get(child) or RECORD.get(child)
@@ -77,11 +67,8 @@ def test_what_a_pin_asks_for_is_there(name):
 def test_the_traps_of_colabs_own_versions():
     """datasets 4.0 is excluded by unsloth, peft refuses torchao 0.10, and
     transformers 5.17 needs newer tokenizers."""
-    asked = {}
-    for line in importlib.metadata.requires("unsloth") or []:
-        need = Requirement(line)
-        if need.marker is None:
-            asked[canonicalize_name(need.name)] = need.specifier
+    needs = map(Requirement, importlib.metadata.requires("unsloth") or [])
+    asked = {n.name: n.specifier for n in needs if n.marker is None}
     for name in ("datasets", "trl", "transformers", "peft"):
         assert asked[name].contains(PINS[name])
     assert not asked["datasets"].contains(RECORD["datasets"])
@@ -91,7 +78,7 @@ def test_the_traps_of_colabs_own_versions():
     assert asked["torch"].contains(RECORD["torch"].split("+")[0])
 
 
-def run_cell(tmp_path, monkeypatch) -> list[list[str]]:
+def test_the_setup_cell_installs_with_these_pins(tmp_path, monkeypatch):
     calls: list[list[str]] = []
     monkeypatch.setattr(
         "subprocess.run", lambda command, **_: calls.append(command)
@@ -100,11 +87,7 @@ def run_cell(tmp_path, monkeypatch) -> list[list[str]]:
     monkeypatch.setattr("sys.path", [])
     monkeypatch.chdir(tmp_path)
     exec(SETUP, {})  # noqa: S102
-    return calls
-
-
-def test_the_setup_cell_installs_with_these_pins(tmp_path, monkeypatch):
-    clone, course, unsloth = run_cell(tmp_path, monkeypatch)
+    clone, course, unsloth = calls
     assert clone[:2] == ["git", "clone"]
     for call in (course, unsloth):
         assert call[1:4] == ["-m", "pip", "install"]

@@ -8,7 +8,6 @@ sockets that refuse to leave the machine.
 from __future__ import annotations
 
 import ast
-import json
 import math
 import os
 import re
@@ -24,16 +23,10 @@ from conftest import FIXTURES
 from llamaxr_utils.course import artifacts, run, runner
 
 ROOT = Path(__file__).parents[1]
+GUARD = str(FIXTURES / "offline")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Seconds that the smoke run of all eleven notebooks may take.
 SMOKE_LIMIT = 400
-
-
-def test_all_notebooks_are_there():
-    assert [path.stem for path in NOTEBOOKS] == list(run.NOTEBOOKS)
-    assert len(NOTEBOOKS) == 11
-
-
 PAGES = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 PARAMETERS = """\
 PROFILE = "cpu"  # t4 on a free Colab GPU, a100 on an A100
@@ -43,8 +36,9 @@ CHANGE = {}  # any knob of the table below, e.g. {"SEED": 1}"""
 
 @PAGES
 def test_the_form_of_the_page(path):
-    """Title, setup, imports, parameters, start; short cells; an end."""
-    page = runner.read(path)
+    """Title, setup, imports, parameters, start; an end. And as it is
+    committed: no outputs, ids of its own, the same badge and setup cell."""
+    page, first = runner.read(path), runner.read(NOTEBOOKS[0])
     sources = [cell.source for cell in page.cells]
     kinds = [cell.cell_type for cell in page.cells]
     assert kinds[:5] == ["markdown", *["code"] * 4]
@@ -57,6 +51,18 @@ def test_the_form_of_the_page(path):
     assert sources[4].startswith(call)
     assert "## What we saw" in "".join(sources)
     assert sources[-1] == "nb.finish()"
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    assert not any(c.outputs or c.execution_count for c in code), "make tidy"
+    assert len({cell.id for cell in page.cells}) == len(page.cells)
+    shown = {"tags", "cellView", "jupyter"}
+    assert all(set(cell.metadata) <= shown for cell in page.cells)
+    assert sources[1] == first.cells[1].source
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    url = project["project"]["urls"]["Repository"]
+    name = url.removeprefix("https://github.com/")
+    assert f'url = "{url}"' in sources[1]
+    badge = f"github/{name}/blob/main/notebooks/{path.name})"
+    assert sources[0].splitlines()[0].endswith(badge)
 
 
 @PAGES
@@ -80,39 +86,18 @@ def test_cells_are_short_plain_python(path):
 
 
 @PAGES
-def test_a_knob_is_declared_and_read_or_neither(path):
-    text = "\n".join(
-        c.source for c in runner.read(path).cells if c.cell_type == "code")
-    read = set(re.findall(r"\bnb\.([A-Z][A-Z_]+)\b", text)) | {"SEED"}
+def test_knobs_are_declared_and_read_and_paper_items_saved_once(path):
+    """A paper item is saved where its tag is."""
+    cells = runner.read(path).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "code")
+    read = set(re.findall(r"\bnb\.([A-Z][A-Z_]+)\b", text))
     assert read - {"SEED"} == run.knob_table(path.stem).keys() - {"SEED"}
-
-
-@PAGES
-def test_a_paper_item_is_saved_once_where_its_tag_is(path):
     saved, tagged = [], []
-    for cell in runner.read(path).cells:
+    for cell in cells:
         saved += re.findall(r'\bitem="([^"]+)"', cell.source)
         tags = cell.metadata.get("tags", [])
         tagged += [t[6:] for t in tags if t.startswith("paper:")]
     assert saved == tagged and len(set(saved)) == len(saved)
-
-
-@PAGES
-def test_a_page_is_committed_tidy(path):
-    """No outputs; ids of their own; the same badge and setup cell."""
-    page, first = runner.read(path), runner.read(NOTEBOOKS[0])
-    code = [cell for cell in page.cells if cell.cell_type == "code"]
-    assert not any(c.outputs or c.execution_count for c in code), "make tidy"
-    assert len({cell.id for cell in page.cells}) == len(page.cells)
-    shown = {"tags", "cellView", "jupyter"}
-    assert all(set(cell.metadata) <= shown for cell in page.cells)
-    assert page.cells[1].source == first.cells[1].source
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    url = project["project"]["urls"]["Repository"]
-    name = url.removeprefix("https://github.com/")
-    assert f'url = "{url}"' in page.cells[1].source
-    badge = f"github/{name}/blob/main/notebooks/{path.name})"
-    assert page.cells[0].source.splitlines()[0].endswith(badge)
 
 
 # --- profile smoke ----------------------------------------------------------
@@ -127,30 +112,22 @@ def offline(command: list[str]) -> list[str]:
     return command if allowed.returncode else ["unshare", "-n", *command]
 
 
-def course(runs: Path, *arguments: str) -> subprocess.CompletedProcess:
+def course(runs: Path) -> subprocess.CompletedProcess:
     """The course of profile smoke, offline, in a run folder of its own."""
-    guard = str(FIXTURES / "offline")
     command = [sys.executable, "-m", "llamaxr_utils", "course"]
+    place = {"LLAMAXR_RUNS": str(runs), "LLAMAXR_DATA": str(runs / "data"),
+             "PYTHONPATH": os.pathsep.join([GUARD, str(ROOT)])}
     return subprocess.run(
-        offline([*command, "--profile", "smoke", *arguments]),
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "LLAMAXR_RUNS": str(runs),
-            "LLAMAXR_DATA": str(runs / "data"),
-            "PYTHONPATH": os.pathsep.join([guard, str(ROOT)]),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+        offline([*command, "--profile", "smoke"]), cwd=ROOT,
+        env=os.environ | place, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Folder and output of one smoke run of all notebooks; its seconds."""
-    assert len(NOTEBOOKS) == 11, "notebooks are not all there"
+    assert [path.stem for path in NOTEBOOKS] == list(run.NOTEBOOKS)
+    assert len(NOTEBOOKS) == 11
     runs = tmp_path_factory.mktemp("smoke")
     began = time.perf_counter()
     done = course(runs)
@@ -162,12 +139,8 @@ def test_the_guard_takes_the_network_away():
     """192.0.2.1 is an address for documentation; nobody answers there."""
     code = "import socket; socket.create_connection(('192.0.2.1', 80), 5)"
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(FIXTURES / "offline")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": GUARD},
+        capture_output=True, text=True, check=False)
     assert "OSError: the network was wanted" in done.stderr
 
 
@@ -178,23 +151,13 @@ def test_smoke_runs_every_notebook_offline_and_in_time(smoke):
     assert seconds < SMOKE_LIMIT
 
 
-def test_smoke_writes_every_artifact(smoke):
-    folder = smoke[0]
+def test_smoke_writes_every_artifact_and_copies_without_errors(smoke):
     for name in artifacts.ARTIFACTS:
-        artifacts.load(folder, name)
-
-
-def test_executed_copies_hold_no_error(smoke):
+        artifacts.load(smoke[0], name)
     for notebook in run.NOTEBOOKS:
-        path = smoke[0] / "notebooks" / f"{notebook}.ipynb"
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        kinds = {
-            output["output_type"]
-            for cell in cells
-            for output in cell.get("outputs", [])
-        }
-        assert "error" not in kinds
-        assert kinds, f"{notebook} shows nothing"
+        cells = runner.read(runner.executed_path(smoke[0], notebook)).cells
+        kinds = {o.output_type for c in cells for o in c.get("outputs", [])}
+        assert kinds and "error" not in kinds, notebook
 
 
 def test_the_course_ends_with_three_numbers_and_a_page_of_results(smoke):

@@ -2,10 +2,9 @@
 
 An artifact is a table (parquet or CSV) or a folder (a model). Its manifest
 ``<name>.json`` records the hash of the artifact and of everything it was
-made from, so that `load` can refuse what is damaged or out of date. There
-is one writer per artifact, and one folder per run. Everything that the kit
-writes goes through `write_whole`: a full disk or a killed process costs the
-last step and nothing before it.
+made from, so that `load` can refuse what is damaged or out of date. Every
+artifact has one writer, every run one folder. All that the kit writes goes
+through `write_whole`.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
 
 from .errors import CourseError
-
-SCHEMA_VERSION = 1
+from .machine import versions
 
 
 class Spec(NamedTuple):
@@ -38,17 +37,13 @@ class Spec(NamedTuple):
     columns: tuple[str, ...] = ()
 
 
-def _declared() -> dict[str, Spec]:
-    path = Path(__file__).parents[1] / "artifacts.yaml"
-    table = yaml.safe_load(path.read_text("utf-8"))
-    return {
-        name: Spec(row["file"], row["writer"], tuple(row.get("columns", ())))
-        for name, row in table.items()
-    }
-
-
 #: Every artifact of a run.
-ARTIFACTS = _declared()
+ARTIFACTS = {
+    name: Spec(row["file"], row["writer"], tuple(row.get("columns", ())))
+    for name, row in yaml.safe_load(
+        (Path(__file__).parents[1] / "artifacts.yaml").read_text("utf-8")
+    ).items()
+}
 
 
 # --- save, load, staleness --------------------------------------------------
@@ -67,85 +62,59 @@ def manifest(folder: Path, name: str) -> dict | None:
     return json.loads(path.read_text("utf-8"))
 
 
-def save(
-    folder: Path,
-    name: str,
-    value: pd.DataFrame | Callable[[Path], Any],
-    *,
-    writer: str,
-    inputs: Iterable[str] = (),
-    parameters: Mapping[str, Any] | None = None,
-    versions: Mapping[str, str] | None = None,
-) -> Path:
+def save(folder: Path, name: str,
+         value: pd.DataFrame | Callable[[Path], Any], *, writer: str,
+         inputs: Iterable[str] = (),
+         parameters: Mapping[str, Any] = MappingProxyType({})) -> Path:
     """Write an artifact and its manifest.
 
-    Parameters
-    ----------
-    value : DataFrame or callable
-        A table, or a function that fills the folder whose path it is given.
-    writer : str
-        The notebook; must be the one that `ARTIFACTS` names.
-    inputs : iterable of str
-        Names of the artifacts it was made from.
+    `value` is a table, or a function that fills the folder whose path it is
+    given; `writer` the notebook, which must be the one that `ARTIFACTS`
+    names; `inputs` the names of the artifacts it was made from.
     """
     spec, path = ARTIFACTS[name], path_of(folder, name)
     if writer != spec.writer:
         raise ValueError(f"{writer} may not write {name}")
     if isinstance(value, pd.DataFrame):
-        missing = [c for c in spec.columns if c not in value.columns]
-        if missing:
+        if missing := [c for c in spec.columns if c not in value.columns]:
             raise ValueError(f"{name} lacks the columns {missing}")
         table = value.reset_index(drop=True)
+        value = table.to_parquet
         if path.suffix == ".csv":
-            write_whole(path, lambda part: table.to_csv(part, index=False))
-        else:
-            write_whole(path, table.to_parquet)
-    else:
-        write_whole(path, value)
-    write_json(
-        Path(folder) / f"{name}.json",
-        {
-            "schema_version": SCHEMA_VERSION,
-            "name": name,
-            "sha256": sha256(path),
-            "writer": writer,
-            "written": datetime.now(UTC).isoformat("T", "seconds"),
-            "parameters": dict(parameters or {}),
-            "versions": dict(versions or {}),
-            "inputs": {i: sha256(path_of(folder, i)) for i in inputs},
-        },
-    )
+            value = partial(table.to_csv, index=False)
+    write_whole(path, value)
+    record = {
+        "schema_version": 1,
+        "name": name,
+        "sha256": sha256(path),
+        "writer": writer,
+        "written": datetime.now(UTC).isoformat("T", "seconds"),
+        "parameters": dict(parameters),
+        "versions": versions(),
+        "inputs": {i: sha256(path_of(folder, i)) for i in inputs},
+    }
+    write_json(Path(folder) / f"{name}.json", record)
     return path
 
 
-class Problem(NamedTuple):
-    """Why an artifact cannot be trusted."""
-
-    cause: str  #: the artifact that is missing, damaged or newer
-    redo: str  #: the artifact to write again
-    reason: str  #: a sentence
-
-
-def stale_because(folder: Path, name: str) -> Problem | None:
-    """The problem furthest upstream of an artifact, or None if all is well.
+def stale_because(folder: Path, name: str) -> tuple[str, str] | None:
+    """The artifact furthest upstream that must be written again before `name`
+    can be trusted, and a sentence why; None if all is well.
 
     An artifact is stale when a recorded input hash is not that of the file
     now in the folder, for itself or for anything it was made from.
     """
     record = manifest(folder, name)
     if record is None:
-        return Problem(name, name, f"{name} is not there")
+        return name, f"{name} is not there"
     for source in record["inputs"]:
-        upstream = stale_because(folder, source)
-        if upstream:
+        if upstream := stale_because(folder, source):
             return upstream
     for source, recorded in record["inputs"].items():
         if sha256(path_of(folder, source)) != recorded:
-            reason = f"{name} was made from another {source}"
-            return Problem(source, name, reason)
+            return name, f"{name} was made from another {source}"
     if sha256(path_of(folder, name)) != record["sha256"]:
-        reason = f"{name} is not the file that its manifest describes"
-        return Problem(name, name, reason)
+        return name, f"{name} is not the file that its manifest describes"
     return None
 
 
@@ -158,27 +127,22 @@ def run_options(folder: Path) -> str:
 def load(folder: Path, name: str) -> Any:
     """Read an artifact: a DataFrame, or the path of a folder artifact.
 
-    CourseError if it is missing, damaged, or stale: it names the artifact
-    furthest upstream that is the cause, and the notebook to rerun.
+    CourseError if it is missing, damaged, or stale: it names the cause
+    furthest upstream, and the notebook to rerun.
     """
     path = path_of(folder, name)
-    problem = stale_because(folder, name)
-    if problem:
+    if problem := stale_because(folder, name):
+        redo, reason = problem
         state = "is out of date" if path.exists() else "was not found"
-        writer = ARTIFACTS[problem.redo].writer
+        writer = ARTIFACTS[redo].writer
         options = f"FROM={writer[:2]}{run_options(folder)}"
-        raise CourseError(
-            f"{name} {state} in runs/{Path(folder).name}.",
-            f"{problem.reason}; {problem.redo} is written by {writer}.",
-            f"Run that notebook, or `make course {options}`.",
-        )
+        raise CourseError(f"{name} {state} in runs/{Path(folder).name}.",
+                          f"{reason}; {redo} is written by {writer}.",
+                          f"Run that notebook, or `make course {options}`.")
     if path.is_dir():
         return path
     read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
     return read(path)
-
-
-# --- hashes ------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4096)
@@ -212,8 +176,8 @@ def disk_errors(path: Path):
     try:
         yield
     except Exception as error:
-        told = any(word in str(error) for word in words)
-        if not (told or getattr(error, "errno", None) in codes):
+        by_word = any(word in str(error) for word in words)
+        if not by_word and getattr(error, "errno", None) not in codes:
             raise
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
@@ -224,11 +188,9 @@ def disk_errors(path: Path):
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary path, then put it in place in one step.
-
-    Works for files and folders. When `write` fails or the process dies, the
-    old content of `path` is still there and whole.
-    """
+    """Let `write` fill a temporary file or folder, then put it in place in
+    one step: when it fails or the process dies, the old content of `path` is
+    still there and whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{os.getpid()}")
     old = path.with_name(f".{path.name}.old{os.getpid()}")
@@ -238,19 +200,16 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             if part.is_file():
                 with part.open("rb+") as handle:
                     os.fsync(handle.fileno())
-                part.replace(path)
-            else:
-                if path.exists():
-                    path.rename(old)
-                part.rename(path)
+            elif path.exists():
+                path.replace(old)
+            part.replace(path)
     finally:
         if old.exists() and not path.exists():
-            old.rename(path)
-        for leftover in (part, old):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            old.replace(path)
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        if part.is_file():
+            part.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

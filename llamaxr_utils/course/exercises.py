@@ -55,28 +55,27 @@ def check(name: str, answer: Any) -> None:
     try:
         exercise.judge(_watched(answer))
     except NotAttempted:
-        say = "not attempted yet. Replace the ... and run the cell again; "
-        say += f'hint("{name}") helps.'
+        verdict = ("not attempted yet. Replace the ... and run the cell "
+                   f'again; hint("{name}") helps.')  # fmt: skip
     except NotYet as difference:
-        say = f'not yet. {difference} (hint("{name}") helps.)'
+        verdict = f'not yet. {difference} (hint("{name}") helps.)'
     except Exception as error:  # noqa: BLE001 (of the reader's own code)
         line = traceback.extract_tb(error.__traceback__)[-1]
-        say = f"not yet. {type(error).__name__}: {error} "
-        say += f"(in {line.name}, at: {line.line})"
+        verdict = (f"not yet. {type(error).__name__}: {error} "
+                   f"(in {line.name}, at: {line.line})")  # fmt: skip
     else:
-        say = f"correct. {exercise.meaning}"
-    _print(f"{name} · {say}")
+        verdict = f"correct. {exercise.meaning}"
+    _print(f"{name} · {verdict}")
 
 
 def hint(name: str) -> None:
     """Print the next hint; the same call again says more."""
     hints = find(name).hints.strip().split("\n\n")
-    number = min(_asked[name], len(hints) - 1)
-    _asked[name] += 1
-    last = number == len(hints) - 1
-    more = f' Then there is solution("{name}").' if last else ""
-    place = f"{name} · hint {number + 1} of {len(hints)}"
-    _print(f"{place}: {hints[number]}{more}")
+    _asked[name] = min(_asked[name] + 1, len(hints))
+    number = _asked[name]
+    more = f'Then there is solution("{name}").'
+    _print(f"{name} · hint {number} of {len(hints)}: {hints[number - 1]} "
+           f"{more if number == len(hints) else ''}")  # fmt: skip
 
 
 def solution(name: str) -> None:
@@ -89,11 +88,12 @@ def expect(case: str, answer: Any, right: Any, atol: float = 1e-6) -> None:
     """Raise `NotYet`, naming `case`, unless `answer` is `right`: numbers up
     to `atol`, everything else exactly."""
     if isinstance(right, float | np.ndarray):
-        got, want = np.asarray(answer, float), np.asarray(right, float)
-        if got.shape != want.shape:
-            raise NotYet(f"{case}: your result has shape {got.shape}, "
-                         f"expected {want.shape}.")  # fmt: skip
-        if np.allclose(got, want, rtol=0, atol=atol, equal_nan=True):
+        shape, wanted = np.shape(answer), np.shape(right)
+        if shape != wanted:
+            raise NotYet(f"{case}: your result has shape {shape}, "
+                         f"expected {wanted}.")  # fmt: skip
+        values = np.asarray(answer, float)
+        if np.allclose(values, right, rtol=0, atol=atol, equal_nan=True):
             return
     elif answer == right:
         return
@@ -120,10 +120,7 @@ def _watched(answer: Any) -> Any:
 
     @wraps(answer)
     def watched(*args: Any, **options: Any) -> Any:
-        result = answer(*args, **options)
-        if result is ...:
-            raise NotAttempted
-        return result
+        return _watched(answer(*args, **options))
 
     return watched
 

@@ -19,13 +19,11 @@ from pathlib import Path
 
 from .errors import CourseError
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-
 
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
     result = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in ("torch", "transformers", "trl", "peft", "bitsandbytes"):
         try:
             result[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -50,11 +48,8 @@ _earlier = 0.0  # the peak before it was last forgotten
 
 
 def peak_memory_gb(of_all: bool = True) -> float:
-    """Peak resident memory of this process, in GB.
-
-    With ``of_all=False`` since `forget_peak`, and of a GPU where there is
-    one.
-    """
+    """Peak resident memory of this process, in GB; with ``of_all=False``
+    since `forget_peak`, and of a GPU where there is one."""
     if not of_all and pick_device()[0] == "cuda":
         import torch
 
@@ -89,15 +84,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def pick_device() -> tuple[str, str, str]:
-    """Device, dtype and the reason for both.
+# --- device and precision ---------------------------------------------------
 
-    Returns
-    -------
-    (str, str, str)
-        ``"cuda"``, ``"mps"`` or ``"cpu"``; ``"bfloat16"``, ``"float16"`` or
-        ``"float32"``; a sentence.
-    """
+
+def pick_device() -> tuple[str, str, str]:
+    """Device (``cuda``, ``mps``, ``cpu``), its best dtype (``bfloat16``,
+    ``float16``, ``float32``), and the reason for both."""
     import torch
 
     if torch.cuda.is_available():
@@ -110,21 +102,6 @@ def pick_device() -> tuple[str, str, str]:
     return "cpu", "float32", "no accelerator found; float32 is exact"
 
 
-def cannot_start(
-    precision: str, device: str, best: str
-) -> tuple[str, str, str] | None:
-    """Why a training's precision has no chance on a device whose best dtype
-    is `best` (`pick_device`): what, why, do; None where it has."""
-    what = f"PRECISION = {precision} cannot start on this machine."
-    if device == "cpu" and precision == "fp16":
-        why = "On a CPU half precision is bf16, or nothing."
-        return what, why, 'Set CHANGE = {"PRECISION": "fp32"}.'
-    if device == "cuda" and precision == "bf16" and best != "bfloat16":
-        why = "This GPU has no bfloat16 (a T4 and a V100 have none)."
-        return what, why, 'Set CHANGE = {"PRECISION": "fp16"}.'
-    return None
-
-
 def compute_dtype(precision: str) -> tuple[str, str]:
     """Device, and the dtype that a frozen base computes in there.
 
@@ -134,8 +111,13 @@ def compute_dtype(precision: str) -> tuple[str, str]:
     a GPU that has none.
     """
     device, best, _ = pick_device()
-    if problem := cannot_start(precision, device, best):
-        raise CourseError(*problem)
+    what = f"PRECISION = {precision} cannot start on this machine."
+    if device == "cpu" and precision == "fp16":
+        why = "On a CPU half precision is bf16, or nothing."
+        raise CourseError(what, why, 'Set CHANGE = {"PRECISION": "fp32"}.')
+    if device == "cuda" and precision == "bf16" and best != "bfloat16":
+        why = "This GPU has no bfloat16 (a T4 and a V100 have none)."
+        raise CourseError(what, why, 'Set CHANGE = {"PRECISION": "fp16"}.')
     if device != "cuda":
         return device, "float32"
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -143,30 +125,29 @@ def compute_dtype(precision: str) -> tuple[str, str]:
 
 
 def pick_precision(wanted: str) -> str:
-    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine.
-
-    On a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX);
-    elsewhere it is emulated and many times slower.
-    """
+    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine. On
+    a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX)."""
     if wanted != "auto":
         return wanted
+    import torch
+
     device, dtype, _ = pick_device()
     if device == "cuda":
         return "bf16" if dtype == "bfloat16" else "fp16"
-    return "bf16" if _bf16_in_hardware() else "fp32"
+    in_hardware = (torch.cpu._is_avx512_bf16_supported()
+                   or torch.cpu._is_amx_tile_supported())  # fmt: skip
+    return "bf16" if in_hardware else "fp32"
 
 
 def pick_optimizer(wanted: str) -> tuple[str, str]:
-    """An optimizer of transformers that works here, and a sentence.
-
+    """An optimizer of transformers that works here, and a sentence:
     bitsandbytes has no 8-bit AdamW for every device (Apple's GPUs), so one
-    step is tried; torch's AdamW takes its place.
-    """
+    step is tried; torch's AdamW takes its place."""
     import torch
 
-    device = pick_device()[0]
     if "8bit" not in wanted:
         return wanted, f"{wanted}, as asked"
+    device = pick_device()[0]
     try:
         import bitsandbytes
 
@@ -174,23 +155,13 @@ def pick_optimizer(wanted: str) -> tuple[str, str]:
         optimizer = bitsandbytes.optim.AdamW8bit([weight])
         weight.grad = torch.ones_like(weight)
         optimizer.step()
-    except (ImportError, OSError, RuntimeError, NotImplementedError,
-            TypeError, ValueError) as error:  # fmt: skip
+    except Exception as error:  # noqa: BLE001 (a library that does not load)
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         return "adamw_torch", f"torch's: no 8-bit AdamW on {device} ({why})"
     return wanted, f"{wanted}: tried on {device}, it works"
 
 
-def _bf16_in_hardware() -> bool:
-    import torch
-
-    return bool(
-        torch.cpu._is_avx512_bf16_supported()
-        or torch.cpu._is_amx_tile_supported()
-    )
-
-
-# --- before torch is imported ------------------------------------------------
+# --- before torch is imported -----------------------------------------------
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
@@ -206,37 +177,30 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
 _library = None  # operators live as long as the Library object
 
 
-def define_missing_operators() -> bool:
+def define_missing_operators() -> None:
     """Define ``torchvision::nms`` and ``qnms`` if the library can't load: one
     built for CUDA, beside a CPU build of torch, stops at an operator that
-    does not exist. False when nothing was needed."""
+    does not exist."""
     global _library
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None or _library is not None:
-        return False
+    if spec is None or spec.origin is None:
+        return
     import torch
 
     for binary in Path(spec.origin).parent.glob("_C*.so"):
-        try:
+        with contextlib.suppress(OSError):
             torch.ops.load_library(str(binary))
-            return False
-        except OSError:
-            pass
+            return
     _library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
-        _library.define(
-            f"{operator}(Tensor dets, Tensor scores, float iou_threshold)"
-            " -> Tensor"
-        )
-    return True
+        _library.define(f"{operator}(Tensor dets, Tensor scores, "
+                        "float iou_threshold) -> Tensor")  # fmt: skip
 
 
 def prepare() -> None:
-    """Called by ``import llamaxr_utils``; light, does not import torch.
-
-    OpenMP threads that spin while they wait make two busy cores slower than
-    one: they are told to sleep, before torch is loaded.
-    """
+    """Called by ``import llamaxr_utils``; does not import torch. OpenMP
+    threads that spin while they wait make two busy cores slower than one:
+    they are told to sleep, before torch is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # It asks for compiled kernels from a hub, which the course never needs.

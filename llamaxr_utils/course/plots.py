@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from .artifacts import write_whole
-from .errors import CourseError
 from .run import Run, project_folder
 
 WIDTH, HEIGHT = 7.2, 3.6  # inches
@@ -29,14 +28,7 @@ PALETTE = "colorblind"
 def figures_data(name: str) -> Path:
     """A small log kept in ``figures/data``, so that a plot redraws
     anywhere; its README says which command wrote it."""
-    path = project_folder() / "figures" / "data" / name
-    if not path.is_file():
-        raise CourseError(
-            f"figures/data/{name} was not found.",
-            "It lies in the course's repository beside the notebooks.",
-            "Run the notebook inside a clone of the course.",
-        )
-    return path
+    return project_folder() / "figures" / "data" / name
 
 
 def set_style() -> None:
@@ -46,17 +38,15 @@ def set_style() -> None:
 
     pd.set_option("display.max_colwidth", 160, "display.precision", 3)
     sns.set_theme(style="whitegrid", palette=PALETTE, font_scale=0.9)
-    plt.rcParams.update(
-        {
-            "figure.figsize": (WIDTH, HEIGHT),
-            "figure.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlelocation": "left",
-            "svg.hashsalt": "llamaxr",
-        }
-    )
+    plt.rcParams.update({
+        "figure.figsize": (WIDTH, HEIGHT),
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "svg.hashsalt": "llamaxr",
+    })  # fmt: skip
 
 
 def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
@@ -73,13 +63,8 @@ def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
         raise ValueError("A figure needs alt text")
     varying = {"svg": "Date", "png": "Software"}[suffix]
     content = io.BytesIO()
-    figure.savefig(
-        content,
-        format=suffix,
-        bbox_inches="tight",
-        dpi=dpi,
-        metadata={"Description": alt, varying: None},
-    )
+    figure.savefig(content, format=suffix, bbox_inches="tight", dpi=dpi,
+                   metadata={"Description": alt, varying: None})
     return content.getvalue()
 
 
@@ -88,12 +73,10 @@ def as_html(path: Path) -> str:
     from PIL import Image
 
     with Image.open(path) as opened:
-        alt = str(opened.info.get("Description", ""))
+        alt = escape(opened.info["Description"])
     content = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{escape(alt)}" '
-        f'src="data:image/png;base64,{content}"></figure>'
-    )
+    return (f'<figure><img alt="{alt}" '
+            f'src="data:image/png;base64,{content}"></figure>')
 
 
 def data_uri(pixels: np.ndarray, side: int) -> str:
@@ -108,57 +91,38 @@ def data_uri(pixels: np.ndarray, side: int) -> str:
     return f"data:image/jpeg;base64,{code}"
 
 
-def save_figure(
-    nb: Run,
-    figure: Any,
-    name: str = "",
-    *,
-    alt: str,
-    item: str = "",
-    of_images: bool = True,
-) -> None:
+def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
+                item: str = "", of_images: bool = True) -> None:
     """Stamp, save (PNG and SVG), show with alt text, and close.
 
-    Parameters
-    ----------
-    name : str
-        File name; where empty `item`, the paper item that it rebuilds.
-    alt : str
-        What the picture shows, for those who do not see it.
-    of_images : bool
-        False for a plot of the real reports alone: then the title does not
-        say "(phantom images)". The stamp still does.
+    `item` is the paper item that it rebuilds, and its file name where `name`
+    is empty; `alt` says what the picture shows, for those who do not see it.
+    For a plot of the real reports alone (`of_images` false) the title does
+    not say "(phantom images)"; the stamp still does.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
-    name = name or item
     if of_images and figure.get_suptitle():
         text = figure.get_suptitle() + nb.title_note
         figure.suptitle(text, x=0.01, ha="left")
-    elif of_images and figure.axes:
+    elif of_images:
         first = figure.axes[0]
-        places = ("left", "center", "right")
-        place = next((p for p in places if first.get_title(p)), "left")
-        first.set_title(first.get_title(place) + nb.title_note, loc=place)
+        first.set_title(first.get_title("left") + nb.title_note, loc="left")
     figure.text(
         0.995, 0.0, nb.stamp, ha="right", va="top", size=6, color="0.45"
     )
     for suffix in ("svg", "png"):
         content = picture(figure, suffix, alt)
-        path = nb.file("figures", f"{name}.{suffix}")
+        path = nb.file("figures", f"{name or item}.{suffix}")
         write_whole(path, partial(Path.write_bytes, data=content))
     plt.close(figure)
     width = int(figure.get_size_inches()[0] * 100)
     display(Image(data=content, width=width, alt=alt))
 
 
-def show_views(
-    pictures: Sequence[np.ndarray],
-    titles: Sequence[str],
-    title: str,
-    columns: int = 4,
-) -> Any:
+def show_views(pictures: Sequence[np.ndarray], titles: Sequence[str],
+               title: str, columns: int = 4) -> Any:
     """Grey images in a grid, a title on each and one on all; the figure."""
     import matplotlib.pyplot as plt
 
@@ -172,48 +136,6 @@ def show_views(
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.set_title(label, loc="center", fontsize=8)
     figure.suptitle(title, x=0.01, ha="left")
-    return figure
-
-
-def show_heatmaps(
-    rows: Mapping[str, tuple[np.ndarray, np.ndarray, pd.Series]], title: str
-) -> Any:
-    """X-ray, heatmap over it, and the scores as bars (paper, Figure 3).
-
-    A row of pictures for each item of `rows`: name -> (grey uint8 of shape
-    (height, width); heat in [0, 1], of any size; condition -> score). A
-    colour each, as in the paper; light and dark take turns and the names
-    stand beside, so that none needs a colour.
-    """
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    figure, grid = plt.subplots(
-        len(rows), 3, figsize=(9, 3.4 * len(rows)),
-        width_ratios=(1, 1, 1.3), squeeze=False,
-    )  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left")
-    for axes, (name, (grey, heat, scores)) in zip(grid, rows.items()):
-        for axis in axes[:2]:
-            axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
-            axis.axis("off")
-        height, width = grey.shape
-        axes[1].imshow(
-            heat,
-            cmap="inferno",
-            alpha=0.45 * (heat > 0.15),
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        )
-        axes[0].set_title(name, fontsize=9)
-        axes[1].set_title("where the score comes from", fontsize=9)
-        hues = (sns.husl_palette(len(scores), l=v) for v in (0.42, 0.72))
-        colours = [pair[i % 2] for i, pair in enumerate(zip(*hues))]
-        axes[2].barh(scores.index, scores, color=colours)
-        axes[2].axvline(0.5, color="0.3", lw=0.8, ls="--")
-        axes[2].set(xlim=(0, 1), xlabel="score (0.5: operating point)")
-        axes[2].invert_yaxis()
-        axes[2].tick_params(axis="y", labelsize=7)
-        axes[2].grid(axis="y", visible=False)
     return figure
 
 

@@ -30,23 +30,8 @@ from . import artifacts
 from .errors import CourseError
 from .machine import peak_memory_gb, platform_line, versions
 
-NOTEBOOKS = (
-    "01_explore_data",
-    "02_extract_features",
-    "03_build_prompts",
-    "04_finetune_qlora",
-    "05_generate_reports",
-    "06_evaluate_reports",
-    "07_read_cases",
-    "08_audit_protocol",
-    "09_test_grounding",
-    "10_compare_designs",
-    "11_rebuild_paper",
-)
 WARNING = "For research and teaching, not for diagnosis."
 IMAGE_SOURCES = ("phantom", "real")
-#: Profiles of those whose settings stand beside a run's.
-SOURCES = ("paper", "author")
 #: Set by the runner: earlier notebooks are its business then.
 IN_COURSE = "LLAMAXR_IN_COURSE"
 
@@ -61,42 +46,36 @@ def declared() -> dict:
     return yaml.safe_load(path.read_text("utf-8"))
 
 
+NOTEBOOKS = tuple(declared()["notebooks"])
+
+
 def knob_table(notebook: str) -> dict:
     """Knob -> ``about`` and its values by profile."""
     return declared()["notebooks"].get(notebook) or {}
 
 
-def knob_value(
-    notebook: str, knob: str, profile: str, images: str | None = None
-) -> Any:
+def knob_value(notebook: str, knob: str, profile: str,
+               images: str | None = None) -> Any:
     """A knob's value: for the run (``cpu-real``), else for the profile
     (``cpu``), else the one under ``else``."""
     row = knob_table(notebook)[knob]
-    for column in (run_name(profile, images), profile):
-        if column in row:
-            return row[column]
-    return row["else"]
+    columns = (run_name(profile, images), profile, "else")
+    return next(row[column] for column in columns if column in row)
 
 
 def run_name(profile: str, images: str | None = None) -> str:
     """Folder name of a run: ``cpu``, ``t4`` ...; with a suffix, such as
     ``cpu-real``, where the images are not the profile's own."""
     known = declared()["profiles"]
-    if profile not in known:
+    if profile not in known or images not in (None, *IMAGE_SOURCES):
         raise CourseError(
-            f"There is no profile {profile!r}.",
-            f"The kit knows {', '.join(known)}.",
-            'Set PROFILE to one of them; "cpu" runs everywhere.',
+            f"There is no profile {profile!r} on images {images!r}.",
+            f"Profiles are {', '.join(known)}; images are drawn (phantom) or "
+            "X-rays on your disk (real), or None, the profile's own.",
+            'Set PROFILE and IMAGES to one of these; "cpu" runs everywhere.',
         )
-    if images not in (None, *IMAGE_SOURCES):
-        raise CourseError(
-            f"IMAGES = {images!r} is not known.",
-            "Images are drawn (phantom) or X-rays on your disk (real).",
-            'Set IMAGES to "phantom", "real" or None.',
-        )
-    if images in (None, known[profile]["images"]):
-        return profile
-    return f"{profile}-{images}"
+    other = images not in (None, known[profile]["images"])
+    return f"{profile}-{images}" if other else profile
 
 
 @contextmanager
@@ -139,10 +118,15 @@ def cache_folder() -> Path:
     folder = data_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
     except OSError:
-        writable = False
-    return folder if writable else runs_folder() / "cache"
+        return runs_folder() / "cache"
+    return folder if os.access(folder, os.W_OK) else runs_folder() / "cache"
+
+
+def read_record(folder: Path, notebook: str) -> dict | None:
+    """The record that `Run.finish` wrote, or None."""
+    path = Path(folder) / "records" / f"{notebook}.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 # --- the run ----------------------------------------------------------------
@@ -164,9 +148,7 @@ class Run:
     def __getattr__(self, name: str) -> Any:
         if name.isupper() and name in self.__dict__.get("knobs", {}):
             return self.knobs[name]
-        raise AttributeError(
-            f"{name} is not a knob of this notebook (see profiles.yaml)"
-        )
+        raise AttributeError(f"{name} is not a knob of this notebook")
 
     def load(self, name: str) -> Any:
         """Read an artifact of this run (`artifacts.load`)."""
@@ -175,39 +157,25 @@ class Run:
             self.inputs.append(name)
         return value
 
-    def load_if(self, name: str, wanted: bool) -> Any:
-        """`load` if it is wanted, else None."""
-        return self.load(name) if wanted else None
-
-    def save(
-        self,
-        name: str,
-        value: pd.DataFrame | Callable[[Path], Any],
-        inputs: Sequence[str] | None = None,
-    ) -> None:
+    def save(self, name: str, value: pd.DataFrame | Callable[[Path], Any],
+             inputs: Sequence[str] | None = None) -> None:
         """Write an artifact; its inputs are all that was loaded so far."""
         self.outputs[name] = artifacts.save(
-            self.folder,
-            name,
-            value,
-            writer=self.notebook,
+            self.folder, name, value, writer=self.notebook,
             inputs=self.inputs if inputs is None else inputs,
             parameters={"images": self.images, **self.knobs},
-            versions=versions(),
-        )
+        )  # fmt: skip
 
     def unfinished(self, name: str) -> Path | None:
         """An artifact that an interrupted run of this notebook left whole,
         with the same knobs, as an output of this run; None otherwise."""
+        if artifacts.stale_because(self.folder, name):
+            return None
         path = artifacts.path_of(self.folder, name)
-        record = artifacts.manifest(self.folder, name)
+        record = artifacts.manifest(self.folder, name) or {}
         last = read_record(self.folder, self.notebook) or {"outputs": {}}
-        if (
-            record is None
-            or artifacts.stale_because(self.folder, name)
-            or record["parameters"] != {"images": self.images, **self.knobs}
-            or record["sha256"] == last["outputs"].get(path.name)
-        ):
+        same = record["parameters"] == {"images": self.images, **self.knobs}
+        if not same or record["sha256"] == last["outputs"].get(path.name):
             return None
         self.outputs[name] = path
         return path
@@ -215,8 +183,7 @@ class Run:
     def made_with(self, name: str, knob: str) -> Any:
         """The value that a knob had when an artifact was written."""
         self.load(name)
-        record = artifacts.manifest(self.folder, name)
-        assert record is not None
+        record = artifacts.manifest(self.folder, name) or {}
         return record["parameters"][knob]
 
     def file(self, kind: str, name: str) -> Path:
@@ -229,14 +196,10 @@ class Run:
     @property
     def stamp(self) -> str:
         """Provenance in one line, for tables and figures."""
-        parts = [
-            f"LLaMA-XR course, {self.notebook[:2]}",
-            f"profile {self.profile}",
-            f"{self.images} images",
-            f"seed {self.knobs['SEED']}" if "SEED" in self.knobs else "",
-            time.strftime("%Y-%m-%d"),
-        ]
-        return " · ".join(filter(None, parts))
+        seed = f"seed {self.knobs['SEED']} · " if "SEED" in self.knobs else ""
+        return (f"LLaMA-XR course, {self.notebook[:2]} · profile "
+                f"{self.profile} · {self.images} images · {seed}"
+                f"{time.strftime('%Y-%m-%d')}")  # fmt: skip
 
     @property
     def title_note(self) -> str:
@@ -245,68 +208,49 @@ class Run:
 
     def finish(self) -> None:
         """Record the run, print what was written and what comes next."""
-        inputs = [artifacts.path_of(self.folder, n) for n in self.inputs]
-        outputs = {
-            path.relative_to(self.folder).as_posix(): artifacts.sha256(path)
-            for path in self.outputs.values()
-            if path.exists()
-        }
         seconds, memory = time.perf_counter() - self.began, peak_memory_gb()
+        paths = [p for p in self.outputs.values() if p.exists()]
         record: dict[str, Any] = {
-            "notebook": self.notebook,
-            "profile": self.profile,
-            "images": self.images,
-            "knobs": self.knobs,
-            "inputs": dict(zip(self.inputs, map(artifacts.sha256, inputs))),
-            "outputs": outputs,
-            "seconds": round(seconds, 1),
-            "peak_memory_gb": memory,
+            "notebook": self.notebook, "profile": self.profile,
+            "images": self.images, "knobs": self.knobs,
+            "inputs": {
+                name: artifacts.sha256(artifacts.path_of(self.folder, name))
+                for name in self.inputs},
+            "outputs": {
+                p.relative_to(self.folder).as_posix(): artifacts.sha256(p)
+                for p in paths},
+            "seconds": round(seconds, 1), "peak_memory_gb": memory,
             "versions": versions(),
-        }
+        }  # fmt: skip
         path = self.folder / "records" / f"{self.notebook}.json"
         artifacts.write_json(path, record)
         print(f"{self.notebook}: {seconds:.0f} s, peak memory {memory:.1f} GB."
               f" Written to runs/{self.name}:")  # fmt: skip
-        print("\n".join(f"  {name}" for name in outputs))
-        print(", ".join(f"{k} {v}" for k, v in versions().items()))
+        print("\n".join(f"  {name}" for name in record["outputs"]))
+        print(", ".join(f"{k} {v}" for k, v in record["versions"].items()))
         following = NOTEBOOKS[NOTEBOOKS.index(self.notebook) + 1 :]
         print(f"Next: {following[0]}" if following else "That was the last.")
         print(WARNING)
 
 
-def start(
-    notebook: str,
-    profile: str,
-    images: str | None = None,
-    change: Mapping[str, Any] = MappingProxyType({}),
-    reads: Sequence[str] = (),
-) -> Run:
+def start(notebook: str, profile: str, images: str | None = None,
+          change: Mapping[str, Any] = MappingProxyType({}),
+          reads: Sequence[str] = ()) -> Run:
     """Open a notebook's run: knobs, folders, inputs, seed.
 
-    Parameters
-    ----------
-    images : {"phantom", "real"}, optional
-        None takes the profile's own.
-    change : mapping
-        Knobs of this notebook that shall not have the profile's value.
-    reads : sequence of str
-        The artifacts that the notebook needs. Earlier notebooks are run
-        where one is missing.
-
-    Raises
-    ------
-    CourseError
-        Unknown profile, images or knob; an input that is missing or stale.
+    `images` is ``phantom``, ``real`` or None, the profile's own; `change`
+    the knobs that shall not have the profile's value; `reads` the artifacts
+    that the notebook needs: earlier notebooks are run where one is missing.
+    CourseError for an unknown profile, images or knob, and for an input that
+    could not be made.
     """
     run, table = Run(notebook, profile, images), knob_table(notebook)
     for name in change:
         if name not in table:
-            near = get_close_matches(name.upper(), table, 1, cutoff=0)
-            raise CourseError(
-                f"{name} is no knob of {notebook}.",
-                f"It has {', '.join(table) or 'none'}.",
-                f"Did you mean {near[0]}?" if near else "Leave CHANGE empty.",
-            )
+            near = get_close_matches(name.upper(), table, 1, cutoff=0)[0]
+            raise CourseError(f"{name} is no knob of {notebook}.",
+                              f"It has {', '.join(table)}.",
+                              f"Did you mean {near}?")
     print(f"{notebook} · profile {profile} · {run.images} images")
     rows = [("knob", "here", "", "paper", "what it is")]
     for knob, row in table.items():
@@ -316,10 +260,10 @@ def start(
         mark = "" if value == paper else "≠"
         rows.append((knob, _plain(value), mark, _plain(paper), row["about"]))
     widths = [max(map(len, column)) for column in zip(*rows)]
-    for words in rows if table else []:
+    for words in rows:
         print("  ".join(map(str.ljust, words, widths)).rstrip())
     print(f"Run folder: runs/{run.name} · {platform_line()}")
-    _check_inputs(run, reads, IN_COURSE not in os.environ)
+    _check_inputs(run, reads)
     seed = int(run.knobs.get("SEED") or 0)
     random.seed(seed)
     np.random.seed(seed)
@@ -330,14 +274,14 @@ def settings_table(run: Run, here: Mapping[str, Any]) -> pd.DataFrame:
     """``setting``, ``paper``, ``published notebook``, ``this run``: what each
     says of training. `here`: this run's values of settings that are no knobs.
     """
-    rows = []
+    rows, sources = [], ("paper", "author")
     for knob, row in knob_table(run.notebook).items():
-        says = {p: knob_value(run.notebook, knob, p) for p in SOURCES}
+        says = {p: knob_value(run.notebook, knob, p) for p in sources}
         says |= row.get("says", {})
-        rows.append((knob, *map(says.get, SOURCES), run.knobs[knob]))
+        rows.append((knob, *map(says.get, sources), run.knobs[knob]))
     for name, row in declared()["stated"].items():
         ours = here.get(name, row.get("here"))
-        rows.append((name, *map(row.get, SOURCES), ours))
+        rows.append((name, *map(row.get, sources), ours))
     columns = ["setting", "paper", "published notebook", "this run"]
     return pd.DataFrame(rows, columns=columns).map(_plain)
 
@@ -346,31 +290,19 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _check_inputs(run: Run, reads: Sequence[str], make: bool) -> None:
+def _check_inputs(run: Run, reads: Sequence[str]) -> None:
     """Run the earlier notebooks where an input is missing or stale."""
     lacking = [n for n in reads if artifacts.stale_because(run.folder, n)]
-    if lacking and make:
+    if lacking and IN_COURSE not in os.environ:
         last = NOTEBOOKS[NOTEBOOKS.index(run.notebook) - 1][:2]
-        minutes = declared()["profiles"][run.profile]["minutes"]
-        print(f"{lacking[0]} is not ready: running 01 to {last} first (the "
-              f"whole course takes about {minutes} minutes) ...")  # fmt: skip
-        command = [sys.executable, "-m", "llamaxr_utils", "course"]
-        command += ["--profile", run.profile, "--images", run.images]
-        with subprocess.Popen(
-            [*command, "--to", last],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as child:
+        print(f"{lacking[0]} is not ready: running 01 to {last} first ...")
+        command = [sys.executable, "-m", "llamaxr_utils", "course", "--to",
+                   last, "--profile", run.profile, "--images", run.images]
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as child:
             for line in child.stdout or ():
                 print(line, end="", flush=True)
     for name in lacking:
         artifacts.load(run.folder, name)  # raises, saying what to do
     if reads:
         print(f"Inputs: {', '.join(reads)} [OK]")
-
-
-def read_record(folder: Path, notebook: str) -> dict | None:
-    """The record that `Run.finish` wrote, or None."""
-    path = Path(folder) / "records" / f"{notebook}.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None

@@ -21,24 +21,14 @@ from typing import Any
 from unittest.mock import patch
 
 import nbformat
-import pandas as pd
 
 from . import artifacts, machine, run
 from .errors import CourseError
-from .run import IN_COURSE
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook, or a clear error where the file is none."""
-    try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError,
-            nbformat.ValidationError) as error:  # fmt: skip
-        raise CourseError(
-            f"{shown(path)} could not be read.",
-            f"It is missing, or no Jupyter notebook ({type(error).__name__}).",
-            "Restore it (`git checkout -- notebooks`).",
-        ) from error
+    """A notebook of the course."""
+    return nbformat.read(path, as_version=4)
 
 
 # --- what is up to date -----------------------------------------------------
@@ -55,56 +45,42 @@ def _digest_of_kit() -> str:
 
 
 def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
-    """Hashes of what a notebook's result depends on, besides its inputs.
-
-    ``source`` is the text of the cells: outputs, counts and ids don't count.
-    ``kit`` is the code of this package; when only that changed the notebook
-    is not run again, but the reader is told.
-    """
-    cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
+    """Hashes of what a notebook's result depends on, besides its inputs: its
+    cells (outputs, counts and ids don't count) and its knobs. When only the
+    kit's code has changed the reader is told, and nothing is run again."""
     knobs = {
         knob: run.knob_value(source.stem, knob, profile, images)
         for knob in run.knob_table(source.stem)
     }
-    return {
-        "source": _digest(cells),
-        "knobs": _digest(knobs),
-        "kit": _digest_of_kit(),
-    }
-
-
-def state_then(folder: Path, notebook: str) -> dict[str, str]:
-    """`state_now` as it was at the last whole run, and a hash of the record
-    that `Run.finish` wrote then; empty if there was none."""
-    return run.read_record(folder, f"{notebook}.state") or {}
+    cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
+    return {"source": _digest(cells), "knobs": _digest(knobs),
+            "kit": _digest_of_kit()}  # fmt: skip
 
 
 def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
     """Why a notebook must run, in a few words; "" if it is up to date.
 
-    `now` is its `state_now`.
+    `now` is its `state_now`; what it was at the last run by this runner
+    stands under ``state`` in the record.
     """
-    name = source.stem
-    record, then = run.read_record(folder, name), state_then(folder, name)
-    if record is None or not then:
+    record = run.read_record(folder, source.stem)
+    if record is None:
         return "not run yet"
-    if then["record"] != _digest(record):
+    if "state" not in record:
         return "it was run by hand since"
     for part in ("source", "knobs"):
-        if then[part] != now[part]:
+        if record["state"][part] != now[part]:
             return f"its {part} changed"
-    if not executed_path(folder, name).exists():
-        return f"notebooks/{name}.ipynb is gone"
+    if not executed_path(folder, source.stem).exists():
+        return "its executed copy is gone"
     for output, recorded in record["outputs"].items():
-        if not (folder / output).exists():
-            return f"{output} is gone"
-        if artifacts.sha256(folder / output) != recorded:
-            return f"{output} was changed"
+        path = folder / output
+        if not path.exists() or artifacts.sha256(path) != recorded:
+            return f"{output} is gone or was changed"
     for artifact, spec in artifacts.ARTIFACTS.items():
-        if spec.file in record["outputs"] or artifact in record["inputs"]:
-            problem = artifacts.stale_because(folder, artifact)
-            if problem:
-                return problem.reason
+        used = spec.file in record["outputs"] or artifact in record["inputs"]
+        if used and (problem := artifacts.stale_because(folder, artifact)):
+            return problem[1]
     for artifact, recorded in record["inputs"].items():
         if artifacts.sha256(artifacts.path_of(folder, artifact)) != recorded:
             return f"{artifact} changed"
@@ -121,60 +97,29 @@ def executed_path(folder: Path, notebook: str) -> Path:
 
 def choose(first: str = "01", last: str = "11") -> list[str]:
     """Notebooks from `first` to `last`, by number or name, both included."""
-    ends = []
-    for end in (first, last):
-        number = end.rjust(2, "0") if end.isdigit() else end
-        ends += [
-            place
-            for place, name in enumerate(run.NOTEBOOKS)
-            if number in (name[:2], name)
-        ]
-    if len(ends) < 2 or ends[0] > ends[1]:
-        raise CourseError(
-            f"There is nothing to run from {first} to {last}.",
-            f"The course has, in this order, {', '.join(run.NOTEBOOKS)}.",
-            "Give FROM and TO as numbers, such as FROM=04 TO=06.",
-        )
-    return list(run.NOTEBOOKS[ends[0] : ends[1] + 1])
+    start, end = (text[:2].zfill(2) for text in (first, last))
+    chosen = [name for name in run.NOTEBOOKS if start <= name[:2] <= end]
+    if not chosen:
+        raise CourseError(f"There is nothing to run from {first} to {last}.",
+                          f"The course has {', '.join(run.NOTEBOOKS)}.",
+                          "Give numbers, such as FROM=04 TO=06.")
+    return chosen
 
 
-def run_course(
-    profile: str = "cpu",
-    images: str | None = None,
-    first: str = "01",
-    last: str = "11",
-    force: bool = False,
-) -> pd.DataFrame:
+def run_course(profile: str = "cpu", images: str | None = None,
+               first: str = "01", last: str = "11",
+               force: bool = False) -> dict[str, str]:
     """Run the notebooks of a profile, skipping what is up to date.
 
-    Parameters
-    ----------
-    profile, images : str
-        As for `run.start`.
-    first, last : str
-        Number or name.
-    force : bool
-        Skip nothing.
-
-    Returns
-    -------
-    DataFrame
-        One row a notebook: ``notebook``, ``done`` (ran, skipped),
-        ``seconds``, ``peak_gb`` (of the last run, where skipped).
-
-    Raises
-    ------
-    CourseError
-        Unknown profile, images or notebook; the first failure of a notebook.
+    Returns notebook -> ``ran`` or ``skipped``. CourseError for an unknown
+    profile, images or notebook, and for the first failure.
     """
-    name = run.run_name(profile, images)
-    images = images or run.declared()["profiles"][profile]["images"]
-    folder = run.runs_folder() / name
-    chosen = choose(first, last)
-    minutes = run.declared()["profiles"][profile]["minutes"]
-    print(f"{name}: the whole course takes about {minutes} minutes; what is "
-          "up to date is skipped.", flush=True)  # fmt: skip
-    rows, older = [], []
+    name, chosen = run.run_name(profile, images), choose(first, last)
+    settings = run.declared()["profiles"][profile]
+    images, folder = images or settings["images"], run.runs_folder() / name
+    print(f"{name}: the whole course takes about {settings['minutes']} "
+          "minutes; what is up to date is skipped.", flush=True)  # fmt: skip
+    done, older, began = {}, [], time.perf_counter()
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
         now = state_now(source, profile, images)
@@ -185,46 +130,32 @@ def run_course(
             knobs = {"PROFILE": profile, "IMAGES": images}
             _run_and_record(folder, source, knobs, now)
         record = run.read_record(folder, notebook) or {}
-        done, seconds = "ran" if reason else "skipped", record["seconds"]
-        rows.append((notebook, done, seconds, record["peak_memory_gb"]))
-        print(f"{head}: {done} ({seconds:.0f} s)", flush=True)
-        if state_then(folder, notebook)["kit"] != now["kit"]:
+        done[notebook] = "ran" if reason else "skipped"
+        print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
+              f"{record['peak_memory_gb']:.1f} GB)", flush=True)  # fmt: skip
+        if record["state"]["kit"] != now["kit"]:
             older.append(notebook[:2])
-    table = pd.DataFrame(
-        rows, columns=["notebook", "done", "seconds", "peak_gb"]
-    )
-    print(f"\n{table.to_string(index=False)}")
-    total = table.loc[table["done"] == "ran", "seconds"].sum()
-    print(f"Total: {total:.0f} s in what ran, {name}, {images} images.\n")
-    for kind in ("notebooks", "tables", "figures"):
-        files = len(list((folder / kind).glob("*")))
-        print(f"{kind.capitalize():10} {shown(folder / kind)} ({files} files)")
+    print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
+          f"All of it is in {shown(folder)}.")  # fmt: skip
     if older:
         print(f"llamaxr_utils has changed since {', '.join(older)} ran; "
               "FORCE=1 runs all.")  # fmt: skip
-    return table
+    return done
 
 
-def _run_and_record(
-    folder: Path,
-    source: Path,
-    parameters: Mapping[str, Any],
-    state: Mapping[str, str],
-) -> None:
+def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],
+                    state: Mapping[str, str]) -> None:
     """Execute a notebook; only a whole run leaves a state behind."""
-    records, notebook = folder / "records", source.stem
-    for stale in (f"{notebook}.state.json", f"{notebook}.json"):
-        (records / stale).unlink(missing_ok=True)
+    path = folder / "records" / f"{source.stem}.json"
+    path.unlink(missing_ok=True)
     began = time.perf_counter()
-    execute(source, executed_path(folder, notebook), parameters)
-    record = run.read_record(folder, notebook)
+    execute(source, executed_path(folder, source.stem), parameters)
+    record = run.read_record(folder, source.stem)
     if record is None:
-        raise ValueError(f"{notebook} left no record: finish() was not called")
+        raise ValueError(f"{source.stem} does not end with nb.finish()")
     # The whole time, kernel and imports included.
     record["seconds"] = round(time.perf_counter() - began, 1)
-    artifacts.write_json(records / f"{notebook}.json", record)
-    state = {**state, "record": _digest(record)}
-    artifacts.write_json(records / f"{notebook}.state.json", state)
+    artifacts.write_json(path, {**record, "state": state})
 
 
 # --- one notebook -----------------------------------------------------------
@@ -239,32 +170,24 @@ def kernel_surroundings() -> Iterator[Any]:
     """
     from traitlets.config import Config
 
+    threads = os.environ.get("OMP_NUM_THREADS", str(machine.cores()))
     # A short path: the name of such a socket has 103 bytes at most.
     with tempfile.TemporaryDirectory(prefix="lxr", dir="/tmp") as folder:
         surroundings = {
-            "JUPYTER_CONFIG_DIR": folder,
-            "JUPYTER_DATA_DIR": folder,
-            "JUPYTER_RUNTIME_DIR": folder,
-            "JUPYTER_PATH": "",
-            "JUPYTER_CONFIG_PATH": "",
-            "JUPYTER_PREFER_ENV_PATH": "1",
-            "IPYTHONDIR": folder,
+            "JUPYTER_CONFIG_DIR": folder, "JUPYTER_DATA_DIR": folder,
+            "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder,
+            "JUPYTER_PATH": "", "JUPYTER_CONFIG_PATH": "",
+            "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONNOUSERSITE": "1",
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "OMP_NUM_THREADS": os.environ.get(
-                "OMP_NUM_THREADS", str(machine.cores())
-            ),
-            "PYTHONNOUSERSITE": "1",
-            IN_COURSE: "1",
-        }
+            "OMP_NUM_THREADS": threads, run.IN_COURSE: "1",
+        }  # fmt: skip
         # Without a path, kernels that start together share sockets.
         ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
         with patch.dict(os.environ, surroundings):
             yield Config({"KernelManager": ipc})
 
 
-def execute(
-    source: Path, target: Path, parameters: Mapping[str, Any]
-) -> None:
+def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
     """Run a notebook in a fresh kernel; `target` is its executed copy, kept
     on failure too. CourseError for a cell that raised, a kernel that died, a
     full disk."""
@@ -272,36 +195,30 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    seen: list[Any] = []  # the cells, up to the one at work
-    began = time.perf_counter()
+    position, section, began = 0, source.stem, time.perf_counter()
 
     def on_cell_start(cell: Any, cell_index: int) -> None:
-        seen.append(cell)
+        nonlocal position, section
+        position = cell_index + 1
         heading = re.search(r"^## (.+)$", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and heading:
+            section = heading[1]
             spent = time.perf_counter() - began
-            print(f"  {spent:4.0f} s  {heading[1]}", flush=True)
+            print(f"  {spent:4.0f} s  {section}", flush=True)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with artifacts.disk_errors(target), kernel_surroundings() as config:
         try:
             papermill.execute_notebook(
-                source,
-                target,
-                dict(parameters),
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=source.parent,
-                config=config,
+                source, target, dict(parameters), kernel_name="python3",
+                progress_bar=False, cwd=source.parent, config=config,
                 on_cell_start=on_cell_start,
                 extra_arguments=["--log-level=CRITICAL"],
-            )
+            )  # fmt: skip
         except (PapermillExecutionError, DeadKernelError) as error:
             what, why, do = _parts(error)
-            text = "\n".join(c.source for c in seen if c.cell_type != "code")
-            section = re.findall(r"^#+ (.+)$", text, re.MULTILINE)[-1]
             raise CourseError(
-                f"{source.stem} stopped in cell {len(seen)}, {section!r}. "
+                f"{source.stem} stopped in cell {position}, {section!r}. "
                 f"{what}".strip(),
                 why,
                 f"{do} The executed copy, with the full traceback, is "
@@ -309,17 +226,14 @@ def execute(
             ) from None
 
 
-def _parts(error: Exception) -> tuple[str, str, str]:
+def _parts(error: Any) -> tuple[str, ...]:
     """What, why, do: of a `CourseError` in a kernel, or of anything else."""
-    name = getattr(error, "ename", "")
-    value = getattr(error, "evalue", "")
-    parts = re.findall(r"^  (?:What|Why|Do): +(.*)$", value, re.MULTILINE)
-    if name == "CourseError" and len(parts) == 3:
-        return parts[0], parts[1], parts[2]
-    if name:
-        return "", f"{name}: {value}", "Look at the cell."
-    why = "Most often the machine ran out of memory."
-    return "The kernel died.", why, "Close other programs."
+    if not hasattr(error, "ename"):
+        why = "Most often the machine ran out of memory."
+        return "The kernel died.", why, "Close other programs."
+    if error.ename == "CourseError":
+        return tuple(re.findall(r"\n  (?:What|Why|Do): +(.*)", error.evalue))
+    return "", f"{error.ename}: {error.evalue}", "Look at the cell."
 
 
 def shown(path: Path) -> str:

@@ -12,36 +12,20 @@ from .artifacts import write_whole
 from .run import WARNING, Run
 
 
-def save_table(
-    nb: Run,
-    table: pd.DataFrame,
-    name: str = "",
-    *,
-    title: str,
-    item: str = "",
-    decimals: int = 3,
-    of_images: bool = True,
-    shown: pd.DataFrame | None = None,
-) -> pd.DataFrame:
+def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
+               item: str = "", decimals: int = 3, of_images: bool = True,
+               shown: pd.DataFrame | None = None) -> pd.DataFrame:
     """Write a table of this run, and give it back to be shown.
 
-    Parameters
-    ----------
-    name : str
-        File name; where empty `item`, the paper item that it rebuilds.
-    title : str
-        "(phantom images)" is added where `of_images` is true.
-    decimals : int
-        For the Markdown copy; the CSV keeps all digits.
-    shown : DataFrame, optional
-        The same table as people read it: for the Markdown and the page,
-        while the CSV keeps `table`.
+    `item` is the paper item that it rebuilds, and its file name where `name`
+    is empty. The CSV keeps `table` with all digits; the Markdown and the page
+    have it with `decimals`, or `shown`, the same table as people read it.
+    "(phantom images)" is added to the title where `of_images` is true.
     """
     names = [str(column).strip().lower() for column in table.columns]
     if nb.images == "phantom" and "ours" in names:
         raise ValueError('A run on phantoms has no column "ours"')
-    name = name or item
-    full = title + (nb.title_note if of_images else "")
+    name, full = name or item, title + (nb.title_note if of_images else "")
     body = markdown(table if shown is None else shown, decimals)
     text = f"**{full}**\n\n{body}\n\n{nb.stamp}. {WARNING}\n"
     csv, page = (nb.file("tables", f"{name}.{kind}") for kind in ("csv", "md"))
@@ -55,8 +39,6 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
     """A Markdown table; numbers rounded, missing values as a dash."""
 
     def cell(value: object) -> str:
-        if value is None or value is pd.NA or pd.isna(value):  # type: ignore[call-overload]
-            return "–"
         if isinstance(value, float):
             return f"{value:.{decimals}f}"
         return str(value).replace("|", "\\|").replace("\n", " ")
@@ -66,9 +48,6 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
         else str(column)
         for column in table.columns
     ]  # fmt: skip
-    rows = [header, ["---"] * len(header)]
-    rows += [
-        [cell(v) for v in row]
-        for row in table.itertuples(index=False, name=None)
-    ]
+    cells = table.astype(object).map(cell).mask(table.isna(), "–")
+    rows = [header, ["---"] * len(header), *cells.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

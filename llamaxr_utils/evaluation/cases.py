@@ -196,9 +196,8 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
             [r.finding, [s.get(r.finding, "") for s in states], r.outcome,
              r.remark] for r in table.itertuples()],
         "counts": {o: int(table["outcome"].eq(o).sum()) for o in OUTCOMES},
-        "scores": {view: [number(values[c]) for c in CONDITIONS]
-                   for view, values in scores.items()
-                   if values and not pd.isna(values[CONDITIONS[0]])},
+        "scores": {view: row.to_list() for view, row in
+                   scores.dropna().round(3).iterrows()},
         "named": [CONDITIONS.index(c) for c in named or ()],
         "words": plain(" ".join(searched)).lower(),
         "img": {}, "heat": {}, "heatof": {},
@@ -207,7 +206,7 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
 
 def write_page(
     path: Path, table: pd.DataFrame, systems: Mapping[str, Sequence[str]], *,
-    title: str, stamp: str, scores: Mapping[str, Scores],
+    title: str, stamp: str, scores: Scores,
     points: Mapping[str, float], views: pd.DataFrame, heatmaps: Path,
 ) -> str:
     """Write the case page of a run, one HTML file that needs no network, and
@@ -220,8 +219,8 @@ def write_page(
     """
     texts = pd.DataFrame(systems).to_dict("records")
     studies = {
-        row["study_id"]: study_data(row, reports, scores[row["study_id"]],
-                                    points)
+        row["study_id"]: study_data(
+            row, reports, scores.loc[row["study_id"]], points)
         for row, reports in zip(table.to_dict("records"), texts, strict=True)}
     for row in views[views["view"].isin(VIEWS)].itertuples():
         if study := studies.get(row.study_id):

@@ -165,35 +165,34 @@ def stated_labels(headings: Sequence[str], report: str) -> dict[str, int]:
 
 def true_scores(truth: Mapping[str, int]) -> Scores:
     """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views."""
-    values = {name: float(truth[name]) for name in CONDITIONS}
-    return {view: dict(values) for view in conditions.VIEWS}
+    values = [[float(truth[name]) for name in CONDITIONS]] * 2
+    return pd.DataFrame(values, conditions.VIEWS, CONDITIONS)
 
 
 def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
     """`true_scores` of what the MeSH headings say (``labels``) or of what
     the report itself states (``stated``)."""
-    labellers = {"labels": lambda: mesh.labels(headings),
-                 "stated": lambda: stated_labels(headings, report)}
-    if source not in labellers:
-        raise CourseError(f"TRAIN_ON = {source!r} is not known.",
-                          "Prompts come from scores, labels or stated.",
-                          "Choose one of them.")
-    return true_scores(labellers[source]())
+    if source == "labels":
+        return true_scores(mesh.labels(headings))
+    if source == "stated":
+        return true_scores(stated_labels(headings, report))
+    raise CourseError(f"TRAIN_ON = {source!r} is not known.",
+                      "Prompts come from scores, labels or stated.",
+                      "Choose one of them.")
 
 
 def training_scores(
-    train_on: str, studies: pd.DataFrame, scores: Mapping[str, Scores]
-) -> dict[str, Scores]:
+    train_on: str, studies: pd.DataFrame, scores: Scores
+) -> Scores:
     """The scores that prompts are made from (`prompts.by_study`). Those of
     training studies name what `train_on` says: the network's conditions
     ("scores"), those of the MeSH headings ("labels"), or those that the
     report to be written states ("stated"), so that the model learns that what
     is named gets written."""
     if train_on == "scores":
-        return dict(scores)
+        return scores
     train = studies[studies["split"].eq("train")
-                    & studies["study_id"].isin(scores)]
-    return dict(scores) | {
-        row.study_id: named_scores(train_on, row.mesh, row.findings)
-        for row in train.itertuples()
-    }
+                    & studies["study_id"].isin(scores.index.unique(0))]
+    stated = {row.study_id: named_scores(train_on, row.mesh, row.findings)
+              for row in train.itertuples()}
+    return pd.concat([scores.drop(index=list(stated)), pd.concat(stated)])

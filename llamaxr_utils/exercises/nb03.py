@@ -2,23 +2,20 @@
 the operating points come from."""
 
 import numpy as np
+import pandas as pd
 
 from ..course.exercises import Exercise, expect
-from ..datasets.conditions import best_f_beta
+from ..datasets.conditions import VIEWS, best_f_beta
 
 
 def names_above(scores, points):
     """Conditions whose mean over the known views is at or above its point.
 
-    `scores`: view -> condition -> score or NaN; `points`: condition -> point.
+    `scores`: DataFrame, a row a view (NaN: not known), a column a condition;
+    `points`: condition -> point.
     """
-    names = []
-    for condition, point in points.items():
-        views = [view[condition] for view in scores.values()]
-        known = [score for score in views if not np.isnan(score)]
-        if known and sum(known) / len(known) >= point:
-            names.append(condition)
-    return names
+    means = scores.mean()  # leaves NaN out
+    return [name for name in scores if means[name] >= points[name]]
 
 
 def best_point(scores, truth):
@@ -42,8 +39,7 @@ def _names(answer):
         ("no lateral view", (0.6, 0.1), (nan, nan), ["Cardiomegaly"]),
         ("no view at all", (nan, nan), (nan, nan), []),
     ):  # fmt: skip
-        scores = {"frontal": dict(zip(points, frontal)),
-                  "lateral": dict(zip(points, lateral))}  # fmt: skip
+        scores = pd.DataFrame([frontal, lateral], VIEWS, list(points))
         expect(case, list(answer(scores, points)), right)
 
 

@@ -7,10 +7,9 @@ module builds and counts text; it knows no model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -47,8 +46,9 @@ NUMBERS = tuple(_NUMBERS)
 #: Formats of words (ours): the conditions at or above their operating point.
 WORDS = ("names",)
 
-#: View -> condition -> score in [0, 1]; a view may be absent or all NaN.
-Scores = Mapping[str, Mapping[str, float]]
+#: A study's scores: a row a view (a missing one absent or NaN), a column a
+#: condition, in [0, 1]. Of many studies: index (study_id, view).
+Scores: TypeAlias = pd.DataFrame
 
 
 def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:
@@ -60,36 +60,29 @@ def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:
             f"Set {knob} to one of them.")
 
 
-def available_views(scores: Scores) -> list[str]:
-    """Those of `VIEWS` that have scores."""
-    there = [view for view in VIEWS if scores.get(view)]
-    return [view for view in there
-            if not any(map(math.isnan, scores[view].values()))]
+def by_study(image_scores: pd.DataFrame) -> Scores:
+    """Artifact ``image_scores`` with index (study_id, view), 18 columns."""
+    return image_scores.set_index(["study_id", "view"])[list(CONDITIONS)]
 
 
-def mean_scores(scores: Scores) -> dict[str, float]:
-    """Mean over the views that are there; empty when none is."""
-    views = [scores[view] for view in available_views(scores)]
-    if not views:
-        return {}
-    return {c: float(np.mean([v[c] for v in views])) for c in CONDITIONS}
-
-
-def both_views(scores: Scores) -> np.ndarray:
-    """The 36 scores, frontal first, float64; a missing view takes those of
-    the other. For distances between studies, not for prompts."""
-    views = available_views(scores)
-    chosen = [view if view in views else views[0] for view in VIEWS]
-    return np.array([scores[view][c] for view in chosen for c in CONDITIONS])
+def both_views(scores: Scores, study_ids: Sequence[str]) -> np.ndarray:
+    """The 36 scores of each study, (n, 36), frontal first; a missing view
+    takes those of the other. For distances between studies, not for prompts.
+    """
+    rows = pd.MultiIndex.from_product([study_ids, VIEWS])
+    by_view = scores.reindex(rows).groupby(level=0, sort=False)
+    filled = by_view.ffill().fillna(by_view.bfill())
+    return filled.to_numpy(float).reshape(len(study_ids), -1)
 
 
 def names_above(scores: Scores, operating_points: Mapping[str, float]
                 ) -> list[str] | None:
-    """Conditions whose mean score reaches its operating point; None when no
-    view is available."""
-    means = mean_scores(scores)
-    if not means:
+    """Conditions whose mean score over the views reaches its operating
+    point; None when no view is available."""
+    there = scores.dropna()  # a view without scores is a row of NaN
+    if there.empty:
         return None
+    means = there.mean().to_dict()
     return [c for c in CONDITIONS if means[c] >= operating_points[c]]
 
 
@@ -111,38 +104,27 @@ def build_prompt(scores: Scores, score_format: str = "paper",
             raise ValueError(f"`{score_format}` needs operating points")
         names = names_above(scores, operating_points)
         return SHORT_TEMPLATE.format(input=describe_names(names))
-    missing = [v for v in VIEWS if v not in available_views(scores)]
+    missing = [v for v in VIEWS if v not in scores.dropna().index]
     if missing:
         raise CourseError(
             f"No scores for the {' and '.join(missing)} view.",
             "A list of 36 numbers has no way to say that one is missing.",
             'Leave the study out, or use score_format="names".')
     instruction, order, form = _NUMBERS[score_format]
-    numbers = [scores[view][name] for view in VIEWS for name in order]
-    listed = ", ".join(form.format(float(number)) for number in numbers)
+    numbers = scores[list(order)].loc[list(VIEWS)].to_numpy().ravel()
+    listed = ", ".join(map(form.format, numbers.tolist()))
     return TEMPLATE.format(instruction=instruction, input=f"[{listed}]")
 
 
-def by_study(image_scores: pd.DataFrame) -> dict[str, dict[str, dict]]:
-    """Artifact ``image_scores`` -> study -> view -> condition -> score."""
-    result: dict[str, dict[str, dict]] = {}
-    table = image_scores[["study_id", "view", *CONDITIONS]]
-    for study, view, *values in table.itertuples(index=False, name=None):
-        result.setdefault(study, {})[view] = dict(zip(CONDITIONS, values))
-    return result
-
-
-def operating_points(
-    scores: Mapping[str, Scores], labels: Mapping[str, Mapping[str, int]],
-    beta: float = 2.0,
-) -> pd.DataFrame:
+def operating_points(scores: Scores, labels: pd.DataFrame,
+                     beta: float = 2.0) -> pd.DataFrame:
     """Thresholds that maximise F-beta (`best_f_beta`) on training studies;
     one that is never reached for a condition without a positive study.
 
     Parameters
     ----------
-    scores, labels : mapping
-        study -> scores by view; study -> condition -> 0 or 1.
+    labels : DataFrame
+        A row a study (by its id), a column a condition, 0 or 1.
     beta : float
         Recall counts beta times as much as precision: a condition that is
         not named can't be written about.
@@ -153,13 +135,12 @@ def operating_points(
         ``condition``, ``operating_point``, ``train_prevalence``,
         ``train_f_beta``.
     """
-    means = {study: mean_scores(scores[study])
-             for study in scores if study in labels}
-    means = {study: mean for study, mean in means.items() if mean}
+    means = scores.dropna().groupby(level=0).mean()
+    means = means[means.index.isin(labels.index)]
     rows = []
     for condition in CONDITIONS:
-        score = np.array([mean[condition] for mean in means.values()])
-        truth = np.array([labels[study][condition] for study in means])
+        score = means[condition].to_numpy()
+        truth = labels.loc[means.index, condition].to_numpy()
         point, best = best_f_beta(score, truth, beta) or (2.0, 0.0)
         rows.append((condition, point, float(truth.mean()), best))
     columns = ["condition", "operating_point", "train_prevalence"]

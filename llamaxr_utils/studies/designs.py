@@ -105,7 +105,7 @@ class Data(NamedTuple):
     images: str
     base_name: str
     studies: pd.DataFrame  #: those of a split; a few may have no scores
-    scores: Mapping[str, prompts.Scores]
+    scores: prompts.Scores
     test: pd.DataFrame  #: the test studies, with both views
     neighbours: list[str]  #: their nearest neighbours' reports
     scratch: Path  #: bases, adapters, unfinished work
@@ -130,7 +130,7 @@ def load_data(
         test = test.sample(min(n_test, len(test)), random_state=seed)
     train = studies[studies["split"].eq("train") & n_views.gt(0)]
     known, asked = (
-        np.array([prompts.both_views(scores[s]) for s in part["study_id"]])
+        prompts.both_views(scores, list(part["study_id"]))
         for part in (train, test)
     )
     near = baselines.nearest_neighbour(known, list(train["findings"]), asked)
@@ -146,7 +146,8 @@ def load_data(
 def points_of(data: Data, beta: float) -> dict[str, float]:
     """Operating points against the training studies' MeSH labels."""
     known = data.studies.query("split == 'train' and status != 'not indexed'")
-    truth = dict(zip(known["study_id"], known["mesh"].map(mesh.labels)))
+    truth = pd.DataFrame([mesh.labels(m) for m in known["mesh"]],
+                         index=known["study_id"])
     table = prompts.operating_points(data.scores, truth, beta)
     return dict(zip(table["condition"], table["operating_point"]))
 
@@ -163,10 +164,11 @@ def prompts_of(
         points = dict.fromkeys(CONDITIONS, 0.5)
     built = {}
     for row in data.studies.itertuples():
-        scores = data.scores.get(row.study_id, {})
         if source != "scores":
             scores = named_scores(source, row.mesh, row.findings)
-        elif not scores:
+        elif row.study_id in data.scores.index:
+            scores = data.scores.loc[row.study_id]
+        else:
             continue  # no image
         try:
             built[row.study_id] = prompts.build_prompt(
@@ -184,7 +186,7 @@ def training_pairs(
 ) -> pd.DataFrame:
     """``split`` (train, val), ``prompt``, ``completion``: duplicates capped,
     abnormal studies repeated. `given`: study -> prompt."""
-    known = [study for study in given if study in data.scores]
+    known = [study for study in given if study in data.scores.index]
     table = data.studies[data.studies["study_id"].isin(known)]
     train = table.query("split == 'train'").sample(frac=1, random_state=seed)
     limit = design.n_train or data.n_train
@@ -382,7 +384,7 @@ def baseline_rows(data: Data, n_samples: int = 1000) -> pd.DataFrame:
         named = [prompts.names_above(one, points) or [] for one in scores]
         return [baselines.template_report(names) for names in named]
 
-    scores = [data.scores[study] for study in data.test["study_id"]]
+    scores = [data.scores.loc[study] for study in data.test["study_id"]]
     truth = [true_scores(mesh.labels(m)) for m in data.test["mesh"]]
     texts = {
         "nearest neighbour": data.neighbours,

@@ -86,13 +86,6 @@ def model_writer(
     return write
 
 
-def with_scores(
-    scores: Scores, changes: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """A study's scores with some conditions set, in every view it has."""
-    return {view: {**values, **changes} for view, values in scores.items()}
-
-
 def other_status(status: Sequence[str], seed: int) -> np.ndarray:
     """For every study a donor, int (n,): a normal one for an abnormal one,
     and back, used equally often. A study that is neither gets one of either
@@ -117,7 +110,7 @@ def one_view(
     """Reports with the other view missing; None where the score format has
     no way to say so (the paper's)."""
     try:
-        return write([{view: s[view]} if view in s else {} for s in scores])
+        return write([s[s.index == view] for s in scores])
     except CourseError:
         return None
 
@@ -137,7 +130,7 @@ def dose_response(
         columns=["condition", "finding", "dose", "study"],
     )  # fmt: skip
     # One call for all, so that a model can fill its batches.
-    reports = write([with_scores(scores[row.study], {row.condition: row.dose})
+    reports = write([scores[row.study].assign(**{row.condition: row.dose})
                      for row in table.itertuples()])
     table["mentioned"] = [finding in present(text) for finding, text
                           in zip(table["finding"], reports, strict=True)]

@@ -128,8 +128,8 @@ def write_draft(
     points = artifacts.load(folder, "operating_points")
     points = points.set_index("condition")["operating_point"].to_dict()
     table = score_table(network, grey, points)
-    scores = {view: table[view].to_dict() for view in grey}
-    prompt = prompts.build_prompt(scores, knobs["SCORE_FORMAT"], points)
+    prompt = prompts.build_prompt(table[list(grey)].T,
+                                  knobs["SCORE_FORMAT"], points)
 
     logging.disable_progress_bar()  # the terminal is for the report
     base = knobs["BASE"]

@@ -8,7 +8,6 @@ or is the name under which others published the network
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,33 +30,24 @@ class Architecture(NamedTuple):
 
     build: Callable[[], Any]  #: random weights, 18 outputs
     resolution: int  #: pixels
-    head: str  #: the last linear layer
     cam: str  #: the layer of the heatmap
-    channels: int = 1  #: 3: an ImageNet network, in ImageNet's range
 
 
 def _densenet(growth_rate: int, block_config: tuple, first: int) -> Any:
     import torchxrayvision as xrv
 
     return xrv.models.DenseNet(
-        weights=None,
-        num_classes=len(NATIVE_ORDER),
-        growth_rate=growth_rate,
-        block_config=block_config,
-        num_init_features=first,
-    )
+        weights=None, num_classes=len(NATIVE_ORDER), growth_rate=growth_rate,
+        block_config=block_config, num_init_features=first,
+    )  # fmt: skip
 
 
-def _torchvision(name: str) -> Any:
+def _resnet50() -> Any:
+    """ResNet-50 of one channel, as torchxrayvision's."""
+    import torch
     from torchvision import models
 
-    return models.get_model(name, weights=None, num_classes=len(NATIVE_ORDER))
-
-
-def _one_channel_resnet() -> Any:
-    import torch
-
-    model = _torchvision("resnet50")
+    model = models.resnet50(weights=None, num_classes=len(NATIVE_ORDER))
     model.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     return model
 
@@ -65,24 +55,13 @@ def _one_channel_resnet() -> Any:
 #: To substitute another network (paper, section 3.1), add three lines here.
 ARCHITECTURES = {
     "densenet-small": Architecture(
-        partial(_densenet, 24, (2, 3, 4, 2), 32),
-        64, "classifier", "features.denseblock2",
+        partial(_densenet, 24, (2, 3, 4, 2), 32), 64, "features.denseblock2"
     ),
     "densenet121": Architecture(
-        partial(_densenet, 32, (6, 12, 24, 16), 64),
-        224, "classifier", "features.norm5",
+        partial(_densenet, 32, (6, 12, 24, 16), 64), 224, "features.norm5"
     ),
-    "resnet50-res512": Architecture(
-        _one_channel_resnet, 512, "fc", "layer4"
-    ),
-    "resnet50-imagenet": Architecture(
-        partial(_torchvision, "resnet50"), 224, "fc", "layer4", 3
-    ),
-    "efficientnet-b0-imagenet": Architecture(
-        partial(_torchvision, "efficientnet_b0"),
-        224, "classifier.1", "features", 3,
-    ),
-}  # fmt: skip
+    "resnet50-res512": Architecture(_resnet50, 512, "layer4"),
+}
 
 
 def architecture(name: str) -> Architecture:
@@ -101,13 +80,10 @@ def architecture(name: str) -> Architecture:
 
 
 def build(name: str, seed: int = 3407) -> Any:
-    """A network with random weights.
+    """A network (torch.nn.Module) with random weights.
 
-    Returns
-    -------
-    torch.nn.Module
-        With ``pathologies`` (the 18 names, native order), ``resolution``,
-        ``full_name``; ``op_threshs`` is None until it is trained.
+    It has ``pathologies`` (the 18 names, native order), ``resolution``,
+    ``full_name``, and ``op_threshs``, which is None until it is trained.
     """
     import torch
 
@@ -123,25 +99,14 @@ def build(name: str, seed: int = 3407) -> Any:
 
 def make(name: str, seed: int = 3407) -> Any:
     """The network that a notebook starts from: a published one with its
-    weights, or one of ours with random weights. One on an ImageNet trunk
-    (``resnet50-imagenet@iu-train``) has the trunk's weights."""
-    if name in downloads.table():
-        return load_released(name)
-    model, trunk = build(name, seed), name.partition("@")[0]
-    if trunk in downloads.IMAGENET and not name.endswith("@random"):
-        head = architecture(name).head
-        state = downloads.state_dict(trunk)  # of 1,000 classes: not the head
-        kept = {k: v for k, v in state.items() if not k.startswith(head)}
-        model.load_state_dict(kept, strict=False)
-    return model
+    weights, or one of ours with random weights."""
+    released = name in downloads.table()
+    return load_released(name) if released else build(name, seed)
 
 
 def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
-    """A published network of torchxrayvision, with its operating points.
-
-    `file` is the published file; without it `downloads.state_dict` looks for
-    one, and refuses one that is not as published.
-    """
+    """A network of torchxrayvision with its operating points, from the
+    published `file`; `downloads.state_dict` refuses any other."""
     import torch
 
     state, model = downloads.state_dict(name, file), build(name)
@@ -150,6 +115,10 @@ def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
     model.pathologies = [plain_name(n) for n in names]
     model.op_threshs = torch.tensor(points).to(device_of(model))
     return model
+
+
+def device_of(model: Any) -> Any:
+    return next(model.parameters()).device
 
 
 def to_batch(grey: np.ndarray) -> Any:
@@ -168,21 +137,7 @@ def logits(model: Any, batch: Any) -> Any:
     batch = batch.to(device_of(model))
     if hasattr(model, "features2"):  # torchxrayvision's DenseNet
         return model.classifier(model.features2(batch))
-    if architecture(model.full_name).channels == 3:
-        batch = _as_imagenet(batch)
     return model(batch)
-
-
-def _as_imagenet(batch: Any) -> Any:
-    """[-1024, 1024], one channel -> what ImageNet networks were trained on
-    (torchvision.models, "Using the pre-trained models")."""
-    mean = batch.new_tensor([0.485, 0.456, 0.406])[None, :, None, None]
-    std = batch.new_tensor([0.229, 0.224, 0.225])[None, :, None, None]
-    return ((batch + 1024) / 2048 - mean) / std
-
-
-def device_of(model: Any) -> Any:
-    return next(model.parameters()).device
 
 
 def predict(model: Any, grey: np.ndarray, batch_size: int = 32) -> np.ndarray:
@@ -211,11 +166,8 @@ def score_batch(model: Any, batch: Any) -> np.ndarray:
 def set_operating_points(
     model: Any, probabilities: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Set ``op_threshs`` to the probability of best F1, per condition.
-
-    Each score is then rescaled so that 0.5 is this point (torchxrayvision's
-    ``op_norm``). Without a positive example the threshold is 0.5.
-    """
+    """Set ``op_threshs`` to each condition's probability of best F1 (0.5
+    where it has no positive): ``op_norm`` moves this point to 0.5."""
     import torch
 
     points = []
@@ -225,49 +177,36 @@ def set_operating_points(
     model.op_threshs = torch.tensor(points)
 
 
-# --- training: from random weights, or the last layer of an ImageNet trunk ---
-
-
 def train(
     model: Any,
     grey: np.ndarray,
     labels: np.ndarray,
     epochs: int = 10,
-    learning_rate: float = 4e-3,
     batch_size: int = 32,
     seed: int = 3407,
 ) -> list[float]:
-    """Train on images and 18 labels; binary cross-entropy, AdamW, one cycle.
+    """Train on images, uint8 (n, size, size), and labels, 0 or 1, (n, 18) in
+    native order: binary cross-entropy, AdamW, one cycle.
 
-    Parameters
-    ----------
-    grey : ndarray of uint8, shape (n, size, size)
-    labels : ndarray of 0 and 1, shape (n, 18), native order
-
-    Returns
-    -------
-    list of float
-        Mean loss of each epoch. ``op_threshs`` are set so that 0.5 is the
-        operating point of best F1 on the images trained on.
+    Returns the mean loss of each epoch; sets the operating points to those of
+    best F1 on the images trained on.
     """
     import torch
 
+    rate, steps = 4e-3, epochs * -(-len(grey) // batch_size)
     generator = torch.Generator().manual_seed(seed)
     truth = torch.from_numpy(labels.astype(np.float32)).to(device_of(model))
-    loss_of = _loss(truth)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, weight_decay=0.05
-    )
-    steps = epochs * -(-len(grey) // batch_size)
+    loss_of = weighted_loss(truth)
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=max(steps, 2)
+        optimizer, rate, total_steps=max(steps, 2)
     )
     # bfloat16 where the processor has it: 1.3 to 1.7 times as fast. Scores
     # are always computed in float32, whose third digit counts.
     half = torch.autocast(
         truth.device.type, torch.bfloat16, pick_precision("auto") == "bf16"
     )
-    losses, began = [], time.perf_counter()
+    losses = []
     model.op_threshs = None
     model.train()
     for epoch in range(epochs):
@@ -278,78 +217,25 @@ def train(
             with half:
                 output = logits(model, batch)
             loss = loss_of(output.float(), truth[chosen])
-            _step(optimizer, loss)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
             schedule.step()
             total += loss.item() * len(chosen)
         losses.append(total / len(grey))
-        spent = time.perf_counter() - began
         progress = f"epoch {epoch + 1}/{epochs} · loss {losses[-1]:.4f}"
-        print(f"{progress} · {spent:.0f} s", flush=True)
+        print(progress, flush=True)
     model.eval()
     set_operating_points(model, predict(model, grey), labels)
     return losses
 
 
-def train_head(
-    model: Any, grey: np.ndarray, labels: np.ndarray, steps: int = 300
-) -> list[float]:
-    """Train the last layer alone, on embeddings that are computed once: what
-    an ImageNet network can tell of 18 conditions. As `train`, but a loss for
-    every step."""
-    import torch
-
-    head = model.get_submodule(architecture(model.full_name).head)
-    seen: list = []
-    hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    predict(model, grey, batch_size=8)
-    hook.remove()
-    inputs = torch.cat(seen).clone()
-    truth = torch.from_numpy(labels.astype(np.float32)).to(inputs.device)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.1)
-    losses, loss_of = [], _loss(truth)
-    for _ in range(steps):
-        loss = loss_of(head(inputs), truth)
-        _step(optimizer, loss)
-        losses.append(loss.item())
-    with torch.inference_mode():
-        probabilities = torch.sigmoid(head(inputs)).cpu().numpy()
-    set_operating_points(model, probabilities, labels)
-    return losses
-
-
-def _loss(truth: Any) -> Any:
+def weighted_loss(truth: Any) -> Any:
     """Rare conditions weigh more: the root of negatives to positives."""
     import torch
 
     ratio = (1 - truth.mean(0)) / truth.mean(0).clamp_min(1e-3)
     return torch.nn.BCEWithLogitsLoss(pos_weight=ratio.sqrt().clamp(1, 10))
-
-
-def _step(optimizer: Any, loss: Any) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
-def train_if_needed(
-    model: Any, grey: np.ndarray, labels: np.ndarray, **settings: Any
-) -> list[float]:
-    """`train` a network of ours, the head of one on an ImageNet trunk; leave
-    a published one alone; give a random one (``@random``) operating points.
-    """
-    name = model.full_name
-    if name in downloads.table():
-        print(f"{name} is used as released.")
-        return []
-    if name.endswith("@random"):
-        print("Random weights, on purpose: scores carry little.")
-        model.op_threshs = None  # the points are set on probabilities
-        set_operating_points(model, predict(model, grey), labels)
-        return []
-    if name.partition("@")[0] in downloads.IMAGENET:
-        print("ImageNet's weights are kept; the last layer is trained.")
-        return train_head(model, grey, labels)
-    return train(model, grey, labels, **settings)
 
 
 def _vary(batch: Any, generator: Any) -> Any:
@@ -365,19 +251,30 @@ def _vary(batch: Any, generator: Any) -> Any:
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     turn = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
     theta = torch.cat([turn, draw(0.1, 2, 1)], 2)
-    grid = torch.nn.functional.affine_grid(
-        theta, batch.shape, align_corners=False
-    )
+    functional = torch.nn.functional
+    grid = functional.affine_grid(theta, batch.shape, align_corners=False)
     # Outside is black, -1024: so the sampling is done on a range from 0.
-    moved = torch.nn.functional.grid_sample(
-        batch + 1024, grid, align_corners=False
-    )
+    moved = functional.grid_sample(batch + 1024, grid, align_corners=False)
     contrast, light = 1 + draw(0.2, 1, 1, 1), draw(100.0, 1, 1, 1)
     varied = ((moved - 1024) * contrast + light).clamp(-1024, 1024)
     return varied.contiguous(memory_format=torch.channels_last)
 
 
-# --- files ------------------------------------------------------------------
+def train_if_needed(
+    model: Any, grey: np.ndarray, labels: np.ndarray, **settings: Any
+) -> list[float]:
+    """`train` a network of ours; leave a published one alone; give a random
+    one (``@random``) operating points."""
+    name = model.full_name
+    if name in downloads.table():
+        print(f"{name} is used as released.")
+        return []
+    if name.endswith("@random"):
+        print("Random weights, on purpose: scores carry little.")
+        model.op_threshs = None  # the points are set on probabilities
+        set_operating_points(model, predict(model, grey), labels)
+        return []
+    return train(model, grey, labels, **settings)
 
 
 def save(model: Any, folder: Path) -> None:

@@ -7,9 +7,7 @@ point, not probabilities. This module maps them by name and never by place.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,8 @@ from . import backbones
 
 #: Batches between two saves of unfinished work.
 SAVE_EVERY = 32
+#: The paper's own example, study CXR24.
+FIGURE_4 = Path(__file__).parents[1] / "data" / "figure_4_scores.csv"
 
 
 def score_views(
@@ -38,10 +38,6 @@ def score_views(
 
     Parameters
     ----------
-    model
-        A backbone (`backbones.build`, `load`, `load_released`).
-    views : DataFrame
-        Schema ``views``.
     resize : {"squash", "crop"}
     batch_size : int, optional
         By default 8 from 224 pixels on, where larger batches are slower on
@@ -53,58 +49,40 @@ def score_views(
     Returns
     -------
     DataFrame
-        Schema ``image_scores``: ``study_id``, ``view``, ``backbone``, and a
-        float column in [0, 1] for each of the 18 conditions. A view that is
-        missing or unreadable is a row of NaN, and so is a column that the
-        network does not know. ``attrs["unreadable"]`` lists (path, reason).
-
-    Raises
-    ------
-    CourseError
-        If all images got the same scores (the range was wrong).
+        Schema ``image_scores``: a float in [0, 1] for each condition. A view
+        that is missing or unreadable is a row of NaN, and so is a column that
+        the network does not know. ``attrs["unreadable"]``: (path, reason).
     """
     size = batch_size or (8 if model.resolution >= 224 else 32)
     key = _key(model, views, resize) if part else ""
     batches = _resume(part, key)
-
-    def read(first: int) -> tuple[np.ndarray, pd.DataFrame]:
-        rows = views[first : first + size]
-        return read_views(rows, model.resolution, resize)
-
     places = range(sum(map(len, batches)), len(views), size)
-    for count, (grey, rows) in enumerate(_ahead(read, places), 1):
+    for count, first in enumerate(places, 1):
+        rows = views[first : first + size]
+        grey, rows = read_views(rows, model.resolution, resize)
         scores = _by_condition(model, backbones.predict(model, grey, size))
         lost = pd.DataFrame(rows.attrs["unreadable"], columns=["path", "why"])
-        named = pd.concat([rows[["study_id", "view"]], scores], axis=1)
-        batches.append(pd.concat([named, lost]))
+        scored = pd.concat([rows[["study_id", "view"]], scores], axis=1)
+        batches.append(pd.concat([scored, lost]))
         if part and count % SAVE_EVERY == 0:
-            _save_part(part, key, batches)
+            so_far = pd.concat(batches, ignore_index=True).assign(key=key)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(part, so_far.to_parquet)
     table = pd.concat(batches, ignore_index=True)
     unreadable = table["why"].notna()
     scored = table.loc[~unreadable].drop(columns=["path", "why"])
     check_spread(scored[list(CONDITIONS)].to_numpy())
-    scores = _one_row_a_view(views, scored)
+    every_view = pd.MultiIndex.from_product(
+        [views["study_id"].unique(), VIEWS], names=["study_id", "view"]
+    )
+    scores = scored.set_index(every_view.names).reindex(every_view)
+    scores = scores.reset_index()
     scores.insert(2, "backbone", model.full_name)
     lost = table.loc[unreadable, ["path", "why"]]
     scores.attrs["unreadable"] = list(lost.itertuples(index=False, name=None))
     if part:
         part.unlink(missing_ok=True)
     return scores
-
-
-def _ahead(
-    read: Callable[[int], Any], places: Iterable[int], depth: int = 4
-) -> Iterator[Any]:
-    """``map(read, places)``, by two threads and a few reads ahead: images
-    are read while the network works."""
-    waiting: deque = deque()
-    with ThreadPoolExecutor(2) as pool:
-        for place in places:
-            waiting.append(pool.submit(read, place))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _key(model: Any, views: pd.DataFrame, resize: str) -> str:
@@ -116,27 +94,12 @@ def _key(model: Any, views: pd.DataFrame, resize: str) -> str:
     return digest.hexdigest()
 
 
-def _save_part(part: Path, key: str, batches: list[pd.DataFrame]) -> None:
-    table = pd.concat(batches, ignore_index=True).assign(key=key)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(part, table.to_parquet)
-
-
 def _resume(part: Path | None, key: str) -> list[pd.DataFrame]:
     if part and part.is_file():
         table = pd.read_parquet(part)
         if (table.pop("key") == key).all():
             return [table]
     return []
-
-
-def _one_row_a_view(views: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
-    """Both views of every study, in the order of `views`; NaN where there
-    is no picture."""
-    index = pd.MultiIndex.from_product(
-        [views["study_id"].unique(), VIEWS], names=["study_id", "view"]
-    )
-    return scored.set_index(index.names).reindex(index).reset_index()
 
 
 def _by_condition(model: Any, outputs: np.ndarray) -> pd.DataFrame:
@@ -149,9 +112,8 @@ def check_spread(outputs: np.ndarray) -> None:
     if len(outputs) > 1 and np.ptp(outputs, axis=0).max() < 1e-4:
         raise CourseError(
             "Every image got the same scores.",
-            "The network did not see the images: pixel values outside "
-            "[-1024, 1024] or squeezed into [-1, 1] do this "
-            "(torchxrayvision issue 89).",
+            "Pixel values outside [-1024, 1024] or squeezed into [-1, 1] do "
+            "this (torchxrayvision issue 89).",
             "Read images with images.read_grey() and to_model_range().",
         )
 
@@ -162,28 +124,12 @@ def score_images(
     weights: str | Path | None = None,
     batch_size: int = 8,
 ) -> pd.DataFrame:
-    """Scores of image files, one row a path.
+    """Scores of image files: ``path``, ``backbone``, the 18 conditions.
 
-    Parameters
-    ----------
-    backbone : str
-        Full name. One of the course is random without `weights`, and is
-        only made so where the name says so (``@random``).
-    weights : path, optional
-        Weight file of a released network, or a folder of `backbones.save`.
-
-    Returns
-    -------
-    DataFrame
-        ``path``, ``backbone`` and the 18 conditions, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        No images; weights that are not there or not those of `backbone`.
+    `weights` is the file of a released network or a folder of
+    `backbones.save`. Without it `backbone` is a released network, or random
+    where its name says so (``@random``); else ValueError.
     """
-    if not len(paths):
-        raise ValueError("There is no image to score")
     if weights is not None and Path(weights).is_dir():
         model = backbones.load(Path(weights))
     elif backbone in downloads.table():
@@ -207,20 +153,10 @@ def auc_table(
 ) -> pd.DataFrame:
     """Area under the ROC curve per condition and view, with its interval.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Schema ``image_scores``.
-    labels : DataFrame
-        Index ``study_id``, a 0/1 column per condition.
-    least : int
-        Conditions with fewer positives (or negatives) are left out.
-
-    Returns
-    -------
-    DataFrame
-        ``condition``, ``view``, ``positives``, ``auc``, ``low``, ``high``
-        (`auc_interval`).
+    `scores` have the schema ``image_scores``; `labels` the index
+    ``study_id`` and a 0/1 column per condition. Conditions with fewer than
+    `least` positives or negatives are left out. Columns: ``condition``,
+    ``view``, ``positives``, ``auc``, ``low``, ``high``.
     """
     names, rows = list(CONDITIONS), []
     for view in VIEWS:
@@ -256,11 +192,6 @@ def auc_interval(
     return auc, max(auc - half, 0.0), min(auc + half, 1.0)
 
 
-# --- the paper's own example: Figure 4, study CXR24 --------------------------
-
-FIGURE_4 = Path(__file__).parents[1] / "data" / "figure_4_scores.csv"
-
-
 def printed_scores() -> np.ndarray:
     """The numbers of Figure 4, shape (2, 18): first half, second half."""
     return pd.read_csv(FIGURE_4)[["first", "second"]].to_numpy().T
@@ -270,24 +201,18 @@ def figure_4_readings(model: Any, views: pd.DataFrame) -> pd.DataFrame:
     """Every way of making the 36 numbers, the nearest to the paper's first.
 
     `model` is the released network, `views` hold both X-rays of CXR24.
-
-    Returns
-    -------
-    DataFrame
-        ``order`` of the scores, ``first`` view, ``range`` of the pixels,
-        ``resize``, ``largest difference`` to the printed numbers.
+    Columns: ``order`` of the scores, ``first`` view, ``range`` of the
+    pixels, ``resize``, ``largest difference`` to the printed numbers.
     """
     paths = views[views["study_id"].eq("CXR24")].set_index("view")["path"]
+    files = [locate(paths[view]) for view in VIEWS]
     places = {
         "the network's": list(range(len(CONDITIONS))),
         "alphabetical": [model.pathologies.index(c) for c in CONDITIONS],
     }
     rows = []
     for resize in ("squash", "crop"):
-        grey = [
-            read_grey(locate(paths[v]), model.resolution, resize)
-            for v in VIEWS
-        ]
+        grey = [read_grey(file, model.resolution, resize) for file in files]
         batch = backbones.to_batch(np.stack(grey))
         for bounds, factor in (("[-1024, 1024]", 1.0), ("[-1, 1]", 1 / 1024)):
             scores = backbones.score_batch(model, batch * factor)

@@ -25,8 +25,7 @@ def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
     """Grad-CAM (Selvaraju et al., 2017) of one condition on one image.
 
     uint8 (size, size) -> float32 (size, size) in [0, 1]. The gradient is
-    that of the *logit*: behind ``op_norm`` it can vanish. ValueError if the
-    network has no output of this name.
+    that of the *logit*: behind ``op_norm`` it can vanish.
     """
     return heatmap_batch(model, grey[None], [condition])[0]
 
@@ -61,8 +60,7 @@ def write_maps(
     """A picture for every view: the heatmap of its highest score over it.
 
     Written as ``<study_id>_<view>.png``, 128 pixels, the condition in the
-    PNG's ``Description``; pictures of an earlier call are removed. Schemas
-    ``views`` and ``image_scores``. Returns how many were written.
+    PNG's ``Description``; earlier pictures are removed. Returns the number.
     """
     from PIL import Image, PngImagePlugin
 
@@ -72,9 +70,8 @@ def write_maps(
     top = table.dropna(how="all").idxmax(axis=1).rename("condition")
     views = views.join(top, on=["study_id", "view"], how="inner")
     for first in range(0, len(views), 16):
-        grey, rows = read_views(
-            views.iloc[first : first + 16], model.resolution, resize
-        )
+        batch = views.iloc[first : first + 16]
+        grey, rows = read_views(batch, model.resolution, resize)
         conditions = rows["condition"].tolist()
         maps = heatmap_batch(model, grey, conditions) if len(grey) else ()
         for row, image, heat in zip(rows.itertuples(), grey, maps):
@@ -100,31 +97,17 @@ def overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def pointing_game(
     model: Any, studies: pd.DataFrame, most: int = 25, seed: int = 3407
 ) -> pd.DataFrame:
-    """Do the heatmaps of drawn lesions lie on the lesions?
+    """Do the heatmaps of drawn lesions (``study_id``, ``mesh``) lie on them?
 
-    The control is the same architecture with random weights.
-
-    Parameters
-    ----------
-    studies : DataFrame
-        ``study_id``, ``mesh``; their frontal phantoms are drawn.
-    most : int
-        Studies a condition.
-
-    Returns
-    -------
-    DataFrame
-        Index ``condition``: ``n``; ``hit``, the share of maps whose highest
-        point is inside the lesion (the pointing game of Zhang et al.,
-        2018); ``inside``, the mean share of the heat there; the same of the
-        random control; ``area``, the lesion's share of the image, which a
-        random point would hit.
+    Returns a row a ``condition``, of at most `most` frontal phantoms: ``n``;
+    ``hit``, the share of maps whose highest point is inside the lesion
+    (pointing game, Zhang et al., 2018); ``inside``, the mean share of the
+    heat there; both of the same architecture with random weights; ``area``,
+    the lesion's share of the image, which a random point would hit.
     """
     random = f"{model.full_name.partition('@')[0]}@random"
     networks = (model, backbones.build(random, seed))
-    labels = pd.DataFrame(
-        [mesh.labels(m) for m in studies["mesh"]], index=studies.index
-    )
+    labels = pd.DataFrame(map(mesh.labels, studies["mesh"]), studies.index)
     rows = []
     for condition in CONDITIONS:
         ill = studies[labels[condition].eq(1)]
@@ -135,11 +118,10 @@ def pointing_game(
             if not mask.any():
                 continue  # outside the picture
             grey = phantoms.draw(*what)
-            marks = [
-                _on_target(heatmap(network, grey, condition), mask)
-                for network in networks
-            ]
-            rows.append((condition, *marks[0], *marks[1], mask.mean()))
+            marks: list[float] = []
+            for network in networks:
+                marks += _on_target(heatmap(network, grey, condition), mask)
+            rows.append((condition, *marks, mask.mean()))
     names = ["hit", "inside", "hit random", "inside random", "area"]
     table = pd.DataFrame(rows, columns=["condition", *names])
     groups = table.groupby("condition")

@@ -22,8 +22,8 @@ TIMES = ("seconds", "minutes", "peak memory (GB)", "report_seconds",
 
 
 def read(path: Path) -> pd.DataFrame:
-    read_it = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
-    table = read_it(path)
+    parquet = path.suffix == ".parquet"
+    table = pd.read_parquet(path) if parquet else pd.read_csv(path)
     table = table.drop(columns=[c for c in table if str(c) in TIMES])
     first = table.columns[0] if len(table.columns) else None
     return table if first is None else table[~table[first].isin(TIMES)]
@@ -38,29 +38,27 @@ def difference(old: Path, new: Path) -> str:
         return f"columns: {sorted(set(map(str, a)) ^ set(map(str, b)))}"
     if len(a) != len(b):
         return f"{len(a)} and {len(b)} rows"
-    try:
-        pd.testing.assert_frame_equal(a, b, check_exact=True)
-    except AssertionError:
-        words = []
-        for name in a:
-            same = a[name].astype(str) == b[name].astype(str)
-            if not same.all():
-                row = same.idxmin()
-                words.append(f"{name}: {(~same).sum()} of {len(a)}, first "
-                             f"{a[name][row]!r} and {b[name][row]!r}")
-        return "; ".join(words)
-    return ""
+    words = []
+    for name in a:
+        try:  # two NaN are equal here, among objects too
+            pd.testing.assert_series_equal(a[name], b[name], check_exact=True)
+        except AssertionError:
+            other = a[name].map(repr) != b[name].map(repr)
+            row = other.idxmax()
+            words.append(f"{name}: {other.sum()} of {len(a)}, first "
+                         f"{a[name][row]!r} and {b[name][row]!r}")
+    return "; ".join(words)
 
 
 def main(old: str, new: str) -> int:
     folders = Path(old), Path(new)
     names = [*ARTIFACTS, *sorted({
         f"tables/{p.name}" for f in folders for p in f.glob("tables/*.csv")})]
-    found = {n: difference(folders[0] / n, folders[1] / n) for n in names}
-    for name, words in found.items():
+    results = {n: difference(folders[0] / n, folders[1] / n) for n in names}
+    for name, words in results.items():
         print(f"{name:32} {words[:400] or 'equal'}")
-    differing = sum(map(bool, found.values()))
-    print(f"{len(found) - differing} of {len(found)} are equal.")
+    differing = sum(map(bool, results.values()))
+    print(f"{len(results) - differing} of {len(results)} are equal.")
     return 1 if differing else 0
 
 

@@ -11,17 +11,34 @@ there are not made again.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
+import logs
 import numpy as np
 import pandas as pd
+import torch
 
 from llamaxr_utils.datasets import images, mesh, reports
 from llamaxr_utils.datasets.conditions import NATIVE_ORDER
 from llamaxr_utils.vision import backbones, features
 
 FOLDS, LEAST, SEED = 5, 50, 3407
-TARGET = Path(__file__).parents[2] / "figures" / "data" / "backbone-auc.csv"
+TARGET = logs.DATA / "backbone-auc.csv"
+
+
+def train_head(model, grey, labels, steps=300):
+    """Train the last layer alone, on embeddings that are computed once."""
+    head, seen = model.classifier, []
+    hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    backbones.predict(model, grey, batch_size=8)
+    hook.remove()
+    inputs = torch.cat(seen).clone()
+    truth = torch.from_numpy(labels.astype(np.float32)).to(inputs.device)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.1)
+    loss_of = backbones.weighted_loss(truth)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(head(inputs), truth).backward()
+        optimizer.step()
 
 
 def main() -> None:
@@ -46,16 +63,14 @@ def main() -> None:
     # limit the network?
     portion = np.random.default_rng(SEED + 1).random(len(ids))
     portion = views["study_id"].map(dict(zip(ids, portion))).to_numpy()
-    train, head = backbones.train, backbones.train_head
-    before = pd.read_csv(TARGET) if TARGET.is_file() else pd.DataFrame()
-    done = set(before.get("backbone", ()))
-    tables = [before]
+    train = backbones.train
     for name, note, share, learn in (
         ("densenet-small@iu-train", "", 1, train),
-        ("densenet-small@random", "", 1, head),
+        ("densenet-small@random", "", 1, train_head),
         ("densenet-small@iu-train", ", half", 0.5, partial(train, epochs=20)),
     ):
-        if name + note in done:
+        before = logs.read(TARGET)
+        if name + note in set(before.get("backbone", ())):
             continue
         scores = np.zeros(truth.shape)
         for k in range(FOLDS):
@@ -68,11 +83,7 @@ def main() -> None:
         table = pd.concat([views[["study_id", "view"]], table], axis=1)
         auc = features.auc_table(table, labels, least=LEAST)
         auc.insert(0, "backbone", name + note)
-        tables.append(auc)
-        means = auc.groupby("view")["auc"].mean()
-        print(name + note, means.round(3).to_dict(), flush=True)
-        # In several parts: a run that is stopped has written what it has.
-        pd.concat(tables).to_csv(TARGET, index=False, float_format="%.4f")
+        logs.write(TARGET, pd.concat([before, auc]), "%.4f")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ own and with another study's scores. About 12 minutes on two cores:
 import tempfile
 from pathlib import Path
 
+import logs
 import pandas as pd
 
 from llamaxr_utils.course import artifacts, run
@@ -64,6 +65,4 @@ def one(kinds: str, folder: Path, epochs: int = 3) -> dict:
 if __name__ == "__main__":
     table = pd.DataFrame([one(kinds, run.runs_folder() / "cpu")
                           for kinds in ("bare", "headings, names")])
-    print(table.to_string(index=False))
-    folder = run.project_folder() / "figures" / "data"
-    table.to_csv(folder / "collapse.csv", index=False)
+    logs.write(logs.DATA / "collapse.csv", table)

@@ -18,7 +18,7 @@ import pytest
 from conftest import Reader, left_out
 from PIL import Image, PngImagePlugin
 
-from llamaxr_utils.datasets.conditions import CONDITIONS
+from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import cases
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/07_read_cases.ipynb"
@@ -178,13 +178,12 @@ def table(rows=STUDIES):
 
 def write(path, rows=None, **changed):
     rows = table() if rows is None else rows
-    base = dict.fromkeys(CONDITIONS, 0.1)
+    both = pd.MultiIndex.from_product([rows["study_id"], VIEWS])
+    scores = pd.DataFrame(0.1, both, CONDITIONS)
+    scores["Fracture"] = rows["score"].repeat(2).to_numpy()
+    scores.loc[(slice(None), "lateral"), :] = float("nan")
     options = {
-        "scores": {
-            study: {"frontal": {**base, "Fracture": score},
-                    "lateral": dict.fromkeys(CONDITIONS, float("nan"))}
-            for study, score in zip(rows["study_id"], rows["score"])
-        },
+        "scores": scores,
         "points": dict.fromkeys(CONDITIONS, 0.5),
         "views": pd.DataFrame(columns=["study_id", "view", "path"]),
         "heatmaps": path.parent / "heat", "title": "Cases", "stamp": "a stamp",

@@ -3,15 +3,13 @@
     python tests/gpu/compare_backends.py
 
 Random weights in Llama 3.1 8B's shape are stored once in 4 bit, as the hub's
-checkpoint is (``--base``: where they stay; it may be ``LLAMAXR_MODELS`` for
-the notebooks). Then unsloth, peft and a bare loop of torch train on the same
-eight prompts of the paper's format with that profile's settings, and unsloth
-with profile paper's: tokens a second, peak memory, the loss of the first
-batch. Random weights write no language, but their loss can fall.
+checkpoint is (in ``--base``, which may be ``LLAMAXR_MODELS`` for the
+notebooks). Then unsloth, peft and a bare loop of torch train on the same
+eight prompts: tokens a second, peak memory, the loss of the first batch.
 
-Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR``, no network, and about
-five minutes; ``--shape tiny --device cpu`` runs the same code in one and says
-nothing about speed. What it gave is in ``figures/data/gpu.csv``.
+Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR`` and five minutes;
+``--shape tiny`` runs the same code anywhere and says nothing about speed.
+What it gave is in ``figures/data/gpu.csv``.
 """
 
 from __future__ import annotations
@@ -40,13 +38,11 @@ SHAPES = {
     "llama-3.1-8b": dict(
         hidden_size=4096, num_hidden_layers=32, num_attention_heads=32,
         num_key_value_heads=8, intermediate_size=14336, vocab_size=128_256,
-        max_position_embeddings=131_072, rope_theta=500_000.0,
-    ),
+        max_position_embeddings=131_072, rope_theta=500_000.0),
     "tiny": dict(
         hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, intermediate_size=256, vocab_size=3000,
-        max_position_embeddings=2048,
-    ),
+        max_position_embeddings=2048),
 }
 #: Way -> backend, and the profile whose rate and precision it has.
 WAYS = {
@@ -56,7 +52,9 @@ WAYS = {
     "bare loop": ("peft", "a100"),
 }
 WARM_UP = 3  # steps that compile and allocate: not timed
-def write_base(folder: Path, shape: str, device: str) -> None:
+
+
+def write_base(folder: Path, shape: str) -> None:
     """Random weights, stored in 4 bit where the device can."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -71,7 +69,7 @@ def write_base(folder: Path, shape: str, device: str) -> None:
     whole = folder.with_name("in-16-bit")
     torch.manual_seed(3407)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
+    with torch.device(machine.pick_device()[0]):
         model = LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     models.save_model(model, tokenizer, whole)
@@ -188,20 +186,21 @@ def train_one(way: str, base: str, steps: int) -> dict:
         device=torch.cuda.get_device_name() if cuda else "CPU")
 
 
-def compare(options: argparse.Namespace, place: Path) -> None:
+def compare(options: argparse.Namespace, place: str) -> None:
     """Everything, in order; what is measured is printed as it comes."""
-    device = options.device or machine.pick_device()[0]
+    device = machine.pick_device()[0]
     if options.shape != "tiny" and device != "cuda":
         raise CourseError(
             "There is no GPU for Llama 3.1 8B.",
             f"This machine offers {device}; this needs CUDA and 40 GB.",
-            "Try the code here with --shape tiny --device cpu.")
-    base = Path(options.base or place) / "Meta-Llama-3.1-8B-bnb-4bit"
-    write_base(base.absolute(), options.shape, device)
+            "Try the code here with --shape tiny.")
+    base = Path(options.base or place).absolute()
+    base /= "Meta-Llama-3.1-8B-bnb-4bit"
+    write_base(base, options.shape)
     rows = []
     for way in WAYS:
-        command = [sys.executable, __file__, "--steps", str(options.steps)]
-        command += ["--way", way, "--base", str(base.absolute())]
+        command = [sys.executable, __file__, "--steps", str(options.steps),
+                   "--way", way, "--base", str(base)]
         # unsloth writes its compiled cache where it stands
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
                               cwd=place, check=True, timeout=200)
@@ -210,7 +209,6 @@ def compare(options: argparse.Namespace, place: Path) -> None:
     table = pd.DataFrame(rows)
     if options.out:
         table.to_csv(options.out, index=False)
-    print(table.T.to_string(header=False), flush=True)
     spread = table["first_loss"].max() / table["first_loss"].min() - 1
     if not spread < finetune.TOLERANCE:
         raise CourseError("The ways do not agree.", f"{table['first_loss']}",
@@ -220,7 +218,6 @@ def compare(options: argparse.Namespace, place: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
-    parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--out", metavar="CSV")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -231,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         with tempfile.TemporaryDirectory() as place:
-            compare(options, Path(place))
+            compare(options, place)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2

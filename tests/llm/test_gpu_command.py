@@ -6,6 +6,7 @@ import compare_backends
 import pandas as pd
 import pytest
 
+from llamaxr_utils.course import machine
 from llamaxr_utils.llm import finetune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,24 +28,20 @@ def test_the_papers_trainable_parameters():
     assert total - trainable == 8_030_261_248
 
 
-def test_without_a_gpu_it_says_so(capsys):
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+def test_without_a_gpu_it_says_so(capsys, monkeypatch):
+    there = "cpu", "a processor"
+    monkeypatch.setattr(machine, "pick_device", lambda: there)
     assert compare_backends.main([]) == 2
     assert "What: There is no GPU" in capsys.readouterr().err
 
 
 def test_two_ways_run_and_agree_on_a_tiny_shape(tmp_path, monkeypatch):
     """unsloth's are those of `test_backends` and `test_rehearsal`."""
-    ways = {way: compare_backends.WAYS[way]
-            for way in ("peft", "bare loop")}
+    ways = {w: compare_backends.WAYS[w] for w in ("peft", "bare loop")}
     monkeypatch.setattr(compare_backends, "WAYS", ways)
     out = tmp_path / "gpu.csv"
-    assert compare_backends.main(
-        ["--shape", "tiny", "--device", "cpu", "--steps", "5", "--out",
-         str(out)]) == 0
+    options = ["--shape", "tiny", "--steps", "5", "--out", str(out)]
+    assert compare_backends.main(options) == 0
     table = pd.read_csv(out, index_col="way")
     assert list(table.index) == list(ways)
     assert table["first_loss"].max() < 1.01 * table["first_loss"].min()

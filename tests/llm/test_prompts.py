@@ -21,10 +21,8 @@ NEVER = dict.fromkeys(CONDITIONS, 2.0)
 
 def study(frontal=0.2, lateral=0.3, **changed):
     """Scores of a study; ``Edema=0.9`` changes it in both views."""
-    return {
-        view: {name: changed.get(name, value) for name in CONDITIONS}
-        for view, value in zip(VIEWS, (frontal, lateral))
-    }
+    values = [[frontal] * 18, [lateral] * 18]
+    return pd.DataFrame(values, VIEWS, CONDITIONS).assign(**changed)
 
 
 def numbers(prompt: str) -> list[float]:
@@ -36,9 +34,7 @@ def numbers(prompt: str) -> list[float]:
 
 
 def test_the_prompt_of_a_study_is_figure_4s():
-    scores = study()
-    scores["frontal"] = {n: np.float64(0.2) for n in CONDITIONS}
-    prompt = prompts.build_prompt(scores)
+    prompt = prompts.build_prompt(study())
     blank = prompt.replace(str([0.2] * 18 + [0.3] * 18), "{input}")
     assert hashlib.sha256(blank.encode()).hexdigest() == SHA256
     named = prompts.INSTRUCTION.split("as follows: ")[1].split(". The")[0]
@@ -56,7 +52,7 @@ def test_one_score_changes_one_number_in_its_place(score_format, order, view):
     assert len(plain) == 36
     for condition in CONDITIONS:
         scores = study()
-        scores[view][condition] = 0.88
+        scores.loc[view, condition] = 0.88
         changed = numbers(prompts.build_prompt(scores, score_format))
         place = list(order).index(condition) + 18 * VIEWS.index(view)
         assert changed == [*plain[:place], 0.88, *plain[place + 1 :]]
@@ -74,25 +70,20 @@ def test_formats_differ_in_instruction_and_decimals_alone():
     assert numbers(notebook) == [round(x, 3) for x in numbers(printed)]
 
 
-NO_LATERAL = {
-    "absent": {"frontal": study()["frontal"]},
-    "NaN": {**study(), "lateral": dict.fromkeys(CONDITIONS, math.nan)},
-    "None": {**study(), "lateral": None},
-    "empty": {**study(), "lateral": {}},
-}
-
-
-@pytest.mark.parametrize("way", NO_LATERAL)
-def test_a_missing_view(way):
+@pytest.mark.parametrize("scores", [
+    pytest.param(study().loc[["frontal"]], id="absent"),
+    pytest.param(study(lateral=math.nan), id="NaN")])
+def test_a_missing_view(scores):
     """Numbers can't say it; names use the view that is there."""
-    scores = NO_LATERAL[way]
     for score_format in prompts.NUMBERS:
         with pytest.raises(CourseError, match="the lateral view"):
             prompts.build_prompt(scores, score_format)
     points = dict(NEVER, Edema=0.2)
     told = prompts.build_prompt(scores, "names", points)
     assert "findings: edema\n" in told
-    assert list(prompts.both_views(scores)) == [0.2] * 36
+    many = pd.concat({"CXR1": scores, "CXR2": study()})
+    assert prompts.both_views(many, ["CXR2", "CXR1"]).tolist() == [
+        [0.2] * 18 + [0.3] * 18, [0.2] * 36]
 
 
 # --- names ------------------------------------------------------------------
@@ -105,8 +96,7 @@ def test_names_are_in_the_papers_order_and_in_words():
     nothing = prompts.build_prompt(study(), "names", NEVER)
     assert nothing == prompts.BLANK
     assert "findings: no finding\n" in nothing
-    blind = {v: dict.fromkeys(CONDITIONS, math.nan) for v in VIEWS}
-    for scores in ({}, blind):
+    for scores in (study().iloc[:0], study(math.nan, math.nan)):
         prompt = prompts.build_prompt(scores, "names", NEVER)
         assert "findings: not available\n" in prompt
 
@@ -138,16 +128,11 @@ def f_beta(said, truth, beta):
 def data(seed, n=40, decimals=1):
     """Random studies; few decimals make ties."""
     rng = np.random.default_rng(seed)
-    scores = {
-        f"s{i}": {view: dict(zip(CONDITIONS, rng.random(18).round(decimals)))
-                  for view in VIEWS}
-        for i in range(n)
-    }
-    labels = {
-        study_id: dict(zip(CONDITIONS, (rng.random(18) < 0.3).astype(int)))
-        for study_id in scores
-    }
-    return scores, labels
+    ids = [f"s{i}" for i in range(n)]
+    scores = pd.DataFrame(rng.random((2 * n, 18)).round(decimals),
+                          pd.MultiIndex.from_product([ids, VIEWS]), CONDITIONS)
+    truth = (rng.random((n, 18)) < 0.3).astype(int)
+    return scores, pd.DataFrame(truth, ids, CONDITIONS)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -157,8 +142,7 @@ def test_operating_points_reach_the_best_f_beta(seed, decimals, beta):
     """The best that any threshold reaches, and really, not on paper."""
     scores, labels = data(seed, decimals=decimals)
     table = prompts.operating_points(scores, labels, beta)
-    means = pd.DataFrame({s: prompts.mean_scores(scores[s]) for s in scores}).T
-    truth = pd.DataFrame(labels).T
+    means, truth = scores.groupby(level=0).mean(), labels.sort_index()
     assert list(table["condition"]) == list(CONDITIONS)
     for row in table.itertuples():
         score, true = means[row.condition], truth[row.condition]
@@ -172,24 +156,20 @@ def test_operating_points_reach_the_best_f_beta(seed, decimals, beta):
 
 def test_a_condition_without_a_positive_study_is_never_named():
     scores, labels = data(1)
-    for study_id in labels:
-        labels[study_id]["Hernia"] = 0
-        for view in VIEWS:
-            scores[study_id][view]["Hernia"] = 1.0
+    labels["Hernia"], scores["Hernia"] = 0, 1.0
     table = prompts.operating_points(scores, labels).set_index("condition")
     assert table.loc["Hernia", "train_f_beta"] == 0
     points = table["operating_point"]
-    assert not any("Hernia" in prompts.names_above(scores[s], points)
-                   for s in scores)
+    assert not any("Hernia" in prompts.names_above(scores.loc[s], points)
+                   for s in labels.index)
 
 
 def test_studies_without_label_or_image_have_no_say():
     scores, labels = data(2)
     table = prompts.operating_points(scores, labels)
-    scores["unlabelled"] = study(frontal=1.0, lateral=1.0)
-    scores["blind"] = {}
-    labels["blind"] = dict.fromkeys(CONDITIONS, 1)
-    labels["nowhere"] = dict.fromkeys(CONDITIONS, 1)
+    scores = pd.concat([scores, pd.concat({
+        "unlabelled": study(1.0, 1.0), "blind": study(math.nan, math.nan)})])
+    labels.loc["blind"] = labels.loc["nowhere"] = 1
     pd.testing.assert_frame_equal(
         prompts.operating_points(scores, labels), table)
 
@@ -198,5 +178,5 @@ def test_scores_go_through_the_artifact_by_name():
     row = {"study_id": "CXR1", "view": "frontal", "backbone": "x"}
     row |= {name: place / 100 for place, name in enumerate(NATIVE_ORDER)}
     found = prompts.by_study(pd.DataFrame([row]))
-    assert found["CXR1"]["frontal"]["Pneumothorax"] == 0.03
-    assert "lateral" not in found["CXR1"]
+    assert found.loc["CXR1", "frontal"]["Pneumothorax"] == 0.03
+    assert list(found.columns) == list(CONDITIONS)

@@ -55,7 +55,7 @@ def blind(scores):
 def half_grounded(scores):
     """Knows every second condition and is deaf to the others."""
     rest = dict.fromkeys(set(CONDITIONS) - set(HALF), 0.0)
-    return grounded([grounding.with_scores(one, rest) for one in scores])
+    return grounded([one.assign(**rest) for one in scores])
 
 
 REFERENCES = grounded(SCORES)
@@ -196,9 +196,11 @@ def test_a_dose_moves_one_condition_in_both_views():
     assert table["mentioned"].tolist() == [False] * 2 + [True] * 2 + [
         False] * 2 + [True] * 2
     for one, row in zip(seen, table.itertuples(), strict=True):
-        wanted = SCORES[row.study]["frontal"] | {row.condition: row.dose}
-        assert [one[view] for view in VIEWS] == [wanted, wanted]
-    assert SCORES[0]["frontal"]["Edema"] == 0  # nothing was changed in place
+        before = SCORES[row.study]
+        assert (one[row.condition] == row.dose).all() and len(one) == 2
+        rest = before.columns.drop(row.condition)
+        assert one[rest].equals(before[rest])
+    assert (SCORES[0]["Edema"] == 0).all()  # nothing was changed in place
 
 
 @pytest.fixture
@@ -346,8 +348,8 @@ def two_studies():
             "findings": ["There is a small left pleural effusion.", "Clear."],
         }
     )
-    half = {view: dict.fromkeys(CONDITIONS, 0.5) for view in VIEWS}
-    return studies, {"CXR1": half, "CXR2": half}
+    both = pd.MultiIndex.from_product([studies["study_id"], VIEWS])
+    return studies, pd.DataFrame(0.5, both, CONDITIONS)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def two_studies():
 def test_training_prompts_name_what_was_asked_for(train_on, named):
     studies, scores = two_studies()
     given = clinical.training_scores(train_on, studies, scores)
-    high = {c for c, v in given["CXR1"]["lateral"].items() if v == 1.0}
-    assert high == named
-    assert given["CXR2"] is scores["CXR2"]  # a test prompt: from the image
-    assert scores["CXR1"]["frontal"]["Effusion"] == 0.5  # not changed
+    lateral = given.loc["CXR1", "lateral"]
+    assert {*lateral.index[lateral == 1]} == named
+    assert (given.loc["CXR2"] == 0.5).all(axis=None)  # test: from the image
+    assert (scores == 0.5).all(axis=None)  # not changed

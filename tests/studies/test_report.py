@@ -168,7 +168,7 @@ def test_the_command_writes_text_and_page(place, capsys, monkeypatch):
     monkeypatch.setattr(generate, "generate_reports",
                         lambda *a, **k: pd.DataFrame([row]))
     files = [str(place / "frontal.png"), str(place / "lateral.png")]
-    code = main(["report", *files, "--profile", "smoke", "--text",
+    code = main(["report", *files, "--profile", "smoke",
                  "--html", str(place / "out.html")])
     text, errors = capsys.readouterr()
     assert code == 0, errors

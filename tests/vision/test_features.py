@@ -20,13 +20,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def data(folders):
-    place = folders.parent / "data"
-    place.mkdir()
-    return place
-
-
-@pytest.fixture
 def views(data):
     """Three studies: both views; frontal only; a file that is no image."""
     rng = np.random.default_rng(1)
@@ -73,8 +66,8 @@ def test_scores_belong_to_their_picture_and_their_name(model, views):
     grey = images.read_grey(images.locate("b_f.png"), model.resolution)
     outputs = backbones.predict(model, grey[None])[0]
     row = scores[scores["study_id"] == "CXR2"].iloc[0]
-    for place, name in enumerate(NATIVE_ORDER):
-        assert row[name] == pytest.approx(outputs[place], abs=1e-5)
+    by_name = row[list(NATIVE_ORDER)].astype(float)
+    assert by_name.to_numpy() == pytest.approx(outputs, abs=1e-5)
 
 
 def test_squash_and_crop_are_two_things(model, views):
@@ -165,15 +158,10 @@ def test_a_killed_scoring_goes_on_where_it_was(
     assert not part.exists()
 
 
-def scores_of(n: int, value: float = 0.5) -> pd.DataFrame:
-    scores = pd.DataFrame(value, index=range(n), columns=NAMES)
-    scores.insert(0, "study_id", [f"s{i}" for i in range(n)])
-    scores.insert(1, "view", "frontal")
-    return scores
-
-
 def test_auc_by_hand():
-    scores = scores_of(41)
+    scores = pd.DataFrame(0.5, index=range(41), columns=NAMES)
+    scores.insert(0, "study_id", [f"s{i}" for i in range(41)])
+    scores.insert(1, "view", "frontal")
     labels = pd.DataFrame(0, index=scores["study_id"], columns=NAMES)
     labels.loc[labels.index[:20], ["Edema", "Effusion"]] = 1
     labels.loc[labels.index[:3], "Mass"] = 1

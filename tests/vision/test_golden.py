@@ -38,15 +38,13 @@ def model():
     [("the network's", "squash"), ("alphabetical", "crop")],
 )
 def test_the_way_that_made_the_numbers_is_told(
-    order, resize, model, folders, monkeypatch
+    order, resize, model, data, monkeypatch
 ):
     printed = features.printed_scores()
     assert printed.shape == (2, 18)
     assert printed[0, 0] == 0.01646517962217331
     assert printed[1, 17] == 0.2825494408607483
 
-    data = folders.parent / "data"
-    data.mkdir()
     rng, rows = np.random.default_rng(0), []
     for view, shape in (("frontal", (60, 90)), ("lateral", (90, 60))):
         coarse = Image.fromarray(rng.integers(0, 256, (3, 3)).astype("u1"))
