@@ -1,4 +1,4 @@
-"""A base in 4 bit, LoRA on it, trl's trainer, and an adapter on disk.
+"""Settings, data, model, train, save: QLoRA with trl, top to bottom.
 
 One path for every size and backend (transformers + peft, or unsloth). Before
 the first step the loss of one batch is compared with plain torch.
@@ -22,13 +22,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from ..course import artifacts, machine, run
 from ..course.errors import CourseError
 from . import models
 from .prompts import refuse_unknown
+
+# --- settings ----------------------------------------------------------------
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
@@ -42,7 +43,54 @@ LEAK = ("TEST ROWS INCLUDED in training, on purpose, as the published "
         "memory.")
 
 
-# --- the frozen base in four bits --------------------------------------------
+def trainer_settings(settings: Mapping[str, Any], completion_only: bool,
+                     watched: bool) -> dict[str, Any]:
+    """Arguments of ``trl.SFTConfig``: what every training shares, then the
+    caller's `settings`. `watched`: the best checkpoint is restored."""
+    device = machine.pick_device()[0]
+    return {
+        "max_length": MAX_LENGTH,
+        "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
+        "completion_only_loss": completion_only,
+        "eval_strategy": "epoch" if watched else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": watched,
+        "restore_callback_states_from_checkpoint": True,  # the patience
+        "report_to": "none",
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device == "cuda",
+        # An update sees as many studies on several GPUs as on one.
+        "accelerator_config": {"split_batches": True},
+        "ddp_find_unused_parameters": False,  # every weight has a gradient
+        **settings,
+    }
+
+
+# --- data --------------------------------------------------------------------
+
+
+def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
+                       limit: int) -> dict[tuple[int, ...], int]:
+    """Tokens of each text (prompt, completion, end) -> at how many of them,
+    counted from the end, the loss is taken. A text of more than `limit`
+    tokens is refused: its report would be cut."""
+    texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
+    whole = tokenizer(list(texts))["input_ids"]
+    longest = max(map(len, whole))
+    if longest > limit:
+        raise CourseError(
+            "Reports would be cut.",
+            f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
+            f"Set MAX_LENGTH to at least {longest}, or a shorter format.")
+    lengths = {}
+    for ids, prompt in zip(whole, tokenizer(list(pairs["prompt"]))["input_ids"]):
+        read = max(len(prompt), 1) if loss_on == "completion" else 1
+        lengths[tuple(ids)] = len(ids) - read
+    return lengths
+
+
+# --- model -------------------------------------------------------------------
 
 
 def load_in_4bit(source: str, backend: str = "peft",
@@ -84,6 +132,19 @@ def load_in_4bit(source: str, backend: str = "peft",
     return model, models.load_tokenizer(source)
 
 
+def import_unsloth() -> Any:
+    """Its loader; called before trl, transformers and peft are imported."""
+    try:
+        from unsloth import FastLanguageModel
+    except Exception as error:
+        raise CourseError(
+            "unsloth could not be imported.",
+            f"{type(error).__name__}: {error}".splitlines()[0],
+            'Set BACKEND = "peft": the same settings without unsloth.',
+        ) from error
+    return FastLanguageModel
+
+
 def no_4bit(device: str, dtype: str) -> str:
     """Why 4-bit weights can't be trained on a device, "" where they can:
     found by trying, for bitsandbytes may import without a kernel."""
@@ -110,19 +171,6 @@ def keep_weights_packed_once(model: Any) -> None:
     for part in model.modules():
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
-
-
-def import_unsloth() -> Any:
-    """Its loader; called before trl, transformers and peft are imported."""
-    try:
-        from unsloth import FastLanguageModel
-    except Exception as error:
-        raise CourseError(
-            "unsloth could not be imported.",
-            f"{type(error).__name__}: {error}".splitlines()[0],
-            'Set BACKEND = "peft": the same settings without unsloth.',
-        ) from error
-    return FastLanguageModel
 
 
 def stored_as(model: Any) -> str:
@@ -157,141 +205,15 @@ def add_lora(model: Any, rank: int = 16, alpha: int = 16,
 def count_parameters(model: Any) -> tuple[int, int]:
     """(trainable, all) parameters; a 4-bit weight counts as its originals."""
     trainable = total = 0
-    for parameter in model.parameters():
-        packed = getattr(parameter, "quant_state", None)
-        count = math.prod(packed.shape) if packed else parameter.numel()
+    for weight in model.parameters():
+        original = getattr(weight, "quant_state", None) or weight
+        count = math.prod(original.shape)
         total += count
-        trainable += count if parameter.requires_grad else 0
+        trainable += count if weight.requires_grad else 0
     return trainable, total
 
 
-# --- the loss, by plain torch ------------------------------------------------
-
-
-def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
-                       limit: int) -> dict[bytes, int]:
-    """Tokens of each text (prompt, completion, end; int32 as bytes) -> at how
-    many of them, counted from the end, the loss is taken. A text of more than
-    `limit` tokens is refused: its report would be cut."""
-    texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
-    whole = tokenizer(list(texts))["input_ids"]
-    longest = max(map(len, whole))
-    if longest > limit:
-        cut = sum(len(ids) > limit for ids in whole)
-        raise CourseError(
-            f"{cut} of {len(pairs)} reports would be cut.",
-            f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
-            f"Set MAX_LENGTH to at least {longest}, or a shorter format.")
-    prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
-    return {
-        np.array(ids, np.int32).tobytes():
-        len(ids) - (max(len(prompt), 1) if loss_on == "completion" else 1)
-        for ids, prompt in zip(whole, prompts, strict=True)}
-
-
-def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """(row, first, last + 1) of each text in a batch, padding left out. A
-    padding-free batch is one long row in which positions begin anew."""
-    if "attention_mask" not in batch:
-        starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
-        ends = [*starts[1:], batch["input_ids"].shape[1]]
-        return [(0, a, b) for a, b in zip(starts, ends, strict=True)]
-    places = [row.nonzero()[:, 0] for row in batch["attention_mask"]]
-    return [(i, int(at[0]), int(at[-1]) + 1) for i, at in enumerate(places)]
-
-
-def reference_loss(model: Any, batch: Mapping[str, Any],
-                   lengths: Mapping[bytes, int]) -> tuple[float, int]:
-    """Cross-entropy of a batch, its sum, and of how many tokens: one text at
-    a time, from full logits. NaN where a row is none of the known texts."""
-    import torch
-
-    total, count = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for row, first, last in batch_rows(batch):
-            ids = batch["input_ids"][row, first:last]
-            n = lengths.get(ids.cpu().numpy().astype(np.int32).tobytes())
-            if n is None:
-                return math.nan, 1
-            output = model(input_ids=ids[None], use_cache=False)
-            logits = output.logits[0, -n - 1 : -1].float()
-            total += float(torch.nn.functional.cross_entropy(
-                logits, ids[-n:], reduction="sum"))
-            count += n
-    model.train(was_training)
-    return total, count
-
-
-def trainer_class() -> Any:
-    """trl's trainer, as unsloth has left it by now, whose first batch is
-    compared with plain torch, and whose order hangs on seed and epoch."""
-    import torch
-    import trl
-
-    class Trainer(trl.SFTTrainer):
-        lengths: Mapping[bytes, int]  #: set by `train`
-        first_batch: tuple = ()  #: loss, reference
-
-        def training_step(self, model, inputs, num_items_in_batch=None):
-            if self.first_batch:
-                return super().training_step(model, inputs, num_items_in_batch)
-            batch = dict(self._prepare_inputs(inputs))
-            with self.compute_loss_context_manager():
-                total, n = reference_loss(model, batch, self.lengths)
-            gradients = []  # of the embedded tokens: (rows, tokens, width)
-
-            def watch(_module, _inputs, embedded):
-                if torch.is_grad_enabled():
-                    embedded.requires_grad_(True)
-                    embedded.register_hook(gradients.append)
-
-            embedding = self.model.get_input_embeddings()
-            handle = embedding.register_forward_hook(watch)
-            loss = super().training_step(model, inputs, num_items_in_batch)
-            handle.remove()
-            # The tokens that the trainer divided this batch's sum by.
-            tokens = n * self.current_gradient_accumulation_steps
-            if num_items_in_batch is not None:
-                tokens = float(num_items_in_batch) / self.args.world_size
-            returned, expected = float(loss) * tokens / n, total / n
-            rows = batch_rows(batch)
-            learned = [bool(part[row, first:last].any())
-                       for part in gradients
-                       if part.shape[:2] == batch["input_ids"].shape
-                       for row, first, last in rows]
-            close = math.isclose(returned, expected, rel_tol=TOLERANCE)
-            if not (close and learned and all(learned)):
-                raise CourseError(
-                    "Training was stopped before its first step: the loss is "
-                    f"{returned:.4f}; by plain torch it is {expected:.4f}.",
-                    f"{sum(learned)} of {len(rows)} studies have a gradient. "
-                    "(nan: a row is not a prompt and its report.)",
-                    'Set BACKEND = "peft", or use constraints.txt.')
-            self.first_batch = returned, expected
-            return loss
-
-        def _get_train_sampler(self, *given):
-            """By length over a whole update. Taken from the global random
-            numbers, the order would be another one after a resume."""
-            sampler = super()._get_train_sampler(*given)
-            if hasattr(sampler, "lengths"):
-                sampler.batch_size *= self.args.world_size
-                sampler.generator = torch.Generator()
-                sampler.set_epoch = lambda epoch: (
-                    sampler.generator.manual_seed(self.args.seed + epoch))
-            return sampler
-
-        def _get_eval_sampler(self, rows):
-            """Shortest first: the same batches every time, little padding."""
-            lengths = [len(row) for row in rows["input_ids"]]
-            return sorted(range(len(lengths)), key=lengths.__getitem__)
-
-    return Trainer
-
-
-# --- the training ------------------------------------------------------------
+# --- train -------------------------------------------------------------------
 
 
 class Training(NamedTuple):
@@ -320,41 +242,18 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     from trl import SFTConfig
 
     refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
-    data = {
-        split: Dataset.from_dict(
-            part[["prompt", "completion"]].to_dict("list"))
-        for split, part in pairs.groupby("split")}
+    columns = ["prompt", "completion"]
+    data = {split: Dataset.from_dict(part[columns].to_dict("list"))
+            for split, part in pairs.groupby("split")}
     watched = patience is not None and "val" in data
-    device = machine.pick_device()[0]
-    config: dict[str, Any] = {
-        "max_length": MAX_LENGTH,
-        "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
-        "completion_only_loss": loss_on == "completion",
-        "eval_strategy": "epoch" if watched else "no",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "load_best_model_at_end": watched,
-        "restore_callback_states_from_checkpoint": True,  # the patience
-        "report_to": "none",
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": device == "cuda",
-        "ddp_find_unused_parameters": False,  # every weight has a gradient
-        **settings,
-    }
+    config = trainer_settings(settings, loss_on == "completion", watched)
     lengths = completion_lengths(pairs, tokenizer, loss_on,
                                  config["max_length"])
     args = SFTConfig(output_dir=str(folder), **config)
-    # An update sees as many studies on several GPUs as on one.
-    args.per_device_train_batch_size, rest = divmod(
-        args.per_device_train_batch_size, args.world_size)
-    if rest:
-        raise CourseError(
-            f"{args.world_size} processes cannot share a batch evenly.",
-            "BATCH_SIZE is not a multiple of them.",
-            "Take another number of processes.")
     with args.main_process_first(local=False):  # one writer a folder
         keep_if_same(folder, model, pairs, config)
         last = last_checkpoint(folder)
+
     disable_progress_bars()  # five of trl's for a second of work
     trainer = trainer_class()(
         model=model, args=args, processing_class=tokenizer,
@@ -392,15 +291,114 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     return Training(log_table(state.log_history), facts)
 
 
+def trainer_class() -> Any:
+    """trl's trainer, as unsloth has left it by now, whose first batch is
+    compared with plain torch, and whose order hangs on seed and epoch."""
+    import torch
+    import trl
+
+    class Trainer(trl.SFTTrainer):
+        lengths: Mapping[tuple[int, ...], int]  #: set by `train`
+        first_batch: tuple = ()  #: loss, reference
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            if self.first_batch:
+                return super().training_step(model, inputs, num_items_in_batch)
+            batch = dict(self._prepare_inputs(inputs))
+            rows = batch_rows(batch)
+            with self.compute_loss_context_manager(), torch.no_grad():
+                total, n = reference_loss(model, batch, rows, self.lengths)
+            gradients = []  # of the embedded tokens: (rows, tokens, width)
+
+            def watch(_module, _inputs, embedded):
+                if torch.is_grad_enabled():
+                    embedded.requires_grad_(True)
+                    embedded.register_hook(gradients.append)
+
+            embedding = self.model.get_input_embeddings()
+            handle = embedding.register_forward_hook(watch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            handle.remove()
+            # The tokens that the trainer divided this batch's sum by.
+            tokens = n * self.current_gradient_accumulation_steps
+            if num_items_in_batch is not None:
+                tokens = float(num_items_in_batch) / self.args.world_size
+            returned, expected = float(loss) * tokens / n, total / n
+            learned = [bool(part[row, first:last].any())
+                       for part in gradients
+                       if part.shape[:2] == batch["input_ids"].shape
+                       for row, first, last in rows]
+            close = math.isclose(returned, expected, rel_tol=TOLERANCE)
+            if not (close and learned and all(learned)):
+                raise CourseError(
+                    "Training was stopped before its first step: the loss is "
+                    f"{returned:.4f}; by plain torch it is {expected:.4f}.",
+                    f"{sum(learned)} of {len(rows)} studies have a gradient. "
+                    "(nan: a row is not a prompt and its report.)",
+                    'Set BACKEND = "peft", or use constraints.txt.')
+            self.first_batch = returned, expected
+            return loss
+
+        def _get_train_sampler(self, *given):
+            """Taken from the global random numbers, the order would be
+            another one after a resume."""
+            sampler = super()._get_train_sampler(*given)
+            if hasattr(sampler, "lengths"):
+                sampler.generator = torch.Generator()
+                sampler.set_epoch = lambda epoch: (
+                    sampler.generator.manual_seed(self.args.seed + epoch))
+            return sampler
+
+        def _get_eval_sampler(self, rows):
+            """Shortest first: the same batches every time, little padding."""
+            lengths = [len(row) for row in rows["input_ids"]]
+            return sorted(range(len(lengths)), key=lengths.__getitem__)
+
+    return Trainer
+
+
+def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+    """(row, first, last + 1) of each text in a batch, padding left out. A
+    padding-free batch is one long row in which positions begin anew."""
+    if "attention_mask" not in batch:
+        starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
+        ends = [*starts[1:], batch["input_ids"].shape[1]]
+        return [(0, a, b) for a, b in zip(starts, ends, strict=True)]
+    places = [row.nonzero()[:, 0] for row in batch["attention_mask"]]
+    return [(i, int(at[0]), int(at[-1]) + 1) for i, at in enumerate(places)]
+
+
+def reference_loss(model: Any, batch: Mapping[str, Any],
+                   rows: list[tuple[int, int, int]],
+                   lengths: Mapping[tuple[int, ...], int]
+                   ) -> tuple[float, int]:
+    """Cross-entropy of a batch, its sum, and of how many tokens: one text at
+    a time, from full logits. NaN where a row is none of the known texts."""
+    from torch.nn.functional import cross_entropy
+
+    total, count = 0.0, 0
+    model.eval()
+    for row, first, last in rows:
+        ids = batch["input_ids"][row, first:last]
+        n = lengths.get(tuple(ids.tolist()))
+        if n is None:
+            return math.nan, 1
+        logits = model(input_ids=ids[None], use_cache=False).logits
+        total += float(cross_entropy(logits[0, -n - 1 : -1].float(), ids[-n:],
+                                     reduction="sum"))
+        count += n
+    return total, count
+
+
 def describe_optimizer(optimizer: Any) -> str:
     """Package, class, and how many of its states really are in 8 bit."""
     optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's
-    dtypes = [{str(getattr(value, "dtype", "")) for value in state.values()}
-              for state in optimizer.state.values()]
-    small = sum("torch.uint8" in state for state in dtypes)
+    small = [any("uint8" in str(getattr(value, "dtype", ""))
+                 for value in state.values())
+             for state in optimizer.state.values()]
     package = type(optimizer).__module__.partition(".")[0]
     return (f"{package} {type(optimizer).__name__}, "
-            f"{small} of {len(dtypes)} states in 8 bit")
+            f"{sum(small)} of {len(small)} states in 8 bit")
 
 
 def log_table(history: list[dict]) -> pd.DataFrame:
@@ -412,6 +410,9 @@ def log_table(history: list[dict]) -> pd.DataFrame:
             for entry in history if "loss" in entry or "eval_loss" in entry]
     return pd.DataFrame(rows, columns=[
         "step", "epoch", "split", "loss", "learning_rate", "seconds"])
+
+
+# --- resume ------------------------------------------------------------------
 
 
 def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
@@ -455,6 +456,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+# --- save --------------------------------------------------------------------
+
+
 def save_adapter(nb: run.Run, model: Any, base_name: str,
                  settings: Mapping[str, Any], facts: Mapping[str, Any]
                  ) -> None:
@@ -484,6 +488,9 @@ def load_adapter(source: str, adapter: Path, backend: str = "peft",
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter)).eval(), tokenizer
+
+
+# --- several GPUs ------------------------------------------------------------
 
 
 def launch() -> None:
