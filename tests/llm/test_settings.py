@@ -29,9 +29,12 @@ def knobs(profile: str) -> dict:
 def run_cell(words: str, nb: SimpleNamespace, **scope) -> dict:
     """The names after the cell of notebook 04 that holds `words`."""
     cells = runner.read(NOTEBOOKS / f"{NAME}.ipynb").cells
-    (source,) = [c.source for c in cells if words in c.source]
-    scope |= {"nb": nb, "finetune": finetune, "pd": pd}
-    exec(source, scope)  # noqa: S102 (our own page)
+    (source,) = [c.source for c in cells if words in c.source
+                 and "@title" not in c.source and c.cell_type == "code"]
+    (imports,) = [c.source for c in cells if "@title Imports" in c.source]
+    exec(imports, scope)  # noqa: S102 (our own page)
+    scope["nb"] = nb
+    exec(source, scope)  # noqa: S102
     return scope
 
 
