@@ -1,5 +1,4 @@
-"""Write reports with a model: batched decoding, one row a prompt; greedy by
-default, because only then do counts of distinct reports mean anything."""
+"""Write reports: batched decoding, one row a prompt; greedy by default."""
 
 from __future__ import annotations
 
@@ -124,10 +123,9 @@ class Guidance:
 def guided(scale: float, beams: int = 1) -> dict[str, Any]:
     """Settings of `generate_reports`: away from the report of the prompt
     without a finding (formats of words only); 1 and 1 is plain greedy."""
-    settings: dict[str, Any] = {"num_beams": int(beams)} if beams > 1 else {}
-    if scale != 1:
-        settings |= {"guidance_scale": float(scale), "against": BLANK}
-    return settings
+    guide = {"guidance_scale": float(scale), "against": BLANK}
+    return ({"num_beams": int(beams)} if beams > 1 else {}) | (
+        guide if scale != 1 else {})
 
 
 def describe_decoding(num_beams: int = 1, guidance_scale: float = 0,

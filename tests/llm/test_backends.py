@@ -196,9 +196,6 @@ def test_evaluating_before_training_changes_nothing(
         assert furthest_apart(told["alone"], told["unguarded"]) > 0.01
 
 
-# --- no kernel --------------------------------------------------------------
-
-
 def no_kernel(*_, **__):
     raise NotImplementedError("no kernel for this\nlong story")
 

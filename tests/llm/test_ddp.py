@@ -79,9 +79,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     assert furthest < 1e-2
 
 
-# --- notebook 04 ------------------------------------------------------------
-
-
 @pytest.fixture
 def laptop(tmp_path):
     """Runs folder with what notebooks 01 and 03 leave."""

@@ -77,9 +77,6 @@ def furthest(a, b):
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-# --- loading and wrapping ---------------------------------------------------
-
-
 def test_the_base_lies_in_nf4_with_double_quantisation(base):
     import torch
 
@@ -123,9 +120,6 @@ def test_what_does_not_load_says_what_to_do(base, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "unsloth", None)
     with pytest.raises(CourseError, match="unsloth could not be imported"):
         finetune.load_in_4bit(base, "unsloth")
-
-
-# --- before a step is taken -------------------------------------------------
 
 
 def test_a_completion_that_would_be_cut_stops_before_training(
@@ -260,9 +254,6 @@ def test_rows_of_a_batch_with_and_without_padding():
         [[1, 2, 3], [4, 5]], [[0, 1, 2], [3, 4, 5, 6], [7]]]
 
 
-# --- training ---------------------------------------------------------------
-
-
 def test_a_step_of_the_papers_size_moves_the_adapter(base, pairs, tmp_path):
     """2e-6 is lost in bfloat16: of LoRA's A hardly a weight would move."""
     import torch
@@ -296,9 +287,6 @@ def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
     assert tuple(log.columns) == ARTIFACTS["training_log"].columns
     assert list(log["step"])[:8] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert log["loss"].notna().all()
-
-
-# --- the adapter elsewhere --------------------------------------------------
 
 
 def test_a_reloaded_adapter_writes_the_same(base, pairs, tmp_path):

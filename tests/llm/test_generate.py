@@ -54,9 +54,6 @@ def write(writer, prompts, **options):
     return generate.generate_reports(*writer, prompts, **options)
 
 
-# --- rows -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("padding", [models.EOS, models.PAD])
 def test_each_prompt_gets_its_own_report_in_order(writer, batch_size, padding):
@@ -117,9 +114,6 @@ def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
     assert made["generated"].nunique() > 1
 
 
-# --- guidance ---------------------------------------------------------------
-
-
 def test_guidance_leads_away_from_the_other_prompt(writer):
     """What both prompts would write alike is left; what tells them apart
     grows. With a scale near 0 the other prompt's report is written."""
@@ -174,9 +168,6 @@ def test_guided_beams_are_those_of_readings_without_a_cache(
     assert list(again["generated"]) == list(made["generated"])
     greedy = write(untaught, ASKED, **GUIDED)
     assert list(greedy["generated"]) != list(made["generated"])
-
-
-# --- swapped scores ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 590])

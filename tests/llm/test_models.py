@@ -41,9 +41,6 @@ def tokenizer():
     return tiny_tokenizer()
 
 
-# --- the tokenizer ----------------------------------------------------------
-
-
 @pytest.mark.parametrize("text", [
     *SENTENCES.values(), "",
     "Words it never met: übergroß, 3.5 cm (XXXX) – “quoted”.\n\tNew line",
@@ -75,9 +72,6 @@ def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
     assert loaded.padding_side == "left"
 
 
-# --- by name ----------------------------------------------------------------
-
-
 def test_where_a_base_is(tmp_path, monkeypatch):
     """Made here, a local copy, the hub; never the working folder."""
     with pytest.raises(CourseError, match="'llama-4'"):
@@ -93,17 +87,6 @@ def test_where_a_base_is(tmp_path, monkeypatch):
     assert models.locate("llama-3.2-1b") == source
     monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
     assert models.locate("llama-3.2-1b") == str(copy)
-
-
-def test_a_model_that_cannot_be_fetched_says_what_to_do():
-    with pytest.raises(CourseError) as caught:
-        models.load_tokenizer(models.base("smollm2-135m").source)
-    assert "SmolLM2-135M" in caught.value.what
-    assert "fetch smollm2-135m" in caught.value.do
-    assert "LLAMAXR_MODELS" in models.download_error("x/y", OSError("")).do
-
-
-# --- what a base reads first ------------------------------------------------
 
 
 def test_pre_training_pairs_end_with_the_response_header():

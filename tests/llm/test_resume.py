@@ -83,9 +83,6 @@ def broken(broken_run, tmp_path):
     return shutil.copytree(broken_run[0], tmp_path / "checkpoints")
 
 
-# --- Ctrl-C ------------------------------------------------------------------
-
-
 def same_end(model, result, other_model, other):
     assert result.facts["resumed"] is True
     pd.testing.assert_series_equal(
@@ -263,9 +260,6 @@ def test_after_sigkill_the_same_call_ends_with_the_same_loss(
     assert loss_on(model, tokenizer, pairs) == pytest.approx(
         loss_on(unharmed[seed][0], tokenizer, pairs), abs=1e-3)
     assert not folder.exists()
-
-
-# --- a full disk ------------------------------------------------------------
 
 
 def test_a_full_disk_in_training_is_said_and_the_same_call_continues(

@@ -107,9 +107,6 @@ def test_a100_is_the_paper_at_a_rate_that_learns():
                 notebook, knob, "paper"), knob
 
 
-# --- profile author ---------------------------------------------------------
-
-
 def test_author_differs_from_paper_where_the_published_notebook_does():
     """Its log: 2e-4, 10 epochs, every row, no evaluation."""
     paper, author = knobs("paper"), knobs("author")
