@@ -1,56 +1,88 @@
-"""A base in 4 bit, LoRA on it, trl's trainer, and an adapter on disk.
+"""Settings, data, model, train, save: QLoRA with trl, top to bottom.
 
-One path for every size and backend: the five-million-parameter Llama of a
-laptop and Llama 3.1 8B on an A100, plain transformers + peft or unsloth.
-Before the first step of every training the loss of one batch is compared
-with plain torch. Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
+One path for every size and backend (transformers + peft, or unsloth). Before
+the first step the loss of one batch is compared with plain torch.
+Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import hashlib
 import json
 import math
+import os
+import runpy
 import shutil
+import signal
+import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ..course import artifacts, machine
+from ..course import artifacts, machine, run
 from ..course.errors import CourseError
-from ..course.run import WARNING, Run
 from . import models
 from .prompts import refuse_unknown
 
-#: The seven linear layers of a Llama block (paper: 41,943,040 trainable
-#: parameters, which is rank 16 on all seven of Llama 3.1 8B).
+#: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
                 "gate_proj", "up_proj", "down_proj")
 MAX_LENGTH = 1024
 #: Relative difference to plain torch that a first batch's loss may have:
 #: half precision moves it by less than half of that.
 TOLERANCE = 0.01
-LEAK = ("TEST ROWS INCLUDED in training, on purpose, as the published "
-        "notebook did: scores of this adapter on the test split measure "
-        "memory.")
+#: What every training shares, as arguments of ``trl.SFTConfig``.
+SHARED: dict[str, Any] = {
+    "max_length": MAX_LENGTH,
+    "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "restore_callback_states_from_checkpoint": True,  # the patience
+    "report_to": "none",
+    "dataloader_pin_memory": False,
+    # An update sees as many studies on several GPUs as on one.
+    "accelerator_config": {"split_batches": True},
+    "ddp_find_unused_parameters": False,  # every weight has a gradient
+}
+
+# --- data --------------------------------------------------------------------
+
+def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
+                       limit: int) -> dict[tuple[int, ...], int]:
+    """Tokens of each text (prompt, completion, end) -> at how many of them,
+    counted from the end, the loss is taken. A text of more than `limit`
+    tokens is refused: its report would be cut."""
+    texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
+    whole = tokenizer(list(texts))["input_ids"]
+    prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
+    longest = max(map(len, whole))
+    if longest > limit:
+        raise CourseError(
+            "Reports would be cut.",
+            f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
+            f"Set MAX_LENGTH to at least {longest}, or a shorter format.")
+    if loss_on == "all":
+        prompts = [[]] * len(whole)  # the first token alone is not predicted
+    return {tuple(ids): len(ids) - max(len(prompt), 1)
+            for ids, prompt in zip(whole, prompts, strict=True)}
 
 
-# --- the frozen base in four bits --------------------------------------------
-
+# --- model -------------------------------------------------------------------
 
 def load_in_4bit(source: str, backend: str = "peft",
                  precision: str = "auto") -> tuple[Any, Any]:
     """A base (folder or hub id) in NF4 with double quantisation, and its
-    tokenizer. Where that can't be trained (`no_4bit`) it stays as it is, and
-    a printed sentence says so.
+    tokenizer; unquantised, as a printed sentence says, where `no_4bit`.
 
     `precision` (auto, fp32, bf16, fp16) is that of the training to come: on a
-    GPU the 4-bit layers compute in it. The dtype that a checkpoint in 4 bit
-    names for itself does not count.
+    GPU the 4-bit layers compute in it, whatever dtype a checkpoint names.
     """
     refuse_unknown("BACKEND", backend, ("peft", "unsloth"))
     unsloth = import_unsloth() if backend == "unsloth" else None  # first
@@ -59,9 +91,6 @@ def load_in_4bit(source: str, backend: str = "peft",
 
     device, dtype = machine.compute_dtype(precision)
     reason, compute = no_4bit(device, dtype), getattr(torch, dtype)
-    nf4 = None if reason else BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
     try:
         if unsloth:  # left to itself it computes in bfloat16 on some CPUs
             model, _ = unsloth.from_pretrained(
@@ -69,7 +98,10 @@ def load_in_4bit(source: str, backend: str = "peft",
         else:  # "cuda" alone is this process's own GPU, {"": ...} the first
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=compute, device_map=device,
-                quantization_config=nf4)
+                quantization_config=None if reason else BitsAndBytesConfig(
+                    load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=compute))
     except (ImportError, OSError, ValueError) as error:
         raise models.download_error(source, error) from error
     for part in model.modules():
@@ -81,36 +113,6 @@ def load_in_4bit(source: str, backend: str = "peft",
               f"can't train 4-bit weights on this {device} "
               f"({reason or 'unsloth says why'}).")
     return model, models.load_tokenizer(source)
-
-
-def no_4bit(device: str, dtype: str) -> str:
-    """Why 4-bit weights can't be trained on a device, "" where they can. A
-    product and its gradient are tried: bitsandbytes may import without a
-    kernel for the device."""
-    try:
-        import bitsandbytes
-        import torch
-
-        on: dict[str, Any] = dict(device=device, dtype=getattr(torch, dtype))
-        with torch.inference_mode(False):
-            packed, state = bitsandbytes.functional.quantize_4bit(
-                torch.eye(64, **on), quant_type="nf4", compress_statistics=True
-            )
-            x = torch.ones(1, 64, requires_grad=True, **on)
-            bitsandbytes.matmul_4bit(x, packed.t(), state).sum().backward()
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as e:
-        return f"{type(e).__name__}: {e}".splitlines()[0]
-    return ""
-
-
-def keep_weights_packed_once(model: Any) -> None:
-    """Switch off bitsandbytes' in-place repacking on AVX512-BF16 CPUs: after
-    an evaluation or a generation it repacks the 4-bit weights, and the
-    gradients of a later training are silently wrong."""
-    switch = "support_avx512bf16_for_cpu"
-    for part in model.modules():
-        if hasattr(part, switch):
-            setattr(part, switch, False)
 
 
 def import_unsloth() -> Any:
@@ -126,6 +128,33 @@ def import_unsloth() -> Any:
     return FastLanguageModel
 
 
+def no_4bit(device: str, dtype: str) -> str:
+    """Why 4-bit weights can't be trained on a device, "" where they can:
+    found by trying, for bitsandbytes may import without a kernel."""
+    try:
+        import bitsandbytes
+        import torch
+
+        with torch.inference_mode(False):
+            x = torch.eye(64, device=device, dtype=getattr(torch, dtype))
+            packed, state = bitsandbytes.functional.quantize_4bit(
+                x, quant_type="nf4", compress_statistics=True)
+            x.requires_grad_()
+            bitsandbytes.matmul_4bit(x, packed.t(), state).sum().backward()
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as e:
+        return f"{type(e).__name__}: {e}".splitlines()[0]
+    return ""
+
+
+def keep_weights_packed_once(model: Any) -> None:
+    """Switch off bitsandbytes' in-place repacking on AVX512-BF16 CPUs: after
+    an evaluation or a generation it repacks the 4-bit weights, and the
+    gradients of a later training are silently wrong."""
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
+
+
 def stored_as(model: Any) -> str:
     """How the frozen linear layers (before LoRA's) are stored: nf4 ..."""
     weight = next(w for n, w in model.named_parameters() if "q_proj" in n)
@@ -136,11 +165,8 @@ def stored_as(model: Any) -> str:
 def add_lora(model: Any, rank: int = 16, alpha: int = 16,
              dropout: float = 0.0, backend: str = "peft",
              seed: int = 3407) -> Any:
-    """Wrap the frozen base with trainable low-rank matrices, a `PeftModel`.
-
-    ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA).
-    B starts at zero, so the wrapped model starts as the base.
-    """
+    """Wrap the frozen base with trainable low-rank matrices, a `PeftModel`:
+    ``h = W0 x + (alpha / rank) B A x`` (paper, eq. 3; Hu et al., LoRA)."""
     shape: dict[str, Any] = dict(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none",
         target_modules=list(LORA_TARGETS))
@@ -161,75 +187,87 @@ def add_lora(model: Any, rank: int = 16, alpha: int = 16,
 def count_parameters(model: Any) -> tuple[int, int]:
     """(trainable, all) parameters; a 4-bit weight counts as its originals."""
     trainable = total = 0
-    for parameter in model.parameters():
-        packed = getattr(parameter, "quant_state", None)
-        count = math.prod(packed.shape) if packed else parameter.numel()
+    for weight in model.parameters():
+        original = getattr(weight, "quant_state", None) or weight
+        count = math.prod(original.shape)
         total += count
-        trainable += count if parameter.requires_grad else 0
+        trainable += count if weight.requires_grad else 0
     return trainable, total
 
 
-# --- the loss, by plain torch ------------------------------------------------
+# --- train -------------------------------------------------------------------
+
+class Training(NamedTuple):
+    log: pd.DataFrame  #: artifact ``training_log``
+    facts: dict[str, Any]  #: what really ran: loss, optimizer, steps
 
 
-def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
-                       limit: int) -> dict[bytes, int]:
-    """Tokens of each text (prompt, completion, end; int32 as bytes) -> at how
-    many of them, counted from the end, the loss is taken. On all means every
-    token but the first, which nothing predicts. A text of more than `limit`
-    tokens is refused: its report would be cut."""
-    texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
-    whole = tokenizer(list(texts))["input_ids"]
-    longest = max(map(len, whole))
-    if longest > limit:
-        cut = sum(len(ids) > limit for ids in whole)
-        raise CourseError(
-            f"{cut} of {len(pairs)} reports would be cut.",
-            f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
-            f"Set MAX_LENGTH to at least {longest}, or a shorter SCORE_FORMAT "
-            "in 03_build_prompts.")
-    prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
-    lengths = {}
-    for ids, prompt in zip(whole, prompts, strict=True):
-        first = len(prompt) if loss_on == "completion" else 1
-        lengths[np.array(ids, np.int32).tobytes()] = len(ids) - max(first, 1)
-    return lengths
+def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
+          settings: Mapping[str, Any], loss_on: str = "completion",
+          patience: int | None = None) -> Training:
+    """Supervised fine-tuning with trl, resumed where a killed run stopped.
 
+    The model, of `add_lora` or a plain one, is trained in place on `pairs`:
+    ``split`` (train, val), ``prompt``, ``completion``. `folder` is for
+    checkpoints; `settings` go to ``trl.SFTConfig``; `loss_on` is completion
+    or all (tokens). After `patience` evaluations without a better validation
+    loss training stops; the best checkpoint is restored at the end.
+    """
+    from datasets import Dataset, disable_progress_bars
+    from transformers import EarlyStoppingCallback
+    from transformers.utils import logging
+    from trl import SFTConfig
 
-def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """(row, first, last + 1) of each text in a batch, padding left out. A
-    padding-free batch is one long row in which positions begin anew."""
-    if "attention_mask" not in batch:
-        starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
-        ends = [*starts[1:], batch["input_ids"].shape[1]]
-        return [(0, a, b) for a, b in zip(starts, ends, strict=True)]
-    places = [row.nonzero()[:, 0] for row in batch["attention_mask"]]
-    return [(i, int(at[0]), int(at[-1]) + 1) for i, at in enumerate(places)]
+    refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
+    columns = ["prompt", "completion"]
+    data = {split: Dataset.from_dict(part[columns].to_dict("list"))
+            for split, part in pairs.groupby("split")}
+    watched = patience is not None and "val" in data
+    config = SHARED | dict(
+        completion_only_loss=loss_on == "completion",
+        use_cpu=machine.pick_device()[0] == "cpu",
+        eval_strategy="epoch" if watched else "no",
+        load_best_model_at_end=watched) | dict(settings)
+    lengths = completion_lengths(pairs, tokenizer, loss_on,
+                                 config["max_length"])
+    args = SFTConfig(output_dir=str(folder), **config)
+    with args.main_process_first(local=False):  # one writer a folder
+        keep_if_same(folder, model, pairs, config)
+        last = last_checkpoint(folder)
 
-
-def reference_loss(model: Any, batch: Mapping[str, Any],
-                   lengths: Mapping[bytes, int]) -> tuple[float, int]:
-    """Cross-entropy of a batch, its sum, and of how many tokens: one text at
-    a time, from full logits, without labels or padding. NaN where a row's
-    tokens are none of the texts in `lengths`."""
-    import torch
-
-    total, count = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for row, first, last in batch_rows(batch):
-            ids = batch["input_ids"][row, first:last]
-            n = lengths.get(ids.cpu().numpy().astype(np.int32).tobytes())
-            if n is None:
-                return math.nan, 1
-            output = model(input_ids=ids[None], use_cache=False)
-            logits = output.logits[0, -n - 1 : -1].float()
-            total += float(torch.nn.functional.cross_entropy(
-                logits, ids[-n:], reduction="sum"))
-            count += n
-    model.train(was_training)
-    return total, count
+    disable_progress_bars()  # five of trl's for a second of work
+    trainer = trainer_class()(
+        model=model, args=args, processing_class=tokenizer,
+        train_dataset=data["train"],
+        eval_dataset=data["val"] if watched else None,
+        callbacks=[EarlyStoppingCallback(patience)] if watched else None)
+    trainer.lengths = lengths
+    logging.disable_progress_bar()  # of every checkpoint that is written
+    # trl makes a 4-bit model's adapter bfloat16, which is too coarse for the
+    # paper's learning rate: most steps would be rounded off.
+    for weight in filter(lambda w: w.requires_grad, model.parameters()):
+        weight.data = weight.data.float()
+    if last:
+        print(f"Resuming from {last.name} (an earlier run was interrupted).")
+    began = time.perf_counter()
+    with artifacts.disk_errors(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    state = trainer.state
+    facts = {
+        "first_batch_loss": trainer.first_batch[0],
+        "first_batch_loss_by_plain_torch": trainer.first_batch[1],
+        "optimizer": describe_optimizer(trainer.optimizer),
+        "steps": state.global_step,
+        "best_checkpoint": Path(state.best_model_checkpoint or "last").name,
+        "best_val_loss": state.best_metric,
+        "resumed": bool(last),
+        "processes": args.world_size,
+        "minutes": round((time.perf_counter() - began) / 60, 2),
+    }
+    trainer.accelerator.wait_for_everyone()  # all have read the best one
+    if args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Training(log_table(state.log_history), facts)
 
 
 def trainer_class() -> Any:
@@ -239,15 +277,17 @@ def trainer_class() -> Any:
     import trl
 
     class Trainer(trl.SFTTrainer):
-        lengths: Mapping[bytes, int]  #: set by `train`
-        first_batch: tuple[float, float] | None = None  #: loss, reference
+        lengths: Mapping[tuple[int, ...], int]  #: set by `train`
+        first_batch = None, None  #: loss, reference
 
         def training_step(self, model, inputs, num_items_in_batch=None):
-            if self.first_batch:
+            if all(self.first_batch):
                 return super().training_step(model, inputs, num_items_in_batch)
             batch = dict(self._prepare_inputs(inputs))
-            with self.compute_loss_context_manager():
-                total, n = reference_loss(model, batch, self.lengths)
+            rows = batch_rows(batch)
+            texts = [batch["input_ids"][row] for row in rows]
+            with self.compute_loss_context_manager(), torch.no_grad():
+                total, n = reference_loss(model, texts, self.lengths)
             gradients = []  # of the embedded tokens: (rows, tokens, width)
 
             def watch(_module, _inputs, embedded):
@@ -264,30 +304,25 @@ def trainer_class() -> Any:
             if num_items_in_batch is not None:
                 tokens = float(num_items_in_batch) / self.args.world_size
             returned, expected = float(loss) * tokens / n, total / n
-            learned = [
-                bool(part[row, first:last].any())
-                for part in gradients
-                if part.shape[:2] == batch["input_ids"].shape
-                for row, first, last in batch_rows(batch)
-            ]
+            learned = [bool(part[row].any()) for part in gradients
+                       if part.shape[:2] == batch["input_ids"].shape
+                       for row in rows]
             close = math.isclose(returned, expected, rel_tol=TOLERANCE)
             if not (close and learned and all(learned)):
                 raise CourseError(
                     "Training was stopped before its first step: the loss is "
                     f"{returned:.4f}; by plain torch it is {expected:.4f}.",
-                    f"{sum(learned)} of {len(batch_rows(batch))} studies have "
-                    "a gradient. (nan: a row is not a prompt and its report.)",
-                    'Set BACKEND = "peft", or install the versions of '
-                    "constraints.txt.")
+                    f"{sum(learned)} of {len(rows)} studies have a gradient. "
+                    "(nan: a row is not a prompt and its report.)",
+                    'Set BACKEND = "peft", or use constraints.txt.')
             self.first_batch = returned, expected
             return loss
 
         def _get_train_sampler(self, *given):
-            """By length over a whole update. Taken from the global random
-            numbers, the order would be another one after a resume."""
+            """Taken from the global random numbers, the order would be
+            another one after a resume."""
             sampler = super()._get_train_sampler(*given)
             if hasattr(sampler, "lengths"):
-                sampler.batch_size *= self.args.world_size
                 sampler.generator = torch.Generator()
                 sampler.set_epoch = lambda epoch: (
                     sampler.generator.manual_seed(self.args.seed + epoch))
@@ -301,136 +336,47 @@ def trainer_class() -> Any:
     return Trainer
 
 
-# --- the training ------------------------------------------------------------
+def batch_rows(batch: Mapping[str, Any]) -> list[tuple[int, slice]]:
+    """Where each text of a batch is, padding left out: (row, columns). A
+    padding-free batch is one long row in which positions begin anew."""
+    if "attention_mask" not in batch:
+        starts = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
+        ends = [*starts[1:], batch["input_ids"].shape[1]]
+        return [(0, slice(*at)) for at in zip(starts, ends, strict=True)]
+    places = [row.nonzero()[:, 0].tolist() for row in batch["attention_mask"]]
+    return [(i, slice(at[0], at[-1] + 1)) for i, at in enumerate(places)]
 
 
-class Training(NamedTuple):
-    """What `train` gives back; the model itself is trained in place."""
+def reference_loss(model: Any, texts: list[Any],
+                   lengths: Mapping[tuple[int, ...], int]
+                   ) -> tuple[float, int]:
+    """Cross-entropy of some texts (tokens), its sum, and of how many tokens:
+    one by one, from full logits. NaN where a text is none of the known."""
+    from torch.nn.functional import cross_entropy
 
-    log: pd.DataFrame  #: artifact ``training_log``
-    facts: dict[str, Any]  #: what really ran: loss, optimizer, steps
-
-
-def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
-          settings: Mapping[str, Any], loss_on: str = "completion",
-          patience: int | None = None) -> Training:
-    """Supervised fine-tuning with trl, resumed where a killed run stopped.
-
-    Parameters
-    ----------
-    model
-        Of `add_lora`, or a plain one (pre-training).
-    pairs : DataFrame
-        ``split`` (train, val), ``prompt``, ``completion``.
-    folder : Path
-        For checkpoints; emptied when the training is complete.
-    settings : mapping
-        Arguments of ``trl.SFTConfig``.
-    loss_on : {"completion", "all"}
-        The tokens that the loss is taken on.
-    patience : int, optional
-        Evaluations without a better validation loss before training stops;
-        the best checkpoint is restored at the end.
-    """
-    from datasets import Dataset, disable_progress_bars
-    from transformers import EarlyStoppingCallback
-    from transformers.utils import logging
-    from trl import SFTConfig
-
-    refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
-    data = {split: Dataset.from_dict({"prompt": list(part["prompt"]),
-                                      "completion": list(part["completion"])})
-            for split, part in pairs.groupby("split")}
-    if "train" not in data:
-        raise CourseError("There is nothing to train on.",
-                          "No row of the prompts has split = train.",
-                          "Look at the split in 03_build_prompts.")
-    watched = patience is not None and "val" in data
-    device = machine.pick_device()[0]
-    config: dict[str, Any] = {
-        "max_length": MAX_LENGTH,
-        "bf16": False,  # True in trl: slow on CPUs without AVX512-BF16
-        "completion_only_loss": loss_on == "completion",
-        "eval_strategy": "epoch" if watched else "no",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "load_best_model_at_end": watched,
-        "restore_callback_states_from_checkpoint": True,  # the patience
-        "report_to": "none",
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": device == "cuda",
-        "ddp_find_unused_parameters": False,  # every weight has a gradient
-        **settings,
-    }
-    lengths = completion_lengths(pairs, tokenizer, loss_on,
-                                 config["max_length"])
-    args = SFTConfig(output_dir=str(folder), **config)
-    share_batch(args, args.world_size)
-    with args.main_process_first(local=False):  # one writer a folder
-        keep_if_same(folder, model, pairs, config)
-        last = last_checkpoint(folder)
-    disable_progress_bars()  # five of trl's for a second of work
-    trainer = trainer_class()(
-        model=model, args=args, processing_class=tokenizer,
-        train_dataset=data["train"],
-        eval_dataset=data["val"] if watched else None,
-        callbacks=[EarlyStoppingCallback(patience)] if watched else None)
-    trainer.lengths = lengths
-    logging.disable_progress_bar()  # of every checkpoint that is written
-    for weight in model.parameters():
-        if weight.requires_grad:
-            # trl makes a 4-bit model's adapter bfloat16, which is too coarse
-            # for the paper's learning rate: most steps would be rounded off.
-            weight.data = weight.data.float()
-    if last:
-        print(f"Resuming from {last.name} (an earlier run was interrupted).")
-    began = time.perf_counter()
-    with artifacts.disk_errors(folder):
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    state = trainer.state
-    returned, expected = trainer.first_batch or (None, None)
-    facts = {
-        "first_batch_loss": returned,
-        "first_batch_loss_by_plain_torch": expected,
-        "optimizer": describe_optimizer(trainer.optimizer),
-        "steps": state.global_step,
-        "best_checkpoint": Path(state.best_model_checkpoint or "last").name,
-        "best_val_loss": state.best_metric,
-        "resumed": bool(last),
-        "processes": args.world_size,
-        "minutes": round((time.perf_counter() - began) / 60, 2),
-    }
-    trainer.accelerator.wait_for_everyone()  # all have read the best one
-    if args.should_save:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Training(log_table(state.log_history), facts)
-
-
-def share_batch(args: Any, processes: int) -> None:
-    """Divide the studies of an update among processes, in place: the
-    accumulation first, then the batch, so that none needs more memory."""
-    batch = args.per_device_train_batch_size
-    studies = batch * args.gradient_accumulation_steps
-    share, rest = divmod(studies, processes)
-    if rest:
-        raise CourseError(
-            f"{processes} processes cannot share an update evenly.",
-            f"It sees {studies} studies (BATCH_SIZE x ACCUMULATION).",
-            f"Take a number of processes that divides {studies}.")
-    args.per_device_train_batch_size = math.gcd(batch, share)
-    args.gradient_accumulation_steps = share // math.gcd(batch, share)
+    total, count = 0.0, 0
+    model.eval()
+    for ids in texts:
+        n = lengths.get(tuple(ids.tolist()))
+        if n is None:
+            return math.nan, 1
+        logits = model(input_ids=ids[None], use_cache=False).logits
+        total += float(cross_entropy(logits[0, -n - 1 : -1].float(), ids[-n:],
+                                     reduction="sum"))
+        count += n
+    return total, count
 
 
 def describe_optimizer(optimizer: Any) -> str:
-    """Package, class, and how many of its states really are in 8 bit: small
-    weights stay in 32."""
+    """Package, class, and how many of its states really are in 8 bit."""
     optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's
-    dtypes = [{str(getattr(value, "dtype", "")) for value in state.values()}
-              for state in optimizer.state.values()]
-    small = sum("torch.uint8" in state for state in dtypes)
-    package = type(optimizer).__module__.partition(".")[0]
-    return (f"{package} {type(optimizer).__name__}, "
-            f"{small} of {len(dtypes)} states in 8 bit")
+    states = optimizer.state.values()
+    small = sum("torch.uint8" in str([getattr(value, "dtype", "")
+                                      for value in state.values()])
+                for state in states)
+    return (f"{type(optimizer).__module__.partition('.')[0]} "
+            f"{type(optimizer).__name__}, "
+            f"{small} of {len(states)} states in 8 bit")
 
 
 def log_table(history: list[dict]) -> pd.DataFrame:
@@ -440,8 +386,8 @@ def log_table(history: list[dict]) -> pd.DataFrame:
              float(entry.get("loss", entry.get("eval_loss", math.nan))),
              entry.get("learning_rate"), entry.get("eval_runtime"))
             for entry in history if "loss" in entry or "eval_loss" in entry]
-    columns = ["step", "epoch", "split", "loss", "learning_rate", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[
+        "step", "epoch", "split", "loss", "learning_rate", "seconds"])
 
 
 def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
@@ -466,45 +412,21 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; newer ones are removed. (Its state
     is written last; after a power cut another file may be short.)"""
-    from zipfile import is_zipfile  # what torch.save writes
-
     from safetensors import SafetensorError, safe_open
 
-    checkpoints = sorted(folder.glob("checkpoint-*"), reverse=True,
-                         key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in checkpoints:
-        try:
+    for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True,
+                             key=lambda path: int(path.name.split("-")[1])):
+        with contextlib.suppress(OSError, ValueError, SafetensorError):
             json.loads((checkpoint / "trainer_state.json").read_text())
             for weights in checkpoint.glob("*.safetensors"):
                 safe_open(weights, "pt")  # compares its length
-            if all(map(is_zipfile, checkpoint.glob("*.pt*"))):
+            if all(map(zipfile.is_zipfile, checkpoint.glob("*.pt*"))):
                 return checkpoint
-        except (OSError, ValueError, SafetensorError):
-            pass
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
 
 
-def save_adapter(nb: Run, model: Any, base_name: str,
-                 settings: Mapping[str, Any], facts: Mapping[str, Any]
-                 ) -> None:
-    """Save the artifact ``adapter``: safetensors, and a model card with what
-    was asked for (`settings`) and what really ran (`facts`)."""
-    from jinja2 import Template
-
-    template = Path(__file__).parents[1] / "data" / "adapter_card.md"
-    text = template.read_text("utf-8")
-    card = Template(text, keep_trailing_newline=True).render(
-        nb=nb, warning=WARNING, stored=stored_as(model), name=base_name,
-        base=models.base(base_name), settings=settings, facts=facts,
-        leak=LEAK if nb.knobs.get("ROWS") == "all" else "")
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)  # with an empty card, replaced here
-        (folder / "README.md").write_text(card, "utf-8")
-
-    nb.save("adapter", write)
-
+# --- save --------------------------------------------------------------------
 
 def load_adapter(source: str, adapter: Path, backend: str = "peft",
                  precision: str = "auto") -> tuple[Any, Any]:
@@ -514,3 +436,36 @@ def load_adapter(source: str, adapter: Path, backend: str = "peft",
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter)).eval(), tokenizer
+
+
+def launch() -> None:
+    """Notebook 04 on several GPUs, one process each (DDP), after 01 to 03::
+
+        accelerate launch --multi_gpu --num_processes 2 \\
+            -m llamaxr_utils.llm.finetune --profile a100
+
+    torch's variables (``RANK`` ...) reach the notebook's kernel. The first
+    process writes the run folder, the others a copy that is thrown away.
+    """
+    parser = argparse.ArgumentParser(prog="llamaxr_utils.llm.finetune")
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--images", help="phantom or real")
+    whole = run.runs_folder() / run.run_name(**vars(parser.parse_args()))
+    sys.argv[1:1] = ["course", "--force", "--from", "04", "--to", "04"]
+    for number in (signal.SIGINT, signal.SIGTERM):  # the copy is removed
+        signal.signal(number, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as runs:
+        if os.environ.get("RANK", "0") != "0":
+            copy = Path(runs, whole.name)  # of what no training writes
+            shutil.copytree(whole, copy, ignore=shutil.ignore_patterns(
+                "tables", "figures", "notebooks", "records", "adapter*",
+                "training_log*", "check*", ".*"))
+            checkpoints = whole / "checkpoints"  # these all read
+            (copy / "checkpoints").symlink_to(checkpoints.resolve())
+            os.environ["LLAMAXR_RUNS"] = runs
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        runpy.run_module("llamaxr_utils", run_name="__main__")
+
+
+if __name__ == "__main__":
+    launch()

@@ -1,8 +1,4 @@
-"""Write reports with a model: batched decoding, one row a prompt.
-
-Greedy by default, because only then do counts of distinct reports mean
-anything; beam search and guidance are there to be compared.
-"""
+"""Write reports: batched decoding, one row a prompt; greedy by default."""
 
 from __future__ import annotations
 
@@ -21,22 +17,13 @@ def generate_reports(
     max_new_tokens: int = 200, against: str | None = None,
     progress: Callable[[int, int], None] | None = None, **decoding: Any,
 ) -> pd.DataFrame:
-    """Decode one report per prompt; the rows are in the prompts' order.
+    """Decode one report per prompt (each ends with the response header); the
+    rows are in the prompts' order. Nothing in `decoding` means greedy.
 
     Without sampling each distinct prompt is decoded once. In float32 greedy
     text does not depend on `batch_size`; half precision and 4-bit kernels
-    round otherwise for another batch, and close words may change places.
-
-    Parameters
-    ----------
-    prompts : sequence of str
-        Each ends with the response header (`prompts.build_prompt`).
-    against : str, optional
-        With ``guidance_scale``: away from this prompt's report (`Guidance`).
-    progress : callable, optional
-        Called with (done, all) after each batch.
-    **decoding
-        Passed to ``model.generate``; nothing means greedy.
+    round otherwise for another batch. `against`, with ``guidance_scale``:
+    away from this prompt's report (`Guidance`).
 
     Returns
     -------
@@ -48,25 +35,21 @@ def generate_reports(
         raise ValueError(f"each prompt must end with {RESPONSE_HEADER!r}")
     tokenizer.padding_side = "left"
     model.eval()
-    settings = {"do_sample": False, "max_new_tokens": max_new_tokens}
-    settings |= decoding
+    settings = dict(do_sample=False, max_new_tokens=max_new_tokens) | decoding
     sampled = settings["do_sample"]
     todo = list(prompts) if sampled else list(dict.fromkeys(prompts))
     order = np.argsort(count_tokens(tokenizer, todo), kind="stable")
-    rows: list[Any] = [None] * len(todo)
+    rows: list[tuple] = []
     for first in range(0, len(todo), batch_size):
-        chosen = order[first : first + batch_size]
-        texts = [todo[i] for i in chosen]
-        reports = _decode(model, tokenizer, texts, against, settings)
-        for i, report in zip(chosen, reports, strict=True):
-            rows[i] = report
+        batch = [todo[i] for i in order[first : first + batch_size]]
+        rows += _decode(model, tokenizer, batch, against, settings)
         if progress:
-            progress(first + len(chosen), len(todo))
-    if not sampled:
-        by_prompt = dict(zip(todo, rows, strict=True))
-        rows = [by_prompt[prompt] for prompt in prompts]
+            progress(len(rows), len(todo))
     columns = ["generated", "n_tokens", "finished", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    reports = pd.DataFrame(rows, columns=columns).iloc[np.argsort(order)]
+    if not sampled:
+        reports = reports.set_axis(todo).loc[list(prompts)]
+    return reports.reset_index(drop=True)
 
 
 def _decode(model: Any, tokenizer: Any, texts: list[str],
@@ -86,42 +69,37 @@ def _decode(model: Any, tokenizer: Any, texts: list[str],
         settings = settings | dict(
             logits_processor=[guide], renormalize_logits=True,
             guidance_scale=None)  # that would be transformers' own
+    end = tokenizer.eos_token_id
     with torch.inference_mode():
         output = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id, **settings)
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=end, **settings)
     seconds = (time.perf_counter() - began) / len(texts)
     rows = []
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():
-        finished = tokenizer.eos_token_id in ids
-        if finished:
-            ids = ids[: ids.index(tokenizer.eos_token_id)]
-        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-        rows.append((text, len(ids), finished, seconds))
+        report = ids[: ids.index(end)] if end in ids else ids
+        text = tokenizer.decode(report, skip_special_tokens=True).strip()
+        rows.append((text, len(report), end in ids, seconds))
     return rows
 
 
 class Guidance:
-    """A logits processor: each token away from what another prompt would get
-    (`against`: its tokens). Its log-probability becomes ``l(against) + s
-    (l(prompt) - l(against))``: classifier-free guidance, Sanchez et al. 2023,
-    arXiv 2306.17806. transformers' own knows no beams: they change places at
-    every step, and the second reading has to follow them."""
+    """A logits processor: ``l(against) + s (l(prompt) - l(against))``, each
+    token away from what another prompt (`against`, its tokens) would get:
+    classifier-free guidance, Sanchez et al. 2023, arXiv 2306.17806. Unlike
+    transformers' own the second reading follows beams that change places."""
 
     def __init__(self, model: Any, against: Any, scale: float, beams: int):
         self.model, self.against = model, against
         self.scale, self.beams = scale, beams
-        self.cache: Any = None  #: keys and values of the second reading
-        self.before: Any = None  #: rows of the step before, (rows, tokens)
+        self.cache: Any = None  # the second reading's keys and values
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         away = self._logits(input_ids).log_softmax(-1)
         return away + self.scale * (scores.log_softmax(-1) - away)
 
     def _logits(self, rows: Any) -> Any:
-        """Of the next token after the other prompt and what was written."""
         if self.cache is None:
             read = self.against.expand(len(rows), -1)
         else:
@@ -145,10 +123,9 @@ class Guidance:
 def guided(scale: float, beams: int = 1) -> dict[str, Any]:
     """Settings of `generate_reports`: away from the report of the prompt
     without a finding (formats of words only); 1 and 1 is plain greedy."""
-    settings: dict[str, Any] = {"num_beams": int(beams)} if beams > 1 else {}
-    if scale != 1:
-        settings |= {"guidance_scale": float(scale), "against": BLANK}
-    return settings
+    guide = {"guidance_scale": float(scale), "against": BLANK}
+    return ({"num_beams": int(beams)} if beams > 1 else {}) | (
+        guide if scale != 1 else {})
 
 
 def describe_decoding(num_beams: int = 1, guidance_scale: float = 0,

