@@ -33,7 +33,7 @@ def _check(o: argparse.Namespace) -> bool:
 def _score(o: argparse.Namespace) -> bool:
     from .evaluation.score import as_json, as_text, score_file
 
-    scored = score_file(o.file, o.against, o.samples)
+    scored = score_file(o.file, o.samples)
     print(as_json(scored) if o.json else as_text(scored))
     return True
 
@@ -108,12 +108,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command(_check, "does this machine have what a profile asks for?")
 
-    add = command(_score, "score a CSV of generated IU X-ray reports: id "
-                  "(CXR3030) and generated")  # fmt: skip
+    add = command(_score, "score a CSV of generated IU X-ray reports, id "
+                  "(CXR3030) and generated, against these studies' findings")
     add("file", help="predictions.csv")
-    add("--against", metavar="FILE", help="paired test")
     add("--json", action="store_true", help="all numbers, as JSON")
-    add("--samples", type=int, default=1000, help="of bootstrap and test")
+    add("--samples", type=int, default=1000, help="of the bootstrap")
 
     add = command(_fetch, "get X-rays, weights or predictions, once")
     add("name", help="openi, densenet121-res224-all ..., smollm2-135m or "

@@ -38,7 +38,7 @@ PROTOCOLS = {
 WITHOUT_IMAGES = ("most frequent report", "medoid report", "random report",
                   "ceiling: true labels")
 #: The metrics that paired tests are made of.
-TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr", *SCORES[:3])
+TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr")
 KEYS = ["system", "protocol", "split", "images", "n"]
 
 
@@ -137,23 +137,21 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 
 
 class Predictions(NamedTuple):
-    """A file of predictions: `table` has study_id, generated, reference."""
-
-    table: pd.DataFrame
+    table: pd.DataFrame  #: study_id, generated, reference
     split: str
     notes: list[str]
 
 
 def read_predictions(path: str | Path) -> Predictions:
     """A CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``) and
-    ``generated``, with its references: the findings of these studies.
+    ``generated``, with its references: the findings of these studies (never
+    the file's own: the cleaning of a reference moves every score).
 
     Studies without findings are left out, and counted in ``notes``.
     ``split`` is "r2gen test" for all studies of that list ("part of test"
     for some), "mixed" or "not known".
     """
     table = _read_csv(path)
-    given = "reference" in table
     ids = table["id"].str.strip().str.replace(r"_IM-[\d-]+$", "", regex=True)
     twice = ids[ids.duplicated()]
     _refuse(path, len(twice), f"has {len(twice)} studies more than once",
@@ -166,15 +164,12 @@ def read_predictions(path: str | Path) -> Predictions:
     kept = table[table["reference"].map(says_something)]
     _refuse(path, kept.empty, "holds no study with findings to score against",
             f"It holds {len(table)} studies.")
+    left_out = len(table) - len(kept)
     silent = len(kept) - kept["generated"].map(says_something).sum()
     split = _split(kept["study_id"])
     notes = {
-        f"{len(table) - len(kept)} studies left out: they have no findings.":
-            len(kept) < len(table),
+        f"{left_out} studies left out: they have no findings.": left_out,
         f"{silent} generated reports are empty and score 0.": silent,
-        "Its column reference is not used: references are the findings, as "
-        "the cleaning of a reference moves every score.":
-            given,
         "Part of a test list (its first 170 studies are unlike the others): "
         "compare with these rows alone.": split == "part of test"}
     return Predictions(
@@ -224,31 +219,16 @@ def _split(ids: pd.Series) -> str:
 # --- the file is scored -----------------------------------------------------
 
 
-def score_file(
-    path: str | Path, against: str | Path | None = None,
-    n_samples: int = 1000, seed: int = 3407,
-) -> dict[str, Any]:
-    """Everything that can be said of a file of generated reports; `against`
-    is a second one, of the same studies.
-
-    The dictionary has ``rows``: DataFrame of `summarise`, clinical scores
-    under "labels"; ``paired``: DataFrame or None, Holm over all its tests;
-    ``distinct``: different reports, share of the commonest; ``records``,
-    ``notes``, and what the file is.
-    """
+def score_file(path: str | Path, n_samples: int = 1000,
+               seed: int = 3407) -> dict[str, Any]:
+    """Everything that can be said of a file of generated reports: ``rows``,
+    DataFrame of `summarise`, with clinical scores under "labels";
+    ``distinct``, DataFrame: number of different reports, share of the
+    commonest; ``records``, ``notes``, and what the file is."""
     given = read_predictions(path)
     ids, truth = given.table["study_id"], list(given.table["reference"])
     name = plain(Path(path).name)[:36]
     systems = {name: [list(given.table["generated"])]}
-    if against is not None:
-        other = read_predictions(against).table.set_index("study_id")
-        missing = ids[~ids.isin(other.index)]
-        _refuse(against, len(missing), f"lacks {len(missing)} of the "
-                f"{len(ids)} studies", _some(missing))
-        rival = plain(Path(against).name)[:36]
-        rival = f"{rival} (2)" if rival == name else rival
-        systems[rival] = [list(other.loc[ids, "generated"])]
-    files = list(systems)
     systems |= _baselines(given, seed)
 
     results: dict[tuple[str, str], Any] = {}
@@ -259,14 +239,20 @@ def score_file(
         each = [clinical_scores(truth, run, list(kinds))["statistics"]
                 for run in runs]
         results[system, "labels"] = {"statistics": np.mean(each, axis=0)}
-    draws: dict[str, Any] = {"n_samples": n_samples, "seed": seed}
-    what: dict[str, Any] = {"split": given.split, "images": "not known"}
+
+    counts = {system: pd.Series(runs[0]).value_counts()
+              for system, runs in systems.items()}
+    terms: dict[str, Any] = {"split": given.split, "images": "not known",
+                             "n_samples": n_samples, "seed": seed}
     return {
-        "schema": 1, "file": name, "files": files, **what, **draws,
-        "sha256": sha256(Path(path)), "n": len(ids),
-        "rows": summarise(results, **what, **draws),
-        "paired": _paired(results, files, **draws) if against else None,
-        "distinct": _distinct(systems, kinds),
+        "schema": 1, "file": name, "sha256": sha256(Path(path)),
+        "n": len(ids), **terms,
+        "rows": summarise(results, **terms),
+        "distinct": pd.DataFrame({
+            "system": list(systems),
+            "distinct reports": map(len, counts.values()),
+            "share of the commonest": [
+                one.max() / len(ids) for one in counts.values()]}),
         "records": {p: results[name, p]["record"]
                     for p in ("r2gen", "llamaxr")},
         "notes": given.notes,
@@ -279,39 +265,14 @@ def _baselines(given: Predictions, seed: int) -> dict[str, list[list[str]]]:
     n, texts = len(given.table), list(train["findings"])
     known = given.table["study_id"].isin(train["study_id"]).sum()
     if known or given.split == "not known":
-        given.notes.append("No baselines: they are for studies of R2Gen's "
-                           f"lists; {known} of these are in its training "
-                           "list.")
+        given.notes.append(
+            "No baselines: they are for studies of R2Gen's lists; "
+            f"{known} of these are in its training list.")
         return {}
     draws = [baselines.random_reports(texts, n, seed + i) for i in range(5)]
     return {"most frequent report": [[baselines.most_frequent(texts)] * n],
             "medoid report": [[baselines.medoid(texts)] * n],
             "random report, 5 seeds": draws}
-
-
-def _paired(results: Results, files: list[str], n_samples: int,
-            seed: int) -> pd.DataFrame:
-    """First file minus second: one Holm over the tests of all protocols."""
-    pair = {key: r for key, r in results.items() if key[0] in files}
-    table = pd.concat(
-        [paired_tests(pair, files[0], protocol, n_samples, seed).assign(
-            protocol=protocol) for protocol in PROTOCOLS],
-        ignore_index=True).assign(p_holm=lambda t: stats.holm(t["p"]))
-    return table[["protocol", "metric", "difference", "p", "p_holm"]]
-
-
-def _distinct(systems: dict[str, list[list[str]]],
-              kinds: pd.Series) -> pd.DataFrame:
-    """How many different reports, and how common the commonest is."""
-    lines = []
-    for system, runs in systems.items():
-        texts = pd.Series(runs[0]).str.split().str.join(" ")
-        for kind in ("all", "abnormal", "normal"):
-            counts = texts[kinds.eq(kind) | (kind == "all")].value_counts()
-            if n := counts.sum():
-                lines.append((system, kind, n, len(counts), counts.max() / n))
-    columns = ["system", "studies", "n", "distinct reports"]
-    return pd.DataFrame(lines, columns=[*columns, "share of the commonest"])
 
 
 # --- shown and written ------------------------------------------------------
@@ -332,9 +293,6 @@ def as_text(scored: dict[str, Any]) -> str:
         title = f"Protocol {protocol}, split {scored['split']}, n {n}: "
         lines += ["", title + PROTOCOLS[protocol],
                   table.to_string(line_width=100)]
-    if scored["paired"] is not None:
-        lines += ["", f"{' minus '.join(scored['files'])}, paired by study",
-                  scored["paired"].to_string(index=False, float_format="%.3f")]
     lines += ["", scored["distinct"].to_string(
         index=False, float_format="{:.0%}".format), ""]
     lines += [*(f"Note: {note}" for note in scored["notes"]), WARNING]
