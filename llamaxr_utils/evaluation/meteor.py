@@ -1,8 +1,5 @@
-"""METEOR's two helpers from outside Python: synonyms and the 1.5 jar.
-
-nltk's METEOR needs WordNet (its corpus is a download), the published code
-line needs METEOR 1.5 in Java. Both lie in pycocoevalcap.
-"""
+"""METEOR's two helpers from outside Python, both in pycocoevalcap: WordNet
+for nltk's METEOR (nltk's own is a download), and METEOR 1.5, in Java."""
 
 from __future__ import annotations
 
@@ -26,9 +23,8 @@ import numpy as np
 _ENDINGS = [pair.split(":") for pair in (
     "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y es:e es: ed:e "
     "ed: ing:e ing: er: est: er:e est:e").split(" ")]
-#: METEOR 1.5, English, task "rank" (Denkowski and Lavie, WMT 2014,
-#: https://aclanthology.org/W14-3348, table 2): parameters, and weights of
-#: the exact, stem, synonym and paraphrase matches.
+#: METEOR 1.5 for English (https://aclanthology.org/W14-3348, table 2, task
+#: "rank"), and weights of exact, stem, synonym and paraphrase matches.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 #: Encoding and decimal sign are not left to the locale.
@@ -38,8 +34,8 @@ COMMAND = (
     "-a data/paraphrase-en.gz"
 ).split()
 TIMEOUT = 600  #: seconds; then the Java process is ended
-#: The jar sees no more words of a text: its search runs out of memory on a
-#: few thousand repeated ones. The longest IU X-ray report has 169.
+#: Words of a text that the jar sees: thousands of repeated ones take all
+#: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
 
 def _folder() -> Path:
@@ -63,8 +59,8 @@ class JarWordNet:
             exceptions = _table(jar.read("synonym/english.exceptions"))
         for word, offsets in self._offsets.items():
             for offset in offsets:
-                lemma = SimpleNamespace(name=word.__str__)
-                self._lemmas[offset].append(lemma)
+                self._lemmas[offset].append(
+                    SimpleNamespace(name=word.__str__))
         for base, forms in exceptions.items():
             for form in forms:
                 self._bases[form].append(base)

@@ -1,7 +1,6 @@
 """The two protocols behind the paper's Table 3, each a few library calls.
 
 Cleaning is a step of its own: it alone moves BLEU-4 by a factor of two.
-Words are measured here, not findings (`findings`).
 """
 
 from __future__ import annotations
@@ -47,9 +46,8 @@ def says_something(text: str) -> bool:
 def clean_r2gen(text: str) -> str:
     """R2Gen's cleaning of IU X-ray reports, rule for rule.
 
-    List numbers and most punctuation go, hyphens stay, case goes, a full
-    stop is a word of its own; a text without words becomes ".". Source:
-    ``clean_report_iu_xray`` in https://github.com/cuhksz-nlp/R2Gen.
+    List numbers, most punctuation and case go, a full stop is a word of its
+    own. Source: ``clean_report_iu_xray``, https://github.com/cuhksz-nlp/R2Gen.
     """
     for _ in range(3):
         text = text.replace("..", ".")
@@ -65,9 +63,8 @@ def clean_r2gen(text: str) -> str:
 def clean_author(text: str) -> str:
     """The cleaning in the paper authors' published notebook.
 
-    Hyphens become blanks, every letter x goes (``XXXX``, and
-    "pneumothora"), so do all characters but letters, full stops and commas,
-    and then all words of one or two letters except "no" in lower case: a
+    Hyphens become blanks; every letter x goes ("pneumothora"), so do digits
+    and signs, and words of one or two letters except "no" in lower case: a
     sentence that begins with "No" loses its negation.
     """
     text = text.replace("-", " ").translate(str.maketrans("", "", "xX"))
@@ -79,9 +76,7 @@ def clean_author(text: str) -> str:
 #: Any protocol runs on any cleaning.
 CLEANINGS: dict[str, Callable[[str], str]] = {
     "none": lambda text: " ".join(text.split()),
-    "r2gen": clean_r2gen,
-    "author": clean_author,
-}
+    "r2gen": clean_r2gen, "author": clean_author}
 
 
 @lru_cache
@@ -110,11 +105,10 @@ def score_reports(
     R2Gen's vocabulary and length, then pycocoevalcap's corpus BLEU, ROUGE-L
     (beta 1.2), METEOR 1.5's corpus figure and CIDEr.
 
-    A text without a letter or digit is empty: an empty candidate scores 0, a
-    pair with an empty reference is dropped. Under ``r2gen`` words of a
-    *reference* that are not in `vocabulary` (by default `r2gen_vocabulary`;
-    empty: any word is) become ``<unk>``. `cleaning`, of `CLEANINGS`, is
-    "r2gen" for ``r2gen``, else "none", if it is not given.
+    An empty candidate (no letter or digit) scores 0, a pair with an empty
+    reference is dropped. Under ``r2gen`` words of a *reference* that are not
+    in `vocabulary` (None: `r2gen_vocabulary`; empty: any word is) become
+    ``<unk>``. `cleaning`: of `CLEANINGS`, not the protocol's own.
 
     Returns ``BLEU-1`` .. ``BLEU-4``, ``ROUGE-L``, ``METEOR`` in [0, 1],
     ``r2gen`` also ``CIDEr`` in [0, 10] (of a single pair 0); METEOR is None
@@ -143,12 +137,12 @@ def score_reports(
     if protocol == "r2gen":
         words = r2gen_vocabulary(cleaning) if vocabulary is None else (
             frozenset(vocabulary))
+        record |= {"vocabulary_words": len(words),
+                   "max_words": R2GEN_MAX_WORDS}
         texts = texts.assign(reference=[
             " ".join(word if word in words or not words else "<unk>"
                      for word in text.split()[:R2GEN_MAX_WORDS])
             for text in texts["reference"]])
-        record |= {"vocabulary_words": len(words),
-                   "max_words": R2GEN_MAX_WORDS}
     per_report, corpus, used = score(*(texts[c].tolist() for c in texts))
     per_report.index = texts.index
     means = per_report.mean(numeric_only=True).to_dict()
@@ -210,11 +204,10 @@ def bleu_statistics(references: Sequence[str],
     of candidate and reference."""
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
-    rows = []
-    for reference, candidate in zip(references, generated, strict=True):
-        s = cook_test(candidate, cook_refs([reference]))
-        rows.append([*s["correct"], *s["guess"], s["testlen"], *s["reflen"]])
-    return np.array(rows, dtype=int)
+    cooked = [cook_test(candidate, cook_refs([reference])) for
+              reference, candidate in zip(references, generated, strict=True)]
+    return np.array([[*s["correct"], *s["guess"], s["testlen"], *s["reflen"]]
+                     for s in cooked], dtype=int)
 
 
 def bleu_from_statistics(statistics: np.ndarray) -> np.ndarray:
