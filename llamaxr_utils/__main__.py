@@ -32,16 +32,10 @@ def _check(o: argparse.Namespace) -> bool:
 
 
 def _score(o: argparse.Namespace) -> bool:
-    from .evaluation.score import as_text, check_output, score_file, write
+    from .evaluation.score import as_json, as_text, score_file
 
-    check_output(o.json, o.file, o.against)
-    scored = score_file(
-        o.file, o.against, o.references, o.samples,
-        say=lambda text: print(f"  {text} ...", file=sys.stderr),
-    )  # fmt: skip
-    if o.json:
-        write(scored, o.json)
-    print(as_text(scored))
+    scored = score_file(o.file, o.samples)
+    print(as_json(scored) if o.json else as_text(scored))
     return True
 
 
@@ -110,14 +104,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command(_check, "does this machine have what a profile asks for?")
 
-    add = command(_score, "score a CSV of generated IU X-ray reports: id "
-                  "(CXR3030), generated and, if you like, reference")
+    add = command(_score, "score a CSV of generated IU X-ray reports, id "
+                  "(CXR3030) and generated, against these studies' findings")
     add("file", help="predictions.csv")
-    add("--against", metavar="FILE", help="paired test")
-    add("--references", choices=("column", "wheel"), help="the file's (the "
-        "default), or torchxrayvision's findings, by id")  # fmt: skip
-    add("--json", metavar="FILE")
-    add("--samples", type=int, default=1000, help="of bootstrap and test")
+    add("--json", action="store_true", help="all numbers, as JSON")
+    add("--samples", type=int, default=1000, help="of the bootstrap")
 
     add = command(_fetch, "get X-rays, weights or predictions, once")
     add("name", help="openi, densenet121-res224-all ..., smollm2-135m or "

@@ -1,16 +1,11 @@
-"""METEOR's two helpers from outside Python: synonyms and the 1.5 jar.
-
-nltk's METEOR needs WordNet (its corpus is a download), the published code
-line needs METEOR 1.5 in Java. Both lie in pycocoevalcap.
-"""
+"""METEOR's two helpers from outside Python, both in pycocoevalcap: WordNet
+for nltk's METEOR (nltk's own is a download), and METEOR 1.5, in Java."""
 
 from __future__ import annotations
 
 import atexit
 import re
-import shutil
 import subprocess
-import tempfile
 import threading
 import zipfile
 from collections import defaultdict
@@ -18,6 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import distribution
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,31 +23,24 @@ import numpy as np
 _ENDINGS = [pair.split(":") for pair in (
     "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y es:e es: ed:e "
     "ed: ing:e ing: er: est: er:e est:e").split(" ")]
-#: METEOR 1.5, English, task "rank" (Denkowski and Lavie, WMT 2014,
-#: https://aclanthology.org/W14-3348, table 2): parameters, and weights of
-#: the exact, stem, synonym and paraphrase matches.
+#: METEOR 1.5 for English (https://aclanthology.org/W14-3348, table 2, task
+#: "rank"), and weights of exact, stem, synonym and paraphrase matches.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
-TIMEOUT = 600  #: seconds after which the Java process is ended
-#: The jar sees no more words of a text: its search runs out of memory on a
-#: few thousand repeated ones. The longest IU X-ray report has 169.
+#: Encoding and decimal sign are not left to the locale.
+COMMAND = (
+    "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US -Xmx2G "
+    "-XX:+UseSerialGC -jar meteor-1.5.jar - - -stdio -l en -norm "
+    "-a data/paraphrase-en.gz"
+).split()
+TIMEOUT = 600  #: seconds; then the Java process is ended
+#: Words of a text that the jar sees: thousands of repeated ones take all
+#: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
-SYNONYMS = "WordNet 3.0 table of the METEOR 1.5 jar"
 
-
-def _jar() -> Path:
+def _folder() -> Path:
     package = distribution("pycocoevalcap")
-    return Path(str(package.locate_file(
-        "pycocoevalcap/meteor/meteor-1.5.jar")))
-
-
-class _Lemma(str):
-    name = str.__str__  # as nltk's
-
-
-class _Synset(tuple):
-    def lemmas(self) -> _Synset:  # as nltk's
-        return self
+    return Path(str(package.locate_file("pycocoevalcap/meteor")))
 
 
 class JarWordNet:
@@ -63,34 +52,34 @@ class JarWordNet:
     """
 
     def __init__(self) -> None:
-        self._lemmas: dict[str, list[str]] = defaultdict(list)
+        self._lemmas: dict[str, list[Any]] = defaultdict(list)
         self._bases: dict[str, list[str]] = defaultdict(list)
-        with zipfile.ZipFile(_jar()) as archive:
-            self._offsets = _table(archive, "synonym/english.synsets")
-            exceptions = _table(archive, "synonym/english.exceptions")
+        with zipfile.ZipFile(_folder() / "meteor-1.5.jar") as jar:
+            self._offsets = _table(jar.read("synonym/english.synsets"))
+            exceptions = _table(jar.read("synonym/english.exceptions"))
         for word, offsets in self._offsets.items():
-            if "_" not in word:  # as nltk: single words only
-                for offset in offsets:
-                    self._lemmas[offset].append(word)
+            for offset in offsets:
+                self._lemmas[offset].append(
+                    SimpleNamespace(name=word.__str__))
         for base, forms in exceptions.items():
             for form in forms:
                 self._bases[form].append(base)
 
-    def synsets(self, word: str) -> list[_Synset]:
+    def synsets(self, word: str) -> list[Any]:
         """Synonyms of a word (or of a Porter stem: nltk asks for both), by
         its irregular base forms, else by its ending."""
         word = word.lower()
         bases = self._bases.get(word) or [
             word[: -len(old)] + new for old, new in _ENDINGS
             if word.endswith(old)]
-        return [_Synset(map(_Lemma, self._lemmas[offset]))
+        return [SimpleNamespace(lemmas=self._lemmas[offset].copy)
                 for form in {word, *bases}
                 for offset in self._offsets.get(form, ())]
 
 
-def _table(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:
-    """A file of line pairs (key, values) -> dict."""
-    lines = archive.read(name).decode("utf-8").splitlines()
+def _table(content: bytes) -> dict[str, list[str]]:
+    """Line pairs (key, values) -> dict."""
+    lines = content.decode().splitlines()
     return {k: v.split() for k, v in zip(lines[0::2], lines[1::2])}
 
 
@@ -108,9 +97,10 @@ def java_version() -> str | None:
     return match[1] if match else None
 
 
-_running: list[subprocess.Popen] = []  # one process, kept: it starts slowly
+_running: list[Any] = []  # one process, kept: it takes seconds to start
 
 
+@atexit.register
 def stop_meteor() -> None:
     """End the Java process, if there is one."""
     while _running:
@@ -125,7 +115,16 @@ def run_meteor(
     """METEOR 1.5 of pairs: the corpus figure (from summed statistics: not
     the mean), one score a pair, statistics of shape (n, 23). OSError,
     EOFError or ValueError if Java is missing, ends early or is ended."""
-    process = _process()
+    if _running and _running[0].poll() is not None:
+        stop_meteor()
+    if not _running:
+        # In its folder: the jar can't read its paraphrases from a path that
+        # has a blank. And stderr, which nobody reads, must not fill up.
+        _running.append(subprocess.Popen(
+            COMMAND, cwd=_folder(), bufsize=1, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL))
+    [process] = _running
     watchdog = threading.Timer(TIMEOUT, process.kill)
     watchdog.start()
     try:
@@ -133,11 +132,12 @@ def run_meteor(
         for pair in zip(references, generated, strict=True):
             # Its line protocol carries neither breaks nor separators.
             words = (text.replace("|||", " ").split() for text in pair)
-            _say(process, "SCORE", *(" ".join(w[:MAX_WORDS]) for w in words))
-            lines.append(process.stdout.readline().decode().strip())
+            texts = (" ".join(each[:MAX_WORDS]) for each in words)
+            print("SCORE", *texts, sep=" ||| ", file=process.stdin)
+            lines.append(process.stdout.readline().strip())
             if len(lines[-1].split()) != 23:
                 raise EOFError(f"METEOR answered {lines[-1]!r}")
-        _say(process, "EVAL", *lines)
+        print("EVAL", *lines, sep=" ||| ", file=process.stdin)
         *segments, corpus = (
             float(process.stdout.readline()) for _ in (*lines, "all"))
     except BaseException:
@@ -146,42 +146,6 @@ def run_meteor(
     finally:
         watchdog.cancel()
     return corpus, segments, _summable(lines)
-
-
-def _process() -> Any:
-    """The running jar. Encoding and decimal sign are not left to the locale;
-    stderr, which nobody reads, must not fill up."""
-    if _running and _running[0].poll() is not None:
-        stop_meteor()
-    if not _running:
-        jar = _without_spaces(_jar())
-        command = (
-            "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US "
-            "-Xmx2G -XX:+UseSerialGC -jar JAR - - -stdio -l en -norm -a DATA"
-        ).split()
-        command[command.index("JAR")] = str(jar)
-        command[-1] = str(jar.with_name("data") / "paraphrase-en.gz")
-        _running.append(subprocess.Popen(
-            command, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
-        atexit.register(stop_meteor)
-    return _running[0]
-
-
-def _without_spaces(jar: Path) -> Path:
-    """The jar can't read its paraphrases from a path with a blank in it:
-    then it gets a link to its folder."""
-    if " " not in str(jar):
-        return jar
-    place = Path(tempfile.mkdtemp(prefix="meteor-"))
-    atexit.register(shutil.rmtree, place)
-    (place / "meteor").symlink_to(jar.parent)
-    return place / "meteor" / jar.name
-
-
-def _say(process: Any, *fields: str) -> None:
-    process.stdin.write(f"{' ||| '.join(fields)}\n".encode())
-    process.stdin.flush()
 
 
 def _summable(lines: list[str]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The two protocols behind the paper's Table 3, each a few library calls.
 
 Cleaning is a step of its own: it alone moves BLEU-4 by a factor of two.
-Words are measured here, not findings (`findings`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..datasets.reports import load_studies
-from .meteor import MAX_WORDS, SYNONYMS, java_version, run_meteor, wordnet
+from .meteor import MAX_WORDS, java_version, run_meteor, wordnet
 
 BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 #: R2Gen: ``max_seq_length`` 60 less the start token, ``threshold`` 3
@@ -39,12 +38,16 @@ def plain(text: Any) -> str:
                    for c in str(text))
 
 
+def says_something(text: str) -> bool:
+    """Whether a text holds a letter or a digit."""
+    return any(c.isalnum() for c in text)
+
+
 def clean_r2gen(text: str) -> str:
     """R2Gen's cleaning of IU X-ray reports, rule for rule.
 
-    List numbers and most punctuation go, hyphens stay, case goes, a full
-    stop is a word of its own; a text without words becomes ".". Source:
-    ``clean_report_iu_xray`` in https://github.com/cuhksz-nlp/R2Gen.
+    List numbers, most punctuation and case go, a full stop is a word of its
+    own. Source: ``clean_report_iu_xray``, https://github.com/cuhksz-nlp/R2Gen.
     """
     for _ in range(3):
         text = text.replace("..", ".")
@@ -60,9 +63,8 @@ def clean_r2gen(text: str) -> str:
 def clean_author(text: str) -> str:
     """The cleaning in the paper authors' published notebook.
 
-    Hyphens become blanks, every letter x goes (``XXXX``, and
-    "pneumothora"), so do all characters but letters, full stops and commas,
-    and then all words of one or two letters except "no" in lower case: a
+    Hyphens become blanks; every letter x goes ("pneumothora"), so do digits
+    and signs, and words of one or two letters except "no" in lower case: a
     sentence that begins with "No" loses its negation.
     """
     text = text.replace("-", " ").translate(str.maketrans("", "", "xX"))
@@ -71,15 +73,13 @@ def clean_author(text: str) -> str:
     return " ".join(w for w, bare in words if len(bare) > 2 or bare == "no")
 
 
-#: Name -> function on one text. Any protocol runs on any cleaning.
+#: Any protocol runs on any cleaning.
 CLEANINGS: dict[str, Callable[[str], str]] = {
     "none": lambda text: " ".join(text.split()),
-    "r2gen": clean_r2gen,
-    "author": clean_author,
-}
+    "r2gen": clean_r2gen, "author": clean_author}
 
 
-@lru_cache(maxsize=8)
+@lru_cache
 def r2gen_vocabulary(cleaning: str = "r2gen") -> frozenset[str]:
     """Words seen at least three times in R2Gen's 2,069 cleaned training
     reports, where they are 759; others become ``<unk>``."""
@@ -105,12 +105,10 @@ def score_reports(
     R2Gen's vocabulary and length, then pycocoevalcap's corpus BLEU, ROUGE-L
     (beta 1.2), METEOR 1.5's corpus figure and CIDEr.
 
-    Control characters count as blanks, None and NaN as "". A text without a
-    letter or digit is empty: an empty candidate scores 0, a pair with an
-    empty reference is dropped; the record counts both. Under ``r2gen`` words
-    of a *reference* that are not in `vocabulary` (by default
-    `r2gen_vocabulary`; empty: any word is) become ``<unk>``. `cleaning`, of
-    `CLEANINGS`, is "r2gen" for ``r2gen``, else "none", if it is not given.
+    An empty candidate (no letter or digit) scores 0, a pair with an empty
+    reference is dropped. Under ``r2gen`` words of a *reference* that are not
+    in `vocabulary` (None: `r2gen_vocabulary`; empty: any word is) become
+    ``<unk>``. `cleaning`: of `CLEANINGS`, not the protocol's own.
 
     Returns ``BLEU-1`` .. ``BLEU-4``, ``ROUGE-L``, ``METEOR`` in [0, 1],
     ``r2gen`` also ``CIDEr`` in [0, 10] (of a single pair 0); METEOR is None
@@ -119,43 +117,36 @@ def score_reports(
     and ``meteor_stats``, arrays that corpus figures sum over pairs.
     ``record``: dict, how the numbers came about.
     """
-    score = {"llamaxr": _score_llamaxr, "r2gen": _score_r2gen}[protocol]
-    cleaning = cleaning or {"llamaxr": "none", "r2gen": "r2gen"}[protocol]
-    clean = CLEANINGS[cleaning]
-    sides = {"reference": references, "candidate": generated}
-    given = pd.DataFrame({side: [clean(plain(text)) for text in texts]
-                          for side, texts in sides.items()}, dtype=object)
+    score, usual = {"llamaxr": (_score_llamaxr, "none"),
+                    "r2gen": (_score_r2gen, "r2gen")}[protocol]
+    cleaning = cleaning or usual
+    sides = {"reference": list(references), "candidate": list(generated)}
+    given = pd.DataFrame(sides, dtype=object).map(plain)
+    given = given.map(CLEANINGS[cleaning])
     given = given.where(given.map(says_something), "")
     texts = given[given["reference"] != ""]
-    empty = len(given) - len(texts)
     if texts.empty:
         raise CourseError("There is no pair to score.",
-                          f"{empty} of {empty} references are empty.",
+                          f"All {len(given)} references are empty.",
                           "Pass at least one reference that holds a word.")
     record: dict[str, Any] = {
         "protocol": protocol, "cleaning": cleaning,
-        "n_given": len(given), "n": len(texts), "n_dropped": empty,
-        "dropped": {"empty reference": empty} if empty else {},
+        "n": len(texts), "n_dropped": len(given) - len(texts),
         "n_empty_candidates": int((texts["candidate"] == "").sum()),
     }
     if protocol == "r2gen":
         words = r2gen_vocabulary(cleaning) if vocabulary is None else (
             frozenset(vocabulary))
+        record |= {"vocabulary_words": len(words),
+                   "max_words": R2GEN_MAX_WORDS}
         texts = texts.assign(reference=[
             " ".join(word if word in words or not words else "<unk>"
                      for word in text.split()[:R2GEN_MAX_WORDS])
             for text in texts["reference"]])
-        record |= {"vocabulary_words": len(words),
-                   "max_words": R2GEN_MAX_WORDS}
     per_report, corpus, used = score(*(texts[c].tolist() for c in texts))
     per_report.index = texts.index
     means = per_report.mean(numeric_only=True).to_dict()
     return means | corpus | {"per_report": per_report, "record": record | used}
-
-
-def says_something(text: str) -> bool:
-    """Whether a text holds a letter or a digit."""
-    return any(c.isalnum() for c in text)
 
 
 def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
@@ -174,12 +165,8 @@ def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
         rows.append([*bleu, f1, meteor_score([r], c, wordnet=wordnet())])
     table = pd.DataFrame(rows, columns=[*BLEU, "ROUGE-L", "METEOR"])
     return table.astype(float), {}, {
-        "tokenisation": "BLEU and METEOR: white space; ROUGE-L: rouge_score, "
-        "stemmed",
-        "synonyms": SYNONYMS,
-        "java": "not used",
-        "versions": {p: version(p) for p in ("nltk", "rouge-score")},
-    }
+        "synonyms": "WordNet 3.0 table of the METEOR 1.5 jar",
+        "versions": {p: version(p) for p in ("nltk", "rouge-score")}}
 
 
 def _score_r2gen(references: list[str], generated: list[str]) -> tuple:
@@ -205,12 +192,9 @@ def _score_r2gen(references: list[str], generated: list[str]) -> tuple:
         except (OSError, EOFError, ValueError) as error:
             java = f"{java}, but METEOR stopped ({type(error).__name__})"
     return table, corpus, {
-        "tokenisation": "white space after cleaning; METEOR: its own (-norm)",
-        "synonyms": "METEOR 1.5's own",
         "java": java or "needs Java",
         "n_cut_for_meteor": sum(len(t.split()) > MAX_WORDS for t in generated),
-        "versions": {"pycocoevalcap": version("pycocoevalcap")},
-    }
+        "versions": {"pycocoevalcap": version("pycocoevalcap")}}
 
 
 def bleu_statistics(references: Sequence[str],
@@ -220,11 +204,10 @@ def bleu_statistics(references: Sequence[str],
     of candidate and reference."""
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
-    rows = []
-    for reference, candidate in zip(references, generated, strict=True):
-        s = cook_test(candidate, cook_refs([reference]))
-        rows.append([*s["correct"], *s["guess"], s["testlen"], *s["reflen"]])
-    return np.array(rows, dtype=int)
+    cooked = [cook_test(candidate, cook_refs([reference])) for
+              reference, candidate in zip(references, generated, strict=True)]
+    return np.array([[*s["correct"], *s["guess"], s["testlen"], *s["reflen"]]
+                     for s in cooked], dtype=int)
 
 
 def bleu_from_statistics(statistics: np.ndarray) -> np.ndarray:

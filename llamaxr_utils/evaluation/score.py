@@ -1,23 +1,23 @@
 """From pairs of texts to tables of systems, and the command ``score FILE``.
 
 First what notebook 06 tabulates: intervals, paired tests, one row a system.
-Then all of it for anyone's file of predictions, as text and JSON. Every row
+Then all of it for anyone's file of predictions, as text or JSON. Every row
 says protocol, split, images and n; no image is looked at.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from ..course.artifacts import sha256, write_json
+from ..course.artifacts import sha256
 from ..course.errors import CourseError
 from ..course.run import WARNING
 from ..datasets import reports
@@ -28,18 +28,18 @@ from .published import METRICS
 
 #: (system, protocol) -> result of `metrics.score_reports`.
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
-PROTOCOLS = ("r2gen", "llamaxr")
+#: Protocol -> its metrics, in words.
+PROTOCOLS = {
+    "r2gen": "corpus BLEU, ROUGE-L (beta 1.2), METEOR 1.5, CIDEr",
+    "llamaxr": "mean nltk BLEU, rouge_score ROUGE-L, nltk METEOR",
+    "labels": "findings, by report labels; hallucinations, omissions a report",
+}
 #: Systems that look at no image: reports alone, or labels of people.
 WITHOUT_IMAGES = ("most frequent report", "medoid report", "random report",
                   "ceiling: true labels")
 #: The metrics that paired tests are made of.
-TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr", *SCORES[:3])
+TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr")
 KEYS = ["system", "protocol", "split", "images", "n"]
-FORM = (
-    "Give a CSV: UTF-8, the first line `id,generated` (or "
-    "`id,generated,reference`), one line a study (CXR3030), texts that hold "
-    "commas in double quotes. Or ReXrank's JSON with `model_prediction`."
-)
 
 
 # --- tables of systems ------------------------------------------------------
@@ -90,11 +90,11 @@ def summarise(
     lines: list[tuple] = []
     for (system, protocol), result in results.items():
         statistics, function, names = statistics_of(result)
-        interval = stats.bootstrap_corpus(
-            statistics if rows is None else statistics[rows], function,
-            n_samples=n_samples, seed=seed)
+        statistics = statistics if rows is None else statistics[rows]
+        interval = stats.bootstrap_interval(
+            statistics, function, n_samples=n_samples, seed=seed)
         source = "none" if system.startswith(WITHOUT_IMAGES) else images
-        key = (system, protocol, split, source, interval["n"])
+        key = (system, protocol, split, source, len(statistics))
         values = zip(names, *(interval[k] for k in ("value", "low", "high")))
         lines += [(*key, *numbers, "") for numbers in values]
         if result.get("METEOR", 0) is None:
@@ -104,10 +104,8 @@ def summarise(
     return pd.DataFrame(lines, columns=columns)
 
 
-def paired_tests(
-    results: Results, system: str, protocol: str, n_samples: int, seed: int,
-    metrics: Collection[str] = TESTED,
-) -> pd.DataFrame:
+def paired_tests(results: Results, system: str, protocol: str,
+                 n_samples: int, seed: int) -> pd.DataFrame:
     """One system against all others under a protocol, paired by study:
     ``other``, ``metric``, ``difference`` (system minus other), ``p``
     (approximate randomisation), ``p_holm`` (adjusted over the table)."""
@@ -118,9 +116,9 @@ def paired_tests(
         test = stats.paired_randomisation(ours, theirs, function, n_samples,
                                           seed)
         rows += [(other, metric, test["difference"][i], test["p"][i])
-                 for i, metric in enumerate(names) if metric in metrics]
+                 for i, metric in enumerate(names) if metric in TESTED]
     table = pd.DataFrame(rows, columns=["other", "metric", "difference", "p"])
-    return table.assign(p_holm=stats.holm(table["p"].to_numpy(float)))
+    return table.assign(p_holm=stats.holm(table["p"]))
 
 
 def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
@@ -139,130 +137,74 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 
 
 class Predictions(NamedTuple):
-    """A file of predictions: `table` has study_id, generated, reference;
-    `references` says where these are from."""
-
-    table: pd.DataFrame
+    table: pd.DataFrame  #: study_id, generated, reference
     split: str
-    references: str
     notes: list[str]
 
 
-def read_predictions(path: str | Path,
-                     references: str | None = None) -> Predictions:
-    """A predictions file (`read_table`) with its references.
+def read_predictions(path: str | Path) -> Predictions:
+    """A CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``) and
+    ``generated``, with its references: the findings of these studies (never
+    the file's own: the cleaning of a reference moves every score).
 
-    `references` is "column", the file's own, or "wheel", the findings of the
-    report archive by id; None: the column if there is one. Studies with an
-    empty reference are left out, and counted in ``notes``. ``split`` is
-    "r2gen test" for all studies of that list ("part of test" for some),
-    "mixed" or "not known".
+    Studies without findings are left out, and counted in ``notes``.
+    ``split`` is "r2gen test" for all studies of that list ("part of test"
+    for some), "mixed" or "not known".
     """
-    table = read_table(path)
-    references = references or ("column" if "reference" in table else "wheel")
-    _refuse(path, references == "column" and "reference" not in table,
-            "has no column reference", "The references are to be its own.")
-    studies = reports.load_studies().set_index("study_id")
-    unknown = ~table["study_id"].isin(studies.index)
-    _refuse(path, references == "wheel" and unknown.any(),
-            f"has {unknown.sum()} ids that are not IU X-ray studies",
-            f"{_some(table.loc[unknown, 'study_id'])}: references are found "
-            "by the id, or stand in a column `reference`.")
-    findings = table["study_id"].map(studies["findings"]).fillna("")
-    if references == "wheel":
-        table["reference"] = findings
-    empty = ~table["reference"].map(says_something)
-    _refuse(path, empty.all(), "has no reference to score against",
-            f"All {len(table)} references are empty.")
-    own, theirs = (texts[~unknown].map(plain).map(reports.normalise)
-                   for texts in (table["reference"], findings))
-    other = (own != theirs).sum()
-    kept = table.loc[~empty, ["study_id", "generated", "reference"]]
+    table = _read_csv(path)
+    ids = table["id"].str.strip().str.replace(r"_IM-[\d-]+$", "", regex=True)
+    twice = ids[ids.duplicated()]
+    _refuse(path, len(twice), f"has {len(twice)} studies more than once",
+            _some(twice))
+    findings = reports.load_studies().set_index("study_id")["findings"]
+    unknown = ids[~ids.isin(findings.index)]
+    _refuse(path, len(unknown), f"has {len(unknown)} ids that are not IU "
+            "X-ray studies", _some(unknown))
+    table = table.assign(study_id=ids, reference=ids.map(findings))
+    kept = table[table["reference"].map(says_something)]
+    _refuse(path, kept.empty, "holds no study with findings to score against",
+            f"It holds {len(table)} studies.")
+    left_out = len(table) - len(kept)
+    silent = len(kept) - kept["generated"].map(says_something).sum()
     split = _split(kept["study_id"])
-    silent = (~kept["generated"].map(says_something)).sum()
     notes = {
-        f"{empty.sum()} studies left out: no reference text.": empty.any(),
-        f"{unknown.sum()} ids are not IU X-ray studies.": unknown.any(),
-        f"{other} references are not the collection's findings (case and "
-        "punctuation aside). Cleaning moves every score; --references wheel "
-        "takes the findings.": other,
+        f"{left_out} studies left out: they have no findings.": left_out,
         f"{silent} generated reports are empty and score 0.": silent,
         "Part of a test list (its first 170 studies are unlike the others): "
-        "compare with these rows alone.": split == "part of test",
-    }
+        "compare with these rows alone.": split == "part of test"}
     return Predictions(
-        kept.reset_index(drop=True), split,
-        {"column": "column `reference`", "wheel": "findings"}[references],
-        [note for note, holds in notes.items() if holds])
+        kept[["study_id", "generated", "reference"]].reset_index(drop=True),
+        split, [note for note, holds in notes.items() if holds])
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """The rows of a predictions file as texts, one a study, and ``study_id``
-    (``CXR3030``, or an id of another form as it is).
-
-    A CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``) and
-    ``generated``, or ReXrank's ``.json``: case id -> ``model_prediction``,
-    ``section_findings`` ... (https://github.com/rajpurkarlab/ReXrank).
-    """
-    path = Path(path)
+def _read_csv(path: str | Path) -> pd.DataFrame:
+    """The rows of a file of predictions, as texts."""
     try:
-        if path.suffix == ".json":
-            cases = json.loads(path.read_text("utf-8-sig"))
-            table = pd.DataFrame([_case(*item) for item in cases.items()])
-        else:
-            with warnings.catch_warnings():
-                # pandas only warns where a bare comma costs it text.
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = pd.read_csv(path, dtype=str, keep_default_na=False,
-                                    encoding="utf-8-sig", index_col=False)
-            table = table.rename(columns=str.strip).fillna("")
-    except (OSError, ValueError, AttributeError, TypeError,
-            pd.errors.ParserWarning) as error:
-        reason = " ".join(plain(str(error)).split()).rstrip(".")
-        raise CourseError(f"{path.name} was not found or can't be read.",
-                          f"{type(error).__name__}: {reason}.",
-                          FORM) from error
+        with warnings.catch_warnings():
+            # pandas only warns where a bare comma costs it text.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False,
+                                encoding="utf-8-sig", index_col=False)
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        _refuse(path, True, "was not found or can't be read", str(error))
+    table = table.rename(columns=str.strip).fillna("")
     _refuse(path, not {"id", "generated"} <= set(table),
-            "has no column id, or no column generated",
-            f"It has {_some(table.columns)}.")
-    silent = table["generated"].isna().sum()
-    _refuse(path, silent, f"has {silent} cases without `model_prediction`",
-            "ReXrank's data files hold references only.")
-    ids = table["id"].str.strip()
-    _refuse(path, ids.empty or ids.eq("").any(),
-            f"holds no predictions, or has {ids.eq('').sum()} rows without id",
-            "Every report belongs to a study.")
-    table["study_id"] = ids.str.replace(
-        r"^(CXR\d+)(?:_IM-[\d-]+)?$", r"\1", regex=True)
-    twice = table.loc[table["study_id"].duplicated(), "study_id"].unique()
-    _refuse(path, len(twice), f"has {len(twice)} studies more than once",
-            f"{_some(twice)}.")
+            "has no column id, or no column generated", _some(table.columns))
+    _refuse(path, table.empty, "holds no predictions", "It has no row.")
     return table
-
-
-def _case(name: str, case: dict[str, Any]) -> dict[str, Any]:
-    """A case of ReXrank's JSON (its older example writes ``findings`` for
-    ``section_findings``) as a row; what follows "Impression:" in a
-    prediction is not compared with the findings."""
-    generated = case.get("model_prediction")
-    if generated is not None:
-        generated = re.split(r"(?i)\bimpression\s*:", str(generated))[0]
-        generated = re.sub(r"(?i)^\s*findings\s*:", "", generated).strip()
-    reference = case.get("section_findings", case.get("findings"))
-    return {"id": name, "generated": generated,
-            "reference": plain(reference).strip()}
 
 
 def _refuse(path: str | Path, wrong: Any, what: str, why: str) -> None:
     if wrong:
-        raise CourseError(f"{Path(path).name} {what}.", why, FORM)
+        raise CourseError(
+            f"{Path(path).name} {what}.", plain(why),
+            "Give a CSV: UTF-8, the first line `id,generated`, one line a "
+            "study (CXR3030), texts that hold commas in double quotes.")
 
 
 def _some(names: Iterable[str]) -> str:
-    """Five names for a message: short, and without control characters."""
-    shown = [repr(plain(name)[:40]) for name in names]
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return ", ".join(shown[:5]) + more
+    """The first five names, none of them long."""
+    return ", ".join(name[:40] for name in list(names)[:5]) + " ..."
 
 
 def _split(ids: pd.Series) -> str:
@@ -277,70 +219,55 @@ def _split(ids: pd.Series) -> str:
 # --- the file is scored -----------------------------------------------------
 
 
-def score_file(
-    path: str | Path, against: str | Path | None = None,
-    references: str | None = None, n_samples: int = 1000, seed: int = 3407,
-    say: Callable[[str], Any] = lambda text: None,
-) -> dict[str, Any]:
-    """Everything that can be said of a file of generated reports; `against`
-    is a second one, of the same studies; `say` is told what is being done.
-
-    The dictionary has ``rows``: DataFrame of `summarise`, clinical scores
-    under "labels"; ``paired``: DataFrame or None, Holm over all its tests;
-    ``distinct``: different reports, share of the commonest; ``records``,
-    ``notes``, and what the file is.
-    """
-    given = read_predictions(path, references)
+def score_file(path: str | Path, n_samples: int = 1000,
+               seed: int = 3407) -> dict[str, Any]:
+    """Everything that can be said of a file of generated reports: ``rows``,
+    DataFrame of `summarise`, with clinical scores under "labels";
+    ``distinct``, DataFrame: number of different reports, share of the
+    commonest; ``records``, ``notes``, and what the file is."""
+    given = read_predictions(path)
     ids, truth = given.table["study_id"], list(given.table["reference"])
-    notes = [*given.notes]
     name = plain(Path(path).name)[:36]
     systems = {name: [list(given.table["generated"])]}
-    if against is not None:
-        rival = plain(Path(against).name)[:36]
-        rival = f"{rival} (2)" if rival == name else rival
-        theirs = read_table(against).set_index("study_id")["generated"]
-        missing = ids[~ids.isin(theirs.index)]
-        _refuse(against, len(missing), f"lacks {len(missing)} of the "
-                f"{len(ids)} studies", f"It has no {_some(missing)}.")
-        systems[rival] = [list(theirs.reindex(ids))]
-    files = list(systems)
-    systems |= _baselines(given, notes, seed)
+    systems |= _baselines(given, seed)
 
     results: dict[tuple[str, str], Any] = {}
-    status = ids.map(reports.load_studies().set_index("study_id")["status"])
-    kinds = None if status.isna().any() else list(status)
-    for system, runs in systems.items():
-        for protocol in PROTOCOLS:
-            say(f"{protocol}: {system}")
+    kinds = ids.map(reports.load_studies().set_index("study_id")["status"])
+    for system, runs in tqdm(systems.items(), "Scoring"):
+        for protocol in ("r2gen", "llamaxr"):
             results[system, protocol] = score_repeats(truth, runs, protocol)
-        each = [clinical_scores(truth, run, kinds) for run in runs]
-        results[system, "labels"] = {
-            "statistics": np.mean([one["statistics"] for one in each], axis=0)}
-    records = {p: results[name, p]["record"] for p in PROTOCOLS}
-    if results[name, "r2gen"]["METEOR"] is None:
-        notes.append(f"r2gen has no METEOR: {records['r2gen']['java']}.")
-    draws: dict[str, Any] = {"n_samples": n_samples, "seed": seed}
-    what: dict[str, Any] = {"split": given.split, "images": "not known"}
+        each = [clinical_scores(truth, run, list(kinds))["statistics"]
+                for run in runs]
+        results[system, "labels"] = {"statistics": np.mean(each, axis=0)}
+
+    counts = {system: pd.Series(runs[0]).value_counts()
+              for system, runs in systems.items()}
+    terms: dict[str, Any] = {"split": given.split, "images": "not known",
+                             "n_samples": n_samples, "seed": seed}
     return {
-        "schema": 1, "file": name, "files": files, **what, **draws,
-        "sha256": sha256(Path(path)), "n": len(ids),
-        "references": given.references,
-        "rows": summarise(results, **what, **draws),
-        "paired": _paired(results, files, **draws) if against else None,
-        "distinct": _distinct(systems, each[0]["per_report"]["status"]),
-        "records": records, "notes": notes,
+        "schema": 1, "file": name, "sha256": sha256(Path(path)),
+        "n": len(ids), **terms,
+        "rows": summarise(results, **terms),
+        "distinct": pd.DataFrame({
+            "system": list(systems),
+            "distinct reports": map(len, counts.values()),
+            "share of the commonest": [
+                one.max() / len(ids) for one in counts.values()]}),
+        "records": {p: results[name, p]["record"]
+                    for p in ("r2gen", "llamaxr")},
+        "notes": given.notes,
     }
 
 
-def _baselines(given: Predictions, notes: list[str],
-               seed: int) -> dict[str, list[list[str]]]:
+def _baselines(given: Predictions, seed: int) -> dict[str, list[list[str]]]:
     """Reports from R2Gen's training list, if the studies allow it."""
     train = reports.load_studies().query("split_r2gen == 'train'")
     n, texts = len(given.table), list(train["findings"])
     known = given.table["study_id"].isin(train["study_id"]).sum()
     if known or given.split == "not known":
-        notes.append("No baselines: they are for studies of R2Gen's lists; "
-                     f"{known} of these are in its training list.")
+        given.notes.append(
+            "No baselines: they are for studies of R2Gen's lists; "
+            f"{known} of these are in its training list.")
         return {}
     draws = [baselines.random_reports(texts, n, seed + i) for i in range(5)]
     return {"most frequent report": [[baselines.most_frequent(texts)] * n],
@@ -348,80 +275,33 @@ def _baselines(given: Predictions, notes: list[str],
             "random report, 5 seeds": draws}
 
 
-def _paired(results: Results, files: list[str], n_samples: int,
-            seed: int) -> pd.DataFrame:
-    """First file minus second: one Holm over the tests of all protocols."""
-    pair = {key: r for key, r in results.items() if key[0] in files}
-    table = pd.concat(
-        [paired_tests(pair, files[0], protocol, n_samples, seed).assign(
-            protocol=protocol) for protocol in (*PROTOCOLS, "labels")],
-        ignore_index=True)
-    table["p_holm"] = stats.holm(table["p"].to_numpy())
-    return table[["protocol", "metric", "difference", "p", "p_holm"]]
-
-
-def _distinct(systems: dict[str, list[list[str]]],
-              kinds: pd.Series) -> pd.DataFrame:
-    """How many different reports, and how common the commonest is."""
-    lines = []
-    for system, runs in systems.items():
-        texts = pd.Series(runs[0]).str.split().str.join(" ")
-        for kind in ("all", "abnormal", "normal"):
-            counts = texts[kinds.eq(kind) | (kind == "all")].value_counts()
-            if n := counts.sum():
-                lines.append((system, kind, n, len(counts), counts.max() / n))
-    columns = ["system", "studies", "n", "distinct reports"]
-    return pd.DataFrame(lines, columns=[*columns, "share of the commonest"])
-
-
 # --- shown and written ------------------------------------------------------
-
-ORDER = (*METRICS, "CIDEr", *SCORES)
-TITLES = {
-    "r2gen": "corpus BLEU, ROUGE-L (beta 1.2), METEOR 1.5, CIDEr",
-    "llamaxr": "mean nltk BLEU, rouge_score ROUGE-L, nltk METEOR",
-    "labels": "findings, by report labels; hallucinations, omissions a report",
-}
 
 
 def as_text(scored: dict[str, Any]) -> str:
     """`score_file` for a terminal: a row a metric, a column a system."""
-    lines = ["{file}: {n} studies, references: {references}, split: {split}, "
+    lines = ["{file}: {n} studies, references: findings, split: {split}, "
              "images: {images}; 95 % intervals.".format(**scored)]
-    rows = scored["rows"]
+    rows, order = scored["rows"], [*METRICS, "CIDEr", *SCORES]
     text = rows["value"].map("{:.3f}".format)
     text += rows.apply(" [{low:.2f}, {high:.2f}]".format_map, axis=1)
     rows = rows.assign(text=text.where(rows["value"].notna(), rows["note"]))
     for (protocol, n), part in rows.groupby(["protocol", "n"], sort=False):
         table = part.pivot(index="metric", columns=["system", "images"],
                            values="text").rename_axis(index=None)
-        table = table.loc[[m for m in ORDER if m in table.index]]
+        table = table.loc[[m for m in order if m in table.index]]
         title = f"Protocol {protocol}, split {scored['split']}, n {n}: "
-        lines += ["", title + TITLES[protocol],
+        lines += ["", title + PROTOCOLS[protocol],
                   table.to_string(line_width=100)]
-    if scored["paired"] is not None:
-        lines += ["", f"{' minus '.join(scored['files'])}, paired by study",
-                  scored["paired"].to_string(index=False, float_format="%.3f")]
     lines += ["", scored["distinct"].to_string(
         index=False, float_format="{:.0%}".format), ""]
     lines += [*(f"Note: {note}" for note in scored["notes"]), WARNING]
     return "\n".join(lines)
 
 
-def check_output(path: str | None, *inputs: str | None) -> None:
-    """Refuse a file that cannot be written before a minute is spent."""
-    out = Path(path or "nowhere").resolve()
-    taken = [Path(name).resolve() for name in inputs if name]
-    if out.is_dir() or not out.parent.is_dir() or out in taken:
-        raise CourseError(
-            f"Results cannot be written to {out.name}.",
-            "It is a folder, one of the files to score, or in no folder.",
-            "Name another file.")
-
-
-def write(scored: dict[str, Any], path: str | Path) -> None:
-    """All rows of all systems as JSON; NaN is null."""
-    write_json(Path(path), {
+def as_json(scored: dict[str, Any]) -> str:
+    """`score_file` with all rows of all systems; NaN is null."""
+    return json.dumps({
         key: value.astype(object).where(value.notna(), None).to_dict(
             "records") if isinstance(value, pd.DataFrame) else value
-        for key, value in scored.items()})
+        for key, value in scored.items()}, indent=1)

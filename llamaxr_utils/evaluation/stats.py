@@ -8,68 +8,61 @@ studies happened to be in the test set, not of training runs or prompts.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..course.errors import CourseError
 from .meteor import meteor_from_statistics
 from .metrics import BLEU, bleu_from_statistics
 
 #: Sums over studies, shape (..., m) -> values, shape (...) or (..., k).
 Function = Callable[[np.ndarray], np.ndarray]
+TAIL = (1 - 0.95) / 2  #: outside an interval, on either side
+#: Columns of ``per_report`` that hold what a corpus metric sums.
+_CORPUS: dict[str, tuple[tuple[str, ...], Function]] = {
+    "bleu_stats": (BLEU, bleu_from_statistics),
+    "meteor_stats": (
+        ("METEOR",), lambda sums: meteor_from_statistics(sums)[..., None]),
+}
 
 
-def bootstrap_interval(values, *args: Any, **options: Any) -> dict[str, Any]:
-    """`bootstrap_corpus` of a mean over studies: values (n,) or (n, k)."""
-    return bootstrap_corpus(_rows(values), _mean(values), *args, **options)
-
-
-def bootstrap_corpus(
-    statistics: np.ndarray, function: Function, level: float = 0.95,
+def bootstrap_interval(
+    statistics: Any, function: Function | None = None,
     n_samples: int = 2000, seed: int = 3407,
 ) -> dict[str, Any]:
-    """Percentile bootstrap of a corpus metric (Koehn 2004, W04-3250).
+    """95 % percentile bootstrap of a mean over studies, or of a corpus metric
+    (Koehn 2004, https://aclanthology.org/W04-3250).
 
-    `statistics`, shape (n, m), is what the metric sums over studies.
-    ``value``, ``low`` and ``high`` are floats or arrays of shape (k,);
-    samples in which the metric is NaN do not count, and of a single study
-    low and high are NaN.
+    `statistics`, shape (n,) or (n, m), are values, or what `function` takes
+    the sums of. ``value``, ``low`` and ``high`` are floats or arrays (k,);
+    samples where the metric is NaN do not count, of a single study all are.
     """
-    if n_samples < 1:
-        raise CourseError(f"No interval with n_samples={n_samples}.",
-                          "It takes one sample of studies or more.",
-                          "Use 1000.")
-    rows = _rows(statistics)
-    n, tail = len(rows), (1 - level) / 2
-    rng = np.random.default_rng(seed)
+    rows, function = _rows(statistics), function or _mean(statistics)
+    n, rng = len(rows), np.random.default_rng(seed)
     counts = rng.multinomial(n, np.full(n, 1 / n), n_samples)
-    value = np.asarray(function(rows.sum(axis=0)), dtype=float)
+    value = function(rows.sum(axis=0))
     samples = function(counts.astype(float) @ rows)
-
+    if n == 1:
+        samples = np.full_like(samples, np.nan)
     with warnings.catch_warnings():  # a metric that is NaN in every sample
         warnings.simplefilter("ignore", RuntimeWarning)
-        low, high = np.nanquantile(samples, [tail, 1 - tail], axis=0)
-    if n == 1:
-        low, high = np.full((2, *value.shape), np.nan)
-    return _plain(value=value, low=low, high=high) | {
-        "n": n, "n_samples": n_samples, "seed": seed, "level": level}
+        low, high = np.nanquantile(samples, [TAIL, 1 - TAIL], axis=0)
+    return {"value": value, "low": low, "high": high}
 
 
-def paired_interval(a, b, function: Function | None = None,
-                    *args: Any, **options: Any) -> dict[str, Any]:
-    """`bootstrap_corpus` of a - b: statistics of the same studies, or values
-    (no `function`: means)."""
+def paired_interval(
+    a: Any, b: Any, function: Function | None = None, **options: int,
+) -> dict[str, Any]:
+    """`bootstrap_interval` of a - b, on the same studies."""
     value, both = function or _mean(a), np.hstack([_rows(a), _rows(b)])
     m = both.shape[1] // 2
-    return bootstrap_corpus(
-        both, lambda s: value(s[..., :m]) - value(s[..., m:]),
-        *args, **options)
+    return bootstrap_interval(
+        both, lambda s: value(s[..., :m]) - value(s[..., m:]), **options)
 
 
 def paired_randomisation(
-    a: np.ndarray, b: np.ndarray, function: Function | None = None,
+    a: Any, b: Any, function: Function | None = None,
     n_samples: int = 2000, seed: int = 3407,
 ) -> dict[str, Any]:
     """Approximate randomisation test of two systems on the same studies.
@@ -77,13 +70,13 @@ def paired_randomisation(
     Every shuffle swaps the two systems' outputs of a study with probability
     one half; ``p`` is (1 + shuffles with at least the ``difference`` a - b)
     / (1 + shuffles), two-sided (Noreen 1989; Riezler and Maxwell 2005,
-    W05-0908), NaN where the metric is. Arguments: see `paired_interval`.
+    W05-0908), NaN where the metric is.
     """
     rows_a, rows_b, value = _rows(a), _rows(b), function or _mean(a)
     if rows_a.shape != rows_b.shape:
         raise ValueError("both systems must be scored on the same studies")
     sum_a, sum_b, gap = rows_a.sum(0), rows_b.sum(0), rows_a - rows_b
-    difference = np.asarray(value(sum_a) - value(sum_b), dtype=float)
+    difference = value(sum_a) - value(sum_b)
     rng = np.random.default_rng(seed)
     moved = rng.integers(0, 2, (n_samples, len(gap))).astype(float) @ gap
     shuffled = value(sum_a - moved) - value(sum_b + moved)
@@ -92,12 +85,11 @@ def paired_randomisation(
     # undefined one counts against a finding.
     smaller = np.abs(shuffled) < np.abs(difference) - 1e-12
     p = (1 + (~smaller).sum(axis=0)) / (1 + n_samples)
-    p = np.where(np.isnan(difference), np.nan, p)
-    return _plain(difference=difference, p=p) | {
-        "n": len(gap), "n_samples": n_samples, "seed": seed}
+    p = np.where(np.isnan(difference), np.nan, p)[()]
+    return {"difference": difference, "p": p}
 
 
-def holm(pvalues: Sequence[float] | np.ndarray) -> np.ndarray:
+def holm(pvalues: Any) -> np.ndarray:
     """Holm's step-down adjustment (Holm 1979, JSTOR 4615733), in the given
     order; NaN (a test that was not run) stays NaN and counts not."""
     p = np.asarray(pvalues, dtype=float)
@@ -115,26 +107,22 @@ def metric_statistics(
     function, names of the metrics): means for ``llamaxr``, ROUGE-L and
     CIDEr; ``r2gen``'s corpus BLEU and METEOR from their own statistics."""
     table = scores["per_report"]
-    corpus = (("bleu_stats", BLEU, bleu_from_statistics),
-              ("meteor_stats", ("METEOR",),
-               lambda s: meteor_from_statistics(s)[..., None]))
-    blocks: list[Any] = [(np.stack(table[column]), names, function)
-                         for column, names, function in corpus
-                         if column in table]
-    summed = [name for _, names, _ in blocks for name in names]
+    corpus = [column for column in _CORPUS if column in table]
+    summed = [name for column in corpus for name in _CORPUS[column][0]]
     means = [name for name in table.select_dtypes("number")
-             if name not in summed and scores.get(name) is not None]
-    counted = np.column_stack([table[means], np.ones(len(table))])
-    blocks.insert(0, (counted, means, lambda s: s[..., :-1] / s[..., -1:]))
-    edges = np.cumsum([rows.shape[1] for rows, _, _ in blocks])[:-1]
+             if name not in summed and scores[name] is not None]
+    blocks = [np.column_stack([table[means], np.ones(len(table))]),
+              *(np.stack(table[column]) for column in corpus)]
+    edges = np.cumsum([block.shape[1] for block in blocks])[:-1]
 
     def values(totals: np.ndarray) -> np.ndarray:
-        parts = np.split(totals, edges, axis=-1)
-        return np.concatenate(
-            [function(part) for part, (_, _, function)
-             in zip(parts, blocks, strict=True)], axis=-1)
+        first, *others = np.split(totals, edges, axis=-1)
+        parts = [first[..., :-1] / first[..., -1:]]
+        for column, part in zip(corpus, others, strict=True):
+            parts.append(_CORPUS[column][1](part))
+        return np.concatenate(parts, axis=-1)
 
-    return np.hstack([rows for rows, _, _ in blocks]), values, means + summed
+    return np.hstack(blocks), values, means + summed
 
 
 def _rows(values: Any) -> np.ndarray:
@@ -150,8 +138,3 @@ def _mean(values: Any) -> Function:
     """Sums over these studies -> means; a list of values has no columns."""
     n, flat = len(values), np.ndim(values) == 1
     return lambda totals: (totals[..., 0] if flat else totals) / n
-
-
-def _plain(**numbers: np.ndarray) -> dict[str, Any]:
-    """Arrays without an axis as floats."""
-    return {k: v if np.ndim(v) else float(v) for k, v in numbers.items()}

