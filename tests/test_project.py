@@ -21,7 +21,7 @@ PACKAGE = ROOT / "llamaxr_utils"
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 8872, "modules": 45, "tests": 9421}
+BUDGET = {"package": 8673, "modules": 45, "tests": 9287}
 
 
 def shell(*command: str) -> subprocess.CompletedProcess:
