@@ -53,27 +53,27 @@ def openi_id(stem: str) -> str | None:
     return None
 
 
-def find_images(folder: Path | None = None) -> pd.DataFrame:
-    """Every image of the collection under a folder (else the data folder and
-    what ``fetch openi`` brought), whatever its layout; archives directly in
-    it are unpacked once, into the cache.
+def find_images() -> pd.DataFrame:
+    """Every image of the collection in the data folder and in what ``fetch
+    openi`` brought, whatever its layout; archives directly in the data folder
+    are unpacked once, into the cache.
 
     Returns ``image_id`` (OpenI's), ``path`` (Path).
     """
     paths: dict[str, Path] = {}
-    for file in (file for root in _roots(folder) for file in _files(root)):
+    for file in (file for root in _roots() for file in _files(root)):
         if image_id := openi_id(file.stem):
             paths.setdefault(image_id, file)
     columns = ["image_id", "path"]
     return pd.DataFrame(paths.items(), columns=columns, dtype=object)
 
 
-def _roots(folder: Path | None) -> Iterator[Path]:
+def _roots() -> Iterator[Path]:
     from .downloads import is_archive, unpack_images
 
-    top = folder or data_folder()
+    top = data_folder()
     yield top
-    if folder is None and not cache_folder().is_relative_to(top):
+    if not cache_folder().is_relative_to(top):
         yield cache_folder() / FETCHED  # the data folder is read-only
     for archive in sorted(top.glob("*")):
         if is_archive(archive.name):
@@ -135,25 +135,21 @@ def draw_views(
 ) -> pd.DataFrame:
     """Schema ``views``: phantoms of `size` pixels, drawn from ``mesh`` of
     `studies`, for the views that the real studies have."""
-    views = choose_views(image_ids).merge(studies[["study_id"]])
-    pictures = phantoms.draw_studies(
-        studies[studies["study_id"].isin(views["study_id"])],
-        cache_folder() / "phantoms", size, cores(), progress,
-    )  # fmt: skip
-    views = views.merge(pictures, on=["study_id", "view"])
-    views["path"] = views["path"].map(_relative)
+    views = choose_views(image_ids).merge(studies[["study_id", "mesh"]])
+    home = cache_folder() / "phantoms"
+    paths = phantoms.draw_files(views, home, size, progress)
+    views["path"] = [_relative(path) for path in paths]
+    views = views.drop(columns="mesh")
     return views.assign(view_source=LISTED, image_source="phantom")
 
 
-def xray_views(
-    image_ids: pd.DataFrame, folder: Path | None = None
-) -> pd.DataFrame:
+def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     """Schema ``views`` for the X-rays on disk: `choose_views` of those that
     are there. For a missing image the next one is used."""
-    files = find_images(folder)
+    files = find_images()
     if files.empty:
         raise CourseError(
-            f"No X-rays were found under {(folder or data_folder()).name}/.",
+            f"No X-rays were found under {data_folder().name}/.",
             'IMAGES = "real" reads IU X-ray images named by their OpenI id '
             "(CXR1_1_IM-0001-3001.png), in any sub-folder or archive. R2Gen's "
             "copy (CXR1_1_IM-0001/0.png) does not tell which view is which.",

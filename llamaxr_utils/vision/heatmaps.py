@@ -103,22 +103,16 @@ def pointing_game(
             if not mask.any():
                 continue  # outside the picture
             grey = phantoms.draw(*what)
-            marks: list[float] = []
-            for network in networks:
-                marks += _on_target(heatmap(network, grey, condition), mask)
-            rows.append((condition, *marks, mask.mean()))
-    names = ["hit", "inside", "hit random", "inside random", "area"]
+            heats = [heatmap(network, grey, condition) for network in networks]
+            # A map that is zero everywhere hits nothing.
+            hits = [heat.any() and mask.flat[heat.argmax()] for heat in heats]
+            inside = [float(heat[mask].sum() / max(heat.sum(), 1e-12))
+                      for heat in heats]  # fmt: skip
+            rows.append((condition, *hits, *inside, mask.mean()))
+    names = ["hit", "hit random", "inside", "inside random", "area"]
     table = pd.DataFrame(rows, columns=["condition", *names])
     groups = table.groupby("condition")
-    means = groups[names].mean()
+    order = ["hit", "inside", "hit random", "inside random", "area"]
+    means = groups[order].mean()
     means.insert(0, "n", groups.size())
     return means
-
-
-def _on_target(heat: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """Is the highest point inside the mask; share of the heat inside. A map
-    that is zero everywhere hits nothing."""
-    if not heat.any():
-        return 0.0, 0.0
-    peak = float(mask.flat[int(heat.argmax())])
-    return peak, float(heat[mask].sum() / heat.sum())

@@ -1,5 +1,7 @@
 """phantoms: same study, same picture; every condition leaves its trace."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,26 +113,24 @@ def test_severity_shows_and_nothing_else_depends_on_labels():
     assert changed[40:].max() <= 2
 
 
-def test_studies_are_drawn_once_and_by_two_processes_alike(tmp_path):
+def test_views_are_drawn_once_and_by_two_processes_alike(tmp_path):
     """More than 64 pictures, so that the pool is used."""
-    studies = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(33)]})
-    studies["mesh"] = [["Cardiomegaly"]] * 33
+    views = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(66)]})
+    views["view"] = 33 * list(VIEWS)
+    views["mesh"] = [["Cardiomegaly"]] * 66
     calls = []
-    views = phantoms.draw_studies(
-        studies, tmp_path, 16, 2, progress=lambda *n: calls.append(n)
+    paths = phantoms.draw_files(
+        views, tmp_path, 16, progress=lambda *n: calls.append(n)
     )
     assert calls == [(n, 66) for n in range(1, 67)]
-    assert list(views.columns) == ["study_id", "view", "path"]
-    assert list(views["view"]) == 33 * list(VIEWS)
-    for row in views.tail(2).itertuples():
+    for row, path in list(zip(views.itertuples(), paths, strict=True))[-2:]:
         picture = draw(row.study_id, ["Cardiomegaly"], row.view, 16)
-        assert np.array_equal(np.asarray(Image.open(row.path)), picture)
+        assert np.array_equal(np.asarray(Image.open(path)), picture)
     # A file that is there is kept: only the one taken away is drawn again.
-    folder = tmp_path / phantoms.folder_name(16)
-    kept, gone = folder / "CXR1_frontal.png", folder / "CXR2_lateral.png"
+    kept, gone = map(Path, paths[:2])
     kept.write_bytes(b"kept")
     gone.unlink()
-    phantoms.draw_studies(studies, tmp_path, 16)
+    assert phantoms.draw_files(views, tmp_path, 16) == paths
     assert kept.read_bytes() == b"kept" and gone.exists()
 
 
