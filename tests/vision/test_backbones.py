@@ -50,6 +50,8 @@ def test_the_full_name_and_the_names_of_the_outputs():
     assert model.pathologies == list(NATIVE_ORDER)
     released = 6_966_034  # parameters of torchxrayvision's weight file
     assert sum(p.numel() for p in model.parameters()) == released
+    control = backbones.build(f"{backbones.RELEASED}@random")
+    assert control.resolution == model.resolution == 224
     with pytest.raises(CourseError, match="There is no backbone") as caught:
         backbones.build("resnet50@phantom")
     assert backbones.RELEASED in caught.value.why
