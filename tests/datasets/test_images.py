@@ -32,14 +32,6 @@ def ids():
     return reports.load_image_ids()
 
 
-@pytest.fixture
-def data(folders):
-    """The data folder of this test, empty."""
-    folder = folders.parent / "data"
-    folder.mkdir()
-    return folder
-
-
 def put(folder, name, content=b"x"):
     file = Path(folder, name)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -99,9 +91,9 @@ def test_each_layout_is_told_by_its_names(data):
     assert all(path.is_file() for path in paths)
 
 
-def test_an_empty_folder_says_where_xrays_come_from(data, ids):
+def test_without_xrays_it_says_where_they_come_from(data, ids):
     put(data, "CXR2384_IM-0942/0.png")  # which view is it?
-    with pytest.raises(CourseError, match=r"fetch openi"):
+    with pytest.raises(CourseError, match="fetch openi"):
         images.xray_views(ids)
 
 
@@ -118,9 +110,8 @@ def test_a_read_only_data_folder(data, known, folders, monkeypatch):
     assert len(paths) == 2
     assert images.locate(paths[0]).is_relative_to(folders / "cache")
     assert sorted(data.rglob("*")) == before
-    for path in paths:
-        assert not os.path.isabs(path)
-        images.read_grey(images.locate(path), 8)
+    assert not any(map(os.path.isabs, paths))
+    images.read_grey(images.locate(paths[0]), 8)
 
 
 # --- views ------------------------------------------------------------------
@@ -147,9 +138,8 @@ def test_phantoms_take_the_places_of_the_real_views(folders, ids):
     names = ["study_id", "image_id", "view"]
     assert views[names].equals(only[names]) and len(views) >= 3
     assert set(views["image_source"]) == {"phantom"}
-    for path in views["path"]:
-        assert not os.path.isabs(path)
-        assert images.read_grey(images.locate(path), 16).shape == (16, 16)
+    assert not any(map(os.path.isabs, views["path"]))
+    assert images.read_views(views, 16)[0].shape == (len(views), 16, 16)
 
 
 def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
@@ -187,7 +177,6 @@ def test_rows_keep_their_order_and_unreadable_ones_are_listed(data):
     ("name", "change"),
     [
         ("a.png", lambda picture: picture.convert("RGB")),
-        ("a.png", lambda picture: picture.convert("P")),
         ("a.jpg", lambda picture: picture.convert("CMYK")),
         ("a.jpg", lambda picture: picture.resize((2000, 1000))),
     ],

@@ -64,7 +64,6 @@ def test_every_condition_leaves_a_trace_and_no_other(name, view):
     headings = [HEADINGS[CONDITIONS.index(name)]]
     changed = change("CXR3", headings, view)
     mask = phantoms.lesions("CXR3", headings, view, 64)[name]
-    assert mask.shape == (64, 64) and mask.dtype == bool
     assert 4 <= mask.sum() < 0.7 * mask.size
     assert changed[mask].mean() > 5
     outside = ~binary_dilation(mask, iterations=4)
@@ -73,19 +72,11 @@ def test_every_condition_leaves_a_trace_and_no_other(name, view):
     assert changed[outside].mean() < 1
 
 
-def test_findings_beside_the_18_are_drawn_too():
-    for heading in ("Kyphosis/thoracic vertebrae", "Diaphragm/right/elevated"):
-        assert phantoms.lesions("CXR4", [heading], "frontal", 64) == {}
-        assert max(change("CXR4", [heading], v).max() for v in VIEWS) > 12
-
-
-@pytest.mark.parametrize(
-    "heading", ["Pleural Effusion/{}/large", "Pneumothorax/{}/large"]
-)
-def test_the_patients_right_is_on_the_pictures_left(heading):
+@pytest.mark.parametrize("name", ["Pleural Effusion", "Pneumothorax"])
+def test_the_patients_right_is_on_the_pictures_left(name):
     for i in range(4):
         for side, left_half in (("right", True), ("left", False)):
-            mask = next(iter(masks(i, heading.format(side)).values()))
+            (mask,) = masks(i, f"{name}/{side}/large").values()
             assert bool(center(mask)[1] < 0.5) == left_half
 
 

@@ -10,6 +10,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from llamaxr_utils.__main__ import main
 from llamaxr_utils.course import artifacts, run
@@ -73,29 +74,22 @@ def test_training_separates_what_can_be_separated(trained, pictures):
 
 def test_the_same_seed_trains_the_same(pictures):
     part = [values[:16] for values in pictures]
-    first, again = (
-        backbones.train(backbones.build(SMALL), *part, 1, batch_size=8)
-        for _ in range(2)
-    )
+    first, again = (backbones.train(backbones.build(SMALL), *part, 1, 8)
+                    for _ in range(2))  # fmt: skip
     assert first == again
 
 
-def f1(positive, truth):
-    return 2 * (positive & truth).sum() / max(positive.sum() + truth.sum(), 1)
-
-
 def best_f1(scores, truth):
-    return max(f1(scores >= t, truth) for t in scores)
+    return max(f1_score(truth, scores >= t) for t in scores)
 
 
 def test_half_is_the_operating_point_of_the_best_f1(trained, pictures):
     """op_norm moves each condition's threshold to 0.5."""
     model, _ = trained
     scores = backbones.predict(model, pictures[0]) + 1e-6
-    for k in range(17):  # the last condition never occurs
-        truth = pictures[1][:, k].astype(bool)
-        reached = f1(scores[:, k] >= 0.5, truth)
-        assert reached == pytest.approx(best_f1(scores[:, k], truth))
+    for score, truth in zip(scores.T[:17], pictures[1].T):
+        reached = f1_score(truth, score >= 0.5)
+        assert reached == pytest.approx(best_f1(score, truth))
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.004], ids=["usual", "rare"])
@@ -109,7 +103,7 @@ def test_operating_points_with_ties_and_small_probabilities(scale):
     points = model.op_threshs.numpy()
     assert points[3] == 0.5  # never seen
     for k in set(range(18)) - {3}:
-        reached = f1(scores[:, k] >= points[k], truth[:, k])
+        reached = f1_score(truth[:, k], scores[:, k] >= points[k])
         assert reached == pytest.approx(best_f1(scores[:, k], truth[:, k]))
 
 
