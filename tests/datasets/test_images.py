@@ -223,7 +223,6 @@ def test_dicom_of_either_kind(tmp_path, kind, expected):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("CXR7.png", b"<html>404</html>"),
         ("CXR7.png", encoded()[:1500]),
         ("CXR7.png", encoded()),  # a bomb
         ("CXR7.dcm", b"no dicom at all"),

@@ -105,7 +105,12 @@ def load(tmp_path, monkeypatch):
     file = tmp_path / "a.tgz"
     monkeypatch.setattr(reports, "bundled_archive", lambda: file)
     monkeypatch.setattr(reports, "_read_all", reports._read_all.__wrapped__)
-    return lambda content: file.write_bytes(content) and reports.load_studies()
+
+    def load(content):
+        file.write_bytes(content)
+        return reports.load_studies()
+
+    return load
 
 
 def packed(members):
