@@ -82,13 +82,11 @@ def test_the_patients_right_is_on_the_pictures_left(name):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_zones_lie_above_each_other(view):
-    rows = [
-        np.mean([
-            center(masks(i, f"Nodule/lung/{place}/left", view)["Nodule"])[0]
-            for i in range(8)
-        ])
-        for place in ("apex", "upper lobe", "lingula", "base")
-    ]  # fmt: skip
+    rows = []
+    for place in ("apex", "upper lobe", "lingula", "base"):
+        heading = f"Nodule/lung/{place}/left"
+        nodules = [masks(i, heading, view)["Nodule"] for i in range(8)]
+        rows.append(np.mean([center(nodule)[0] for nodule in nodules]))
     assert rows == sorted(rows)
 
 
