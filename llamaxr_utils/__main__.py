@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=1000, help="of the bootstrap")
 
     add = command(_fetch, "get X-rays, weights or predictions, once")
-    add("name", help="openi, densenet121-res224-all ..., smollm2-135m or "
+    add("name", help="openi, densenet121-res224-all, smollm2-135m or "
         "cvt2distilgpt2")  # fmt: skip
     add("--from", dest="origin", default="", metavar="FILE")
     add("--mirror", default="", metavar="URL")

@@ -44,6 +44,14 @@ def folders(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def data(folders):
+    """The data folder of this test, empty."""
+    place = folders.parent / "data"
+    place.mkdir()
+    return place
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """torch on one thread: quicker for tiny models, and repeatable."""

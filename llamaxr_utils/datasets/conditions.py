@@ -54,21 +54,16 @@ def plain_name(name: str) -> str:
 
 
 def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """Name the 18 outputs of a network by its own ``pathologies``.
-
-    "" names an output that belongs to no condition. The result is in the
-    order of `CONDITIONS`, NaN for one that the network does not know.
-    """
+    """Name the 18 outputs of a network by its own ``pathologies``; the result
+    is in the order of `CONDITIONS`."""
     plain = [plain_name(name) for name in names]
-    known = [name for name in plain if name]
-    is_right = len(values) == len(plain) == 18 and known
-    if not is_right or len(set(known) & set(CONDITIONS)) < len(known):
+    if len(values) != len(plain) or sorted(plain) != list(CONDITIONS):
         raise ValueError(
             f"{len(values)} scores came with names that are not the 18 "
             f"conditions; set `model.pathologies` to them: {plain}"
         )
     scores = dict(zip(plain, values))
-    return {name: float(scores.get(name, np.nan)) for name in CONDITIONS}
+    return {name: float(scores[name]) for name in CONDITIONS}
 
 
 def best_f_beta(

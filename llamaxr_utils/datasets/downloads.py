@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from functools import cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -146,9 +146,9 @@ class Published(NamedTuple):
     """One public file."""
 
     url: str
-    sha256: str = ""  #: "" where none is published
-    saves: str = ""  #: predictions: name of the table that `fetch` writes
-    licence: str = ""
+    sha256: str
+    saves: str  #: predictions: name of the table that `fetch` writes
+    licence: str
 
 
 #: The bytes of cvt2distilgpt2 (Nicolson et al. 2023) were not at hand: the
@@ -160,68 +160,45 @@ FILES = {name: Published(*row) for name, *row in _TABLE.to_numpy()}
 SOURCES = {name: file for name, file in FILES.items() if file.saves}
 
 
-@cache
-def table() -> dict[str, Published]:
-    """Name -> weights, for every network that can be fetched."""
-    from torchxrayvision.models import model_urls
-
-    # Names without a resolution are short ones for the same files.
-    listed = {name: Published(known["weights_url"])
-              for name, known in model_urls.items() if "-res" in name}
-    return listed | {PAPER: FILES[PAPER]}
-
-
-def facts(name: str) -> tuple[list[str], list[float]]:
-    """Names of a network's outputs and its operating points, as
-    torchxrayvision lists them; "" belongs to no condition."""
-    from torchxrayvision.models import model_urls
-
-    known = model_urls[name]
-    return list(known["labels"]), [float(p) for p in known["op_threshs"]]
-
-
-def _published(name: str) -> Published:
-    if known := SOURCES.get(name) or table().get(name):
-        return known
-    raise CourseError(
-        f"{name!r} cannot be fetched.",
-        f"The kit knows openi, smollm2-135m, {', '.join(SOURCES | table())}.",
-        "Choose one of these.",
-    )
-
-
 def file_name(name: str) -> str:
     """Name of a published file."""
-    return PurePosixPath(urlsplit(_published(name).url).path).name
+    if name not in FILES:
+        raise CourseError(
+            f"{name!r} cannot be fetched.",
+            f"The kit knows openi, smollm2-135m, {', '.join(FILES)}.",
+            "Choose one of these.",
+        )
+    return PurePosixPath(urlsplit(FILES[name].url).path).name
 
 
 def fetch(name: str, origin: str = "") -> Path:
-    """Get a file of `SOURCES` or `table` into the cache, whole and checked:
-    the weights as they are, predictions as a table ``id``, ``generated``.
-    `origin`: address of the folder that holds it, or the file itself."""
-    known = _published(name)
-    place = cache_folder() / ("predictions" if known.saves else "weights")
-    file = place / file_name(name)
+    """Get one of `FILES` into the cache, whole and checked: the weights as
+    they are, predictions as a table ``id``, ``generated``. `origin`: address
+    of the folder that holds it, or the file itself."""
+    file = cache_folder() / "weights" / file_name(name)
+    if FILES[name].saves:
+        file = cache_folder() / "predictions" / file.name
     if origin and "://" not in origin:
         copy = partial(shutil.copyfile, _checked(name, Path(origin)))
         artifacts.write_whole(file, copy)
     else:
-        url = f"{origin.rstrip('/')}/{file.name}" if origin else known.url
-        download(url, place, known.sha256)
-    if not known.saves:
+        url = f"{origin.rstrip('/')}/{file.name}" if origin else ""
+        download(url or FILES[name].url, file.parent, FILES[name].sha256)
+    if not FILES[name].saves:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
     predictions = pd.read_csv(file, dtype=str, keep_default_na=False)
     predictions = predictions[[*columns]].rename(columns=columns)
-    saved = cache_folder() / known.saves
+    saved = cache_folder() / FILES[name].saves
     artifacts.write_whole(saved, partial(predictions.to_csv, index=False))
     return saved
 
 
 def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
-    """The tensors of a published network, a key of `table`: of `file`, or of
-    the published file in ``data/weights/`` or the cache; it is read once, and
-    kept as safetensors."""
+    """The tensors of a published network: of `file`, or of the published file
+    in ``data/weights/`` or the cache; it is read once, and kept as
+    safetensors."""
+    import torch
     from safetensors.torch import load_file, save_file
 
     kept = cache_folder() / "weights" / f"{name}.safetensors"
@@ -229,57 +206,32 @@ def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
         return load_file(kept)
     places = (data_folder() / "weights", cache_folder() / "weights")
     paths = [file] if file else [place / file_name(name) for place in places]
-    state = _read(name, _checked(name, *paths))
-    state = {k: v.contiguous() for k, v in state.items() if k != "op_threshs"}
+    # A pickled module is code: the hash is checked before it is opened.
+    model = torch.load(_checked(name, *paths), "cpu", weights_only=False)
+    for module in model.modules():  # pickled by an old torch
+        module.__dict__.setdefault("_non_persistent_buffers_set", set())
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    state.pop("op_threshs", None)
     artifacts.write_whole(kept, partial(save_file, state))
     return state
 
 
 def _checked(name: str, *paths: Path) -> Path:
     """The first of the paths that is there, if it is the published file."""
-    known = _published(name)
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise CourseError(
             f"{paths[0].name} of {name} is not on this machine.",
             "It is published by others and is not part of the kit.",
             f"Fetch it (python -m llamaxr_utils fetch {name}), put "
-            f"{known.url} into data/weights/, or set "
+            f"{FILES[name].url} into data/weights/, or set "
             'BACKBONE = "densenet-small@iu-train".',
         )
-    if known.sha256 not in ("", artifacts.sha256(path)):
+    if artifacts.sha256(path) != FILES[name].sha256:
         raise CourseError(
             f"{path.name} is not the released file of {name}.",
-            f"Its SHA-256 is not {known.sha256[:16]}... A weight file can "
-            "hold code, so it was not opened.",
-            f"Remove it and get it again from {known.url}.",
+            f"Its SHA-256 is not {FILES[name].sha256[:16]}... A weight file "
+            "can hold code, so it was not opened.",
+            f"Remove it and get it again from {FILES[name].url}.",
         )
     return path
-
-
-def _read(name: str, path: Path) -> dict[str, Any]:
-    """Tensors of a checked file: a state dict or a pickled module."""
-    import torch
-    from torch import nn
-    from torchxrayvision import models
-
-    # A pickled module is code. One whose hash is pinned may run it; of the
-    # others only what torchxrayvision's DenseNet is made of is let in.
-    parts = [models.DenseNet, models._DenseBlock, models._DenseLayer]
-    parts += [models._Transition, nn.Sequential, nn.Conv2d, nn.BatchNorm2d]
-    parts += [nn.ReLU, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, set]
-    known = _published(name)
-    try:
-        with torch.serialization.safe_globals(parts):
-            content = torch.load(path, "cpu", weights_only=not known.sha256)
-    except Exception as error:
-        raise CourseError(
-            f"{path.name} could not be read as weights.",
-            str(error).splitlines()[0],
-            f"Remove it and get it again from {known.url}.",
-        ) from error
-    if isinstance(content, dict):
-        return content
-    for module in content.modules():  # pickled by an old torch
-        module.__dict__.setdefault("_non_persistent_buffers_set", set())
-    return content.state_dict()

@@ -2,8 +2,7 @@
 
 A study gets its frontal and its lateral image from a published list of views
 (``data/views.csv``); it wins over the DICOM headers, which call most laterals
-PA. An image that the list does not know is shown to a small classifier.
-Never is "the first image" taken to be the frontal one.
+PA. Never is "the first image" taken to be the frontal one.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from ..course.errors import CourseError
 from ..course.machine import cores
 from ..course.run import cache_folder, data_folder
 from . import phantoms
-from .conditions import VIEWS
-from .reports import DATA, load_studies, r2gen_split
+from .mesh import DATA
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 #: Folder in the cache where `downloads` puts the X-rays that it fetches.
@@ -54,35 +53,27 @@ def openi_id(stem: str) -> str | None:
     return None
 
 
-def find_images(folder: Path | None = None) -> pd.DataFrame:
-    """Every image of the collection under a folder (else the data folder and
-    what ``fetch openi`` brought), whatever its layout; archives directly in
-    it are unpacked once, into the cache.
+def find_images() -> pd.DataFrame:
+    """Every image of the collection in the data folder and in what ``fetch
+    openi`` brought, whatever its layout; archives directly in the data folder
+    are unpacked once, into the cache.
 
-    Returns ``study_id``, ``image_id``, ``path``, sorted by study and image.
-    ``image_id`` is OpenI's, but ``CXR2384_IM-0942/0`` for R2Gen's files,
-    whose numbering was not published: 0 is not always the frontal.
+    Returns ``image_id`` (OpenI's), ``path`` (Path).
     """
-    r2gen = set(r2gen_split()["r2gen_id"])
     paths: dict[str, Path] = {}
-    for file in (file for root in _roots(folder) for file in _files(root)):
-        image_id = openi_id(file.stem)
-        if file.stem.isdecimal() and file.parent.name in r2gen:
-            image_id = f"{file.parent.name}/{file.stem}"
-        if image_id:
+    for file in (file for root in _roots() for file in _files(root)):
+        if image_id := openi_id(file.stem):
             paths.setdefault(image_id, file)
-    ids = sorted(paths, key=lambda i: (int(i.split("_")[0][3:]), i))
-    table = pd.DataFrame({"image_id": ids}, dtype=object)
-    table.insert(0, "study_id", table["image_id"].str.split("_").str[0])
-    return table.assign(path=[paths[i] for i in ids])
+    columns = ["image_id", "path"]
+    return pd.DataFrame(paths.items(), columns=columns, dtype=object)
 
 
-def _roots(folder: Path | None) -> Iterator[Path]:
+def _roots() -> Iterator[Path]:
     from .downloads import is_archive, unpack_images
 
-    top = folder or data_folder()
+    top = data_folder()
     yield top
-    if folder is None and not cache_folder().is_relative_to(top):
+    if not cache_folder().is_relative_to(top):
         yield cache_folder() / FETCHED  # the data folder is read-only
     for archive in sorted(top.glob("*")):
         if is_archive(archive.name):
@@ -129,19 +120,11 @@ def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     """``study_id``, ``image_id``, ``view``: one frontal and one lateral a
     study, of its images (`reports.load_image_ids`) the one of the lowest
     number. Images that the list of views does not know are left out."""
-    known = image_ids.merge(known_views(), on="image_id")
-    first = _first_of_each(known.assign(view_source=LISTED))
+    images = image_ids.merge(known_views(), on="image_id")
+    images["order"] = pd.factorize(images["study_id"])[0]
+    images = images.sort_values(["order", "view", "image_id"])
+    first = images.drop_duplicates(["order", "view"], ignore_index=True)
     return first[["study_id", "image_id", "view"]]
-
-
-def _first_of_each(images: pd.DataFrame) -> pd.DataFrame:
-    """A frontal and a lateral a study: listed ones first, then by number."""
-    ranks = {"order": pd.factorize(images["study_id"])[0],
-             "unlisted": images["view_source"].ne(LISTED)}
-    ranked = images.assign(**ranks).sort_values(
-        ["order", "view", "unlisted", "image_id"], ignore_index=True)
-    first = ranked.drop_duplicates(["order", "view"], ignore_index=True)
-    return first.drop(columns=list(ranks))
 
 
 def draw_views(
@@ -152,54 +135,31 @@ def draw_views(
 ) -> pd.DataFrame:
     """Schema ``views``: phantoms of `size` pixels, drawn from ``mesh`` of
     `studies`, for the views that the real studies have."""
-    views = choose_views(image_ids).merge(studies[["study_id"]])
-    pictures = phantoms.draw_studies(
-        studies[studies["study_id"].isin(views["study_id"])],
-        cache_folder() / "phantoms", size, cores(), progress,
-    )  # fmt: skip
-    views = views.merge(pictures, on=["study_id", "view"])
-    views["path"] = views["path"].map(_relative)
+    views = choose_views(image_ids).merge(studies[["study_id", "mesh"]])
+    home = cache_folder() / "phantoms"
+    paths = phantoms.draw_files(views, home, size, progress)
+    views["path"] = [_relative(path) for path in paths]
+    views = views.drop(columns="mesh")
     return views.assign(view_source=LISTED, image_source="phantom")
 
 
-def xray_views(
-    image_ids: pd.DataFrame, folder: Path | None = None
-) -> pd.DataFrame:
-    """Schema ``views`` for the X-rays on disk; ``attrs["unreadable"]`` is a
-    list of (path, reason). Images without a published view (44 of OpenI's;
-    all under R2Gen's names) are classified; ``view_source`` says so, with the
-    classifier's accuracy. For a missing image the next one is used."""
-    files = find_images(folder)
+def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
+    """Schema ``views`` for the X-rays on disk: `choose_views` of those that
+    are there. For a missing image the next one is used."""
+    files = find_images()
     if files.empty:
         raise CourseError(
-            f"No X-rays were found under {(folder or data_folder()).name}/.",
+            f"No X-rays were found under {data_folder().name}/.",
             'IMAGES = "real" reads IU X-ray images named by their OpenI id '
-            "(CXR1_1_IM-0001-3001.png), in any sub-folder or archive.",
+            "(CXR1_1_IM-0001-3001.png), in any sub-folder or archive. R2Gen's "
+            "copy (CXR1_1_IM-0001/0.png) does not tell which view is which.",
             "Get them with `python -m llamaxr_utils fetch openi`, or put them "
             'into data/; IMAGES = "phantom" needs none.',
         )
-    numbered = files["image_id"].str.contains("/")  # R2Gen's
-    numbered &= files["study_id"].isin(image_ids["study_id"])
-    openi = image_ids.merge(files.drop(columns="study_id"), on="image_id")
-    there = pd.concat([openi, files[numbered]])
-    there = there.merge(known_views(), on="image_id", how="left")
-    there["path"] = there["path"].map(_relative)
-    there["view_source"] = LISTED
-
-    unlisted, lost = there["view"].isna(), []
-    if unlisted.any():
-        model, name = view_model(files)
-        grey, unknown = read_views(there[unlisted], VIEW_SIZE)
-        lost = unknown.attrs.pop("unreadable")
-        if len(unknown):
-            unknown["view"] = model.predict(grey)
-            unknown["view_source"] = name
-        there = pd.concat([there[~unlisted], unknown])
-    views = _first_of_each(there).assign(image_source="IU X-ray")
-    columns = ["study_id", "image_id", "view", "path"]
-    views = views[[*columns, "view_source", "image_source"]]
-    views.attrs = {"unreadable": lost}
-    return views
+    there = image_ids[image_ids["image_id"].isin(files["image_id"])]
+    views = choose_views(there).merge(files, on="image_id")
+    views["path"] = views["path"].map(_relative)
+    return views.assign(view_source=LISTED, image_source="IU X-ray")
 
 
 # --- one file -> a grey square of bytes -------------------------------------
@@ -214,8 +174,6 @@ def read_grey(
     central square (torchxrayvision's examples). Of more than 8 bits the
     fewest (up to 16) that hold the largest value are white.
     """
-    from PIL import Image
-
     try:
         is_dicom = Path(path).suffix.lower() == ".dcm"
         grey = _read_dicom(path) if is_dicom else _read_picture(path, size)
@@ -234,8 +192,6 @@ def read_grey(
 
 
 def _read_picture(path: str | Path, size: int) -> Any:
-    from PIL import Image
-
     with Image.open(path) as image:
         # A large JPEG is decoded small, at four times what is asked for.
         image.draft(None, (4 * size, 4 * size))
@@ -248,7 +204,6 @@ def _read_dicom(path: str | Path) -> Any:
     """As torchxrayvision's ``utils.read_xray_dcm``: no window of the header,
     MONOCHROME1 inverted."""
     import pydicom
-    from PIL import Image
 
     data = pydicom.dcmread(path)
     grey = _to_bytes(data.pixel_array)
@@ -320,52 +275,3 @@ def check_range(batch: np.ndarray) -> None:
             "Read images with images.read_grey() and turn them into the "
             "range with images.to_model_range().",
         )
-
-
-# --- frontal or lateral? A classifier for images that no list knows ---------
-
-VIEW_SIZE, GRID = 64, 16  # pixels; blocks that are compared
-#: Studies to train and to measure on; a fifth of them is held out.
-VIEW_STUDIES = {"X-rays": 625, "phantoms": 200}
-LEAST = 50  # with fewer X-rays of either view, phantoms teach better
-
-
-def view_model(files: pd.DataFrame) -> tuple[Any, str]:
-    """Logistic regression for bytes (n, 64, 64), trained now, in seconds, on
-    the X-rays of published view if `files` (`find_images`) has enough of
-    them, else on phantoms. Its name tells the accuracy on held-out studies."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer
-
-    table, source = files.merge(known_views(), on="image_id"), "X-rays"
-    if min(table["view"].eq(view).sum() for view in VIEWS) < LEAST:
-        source = "phantoms"
-        few = load_studies().sample(VIEW_STUDIES[source], random_state=1)
-        home = cache_folder() / source
-        table = phantoms.draw_studies(few, home, size=VIEW_SIZE, workers=1)
-    studies = table["study_id"].drop_duplicates()
-    studies = studies.sample(frac=1, random_state=1).head(VIEW_STUDIES[source])
-    table = table[table["study_id"].isin(studies)]
-    grey, table = read_views(table, VIEW_SIZE)
-    test = table["study_id"].isin(studies.head(round(len(studies) / 5)))
-    linear = LogisticRegression(C=0.03, max_iter=500)
-    model = make_pipeline(FunctionTransformer(_symmetry), linear)
-    model.fit(grey[~test], table["view"][~test])
-    accuracy = model.score(grey[test], table["view"][test])
-    measured = f"accuracy {accuracy:.3f} on {sum(test)} held-out {source}"
-    return model, f"classifier ({measured})"
-
-
-def _symmetry(grey: np.ndarray) -> np.ndarray:
-    """What is alike in the left and the right half of a picture, and what
-    differs: (n, GRID * GRID), of block means. A frontal is nearly symmetric;
-    a mirrored picture has the same features."""
-    n, size = len(grey), grey.shape[1] // GRID
-    flat = grey.reshape(n, GRID, size, GRID, size).mean((2, 4)).reshape(n, -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    flat = flat / (flat.std(axis=1, keepdims=True) + 1e-3)
-    left, right = np.split(flat.reshape(n, GRID, GRID), 2, axis=2)
-    right = right[:, :, ::-1]
-    parts = [(left + right) / 2, np.abs(left - right) / 2]
-    return np.concatenate(parts, axis=2).reshape(n, -1)

@@ -24,10 +24,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..course.artifacts import disk_errors
+from ..course.machine import cores
 from . import mesh
 from .conditions import VIEWS
 
-Point = Sequence[float] | np.ndarray
 Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
 NUMBERS_FILE = mesh.DATA / "phantoms.yaml"
@@ -47,8 +47,8 @@ def random_stream(*words: str) -> np.random.Generator:
 class Solid(NamedTuple):
     """|x/a|^p + |y/b|^p + |z/c|^p <= 1, its centre leaning along z."""
 
-    center: Point
-    radii: Point
+    center: np.ndarray | tuple
+    radii: np.ndarray | tuple
     lean: Sequence[float] = (0.0, 0.0)  # shift in x, y per unit of z
     power: int = 2
     column: bool = False  # below its centre it goes on as a cylinder
@@ -531,41 +531,37 @@ def lesions(
     return masks
 
 
-def folder_name(size: int) -> str:
-    """``1a2b3c4d-96``, by the drawing's code and rules and by size, so that
-    older pictures are never taken from the cache."""
-    files = (__file__, mesh.__file__, *mesh.FILES, NUMBERS_FILE)
-    code = b"".join(Path(file).read_bytes() for file in files)
-    return f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
-
-
-def draw_studies(
-    studies: pd.DataFrame,
-    folder: str | Path,
-    size: int = 96,
-    workers: int = 2,
+def draw_files(
+    views: pd.DataFrame,
+    folder: Path,
+    size: int,
     progress: Callable[[int, int], object] | None = None,
-) -> pd.DataFrame:
-    """Draw both views of studies (``study_id``, ``mesh``) as PNG files
-    ``<folder>/<folder_name(size)>/<study_id>_<view>.png``; existing ones are
-    kept. Returns ``study_id``, ``view``, ``path`` (str), two rows a study."""
+) -> list[str]:
+    """Draw views (``study_id``, ``view``, ``mesh``) as PNG files
+    ``<folder>/1a2b3c4d-96/<study_id>_<view>.png``; returns their paths.
+
+    Existing ones are kept; the folder is named by the drawing's code and
+    rules and by `size`, so that older pictures are never taken.
+    """
     from sklearn.utils.parallel import Parallel, delayed
 
-    home = Path(folder) / folder_name(size)
-    views = pd.DataFrame({"view": VIEWS, "size": size})
-    table = studies[["study_id", "mesh"]].merge(views, how="cross")
-    names = table["study_id"] + "_" + table["view"] + ".png"
-    table["path"] = [str(home / name) for name in names]
-    todo = [job for job in table.to_numpy() if not Path(job[-1]).exists()]
+    files = (__file__, mesh.__file__, *mesh.FILES, NUMBERS_FILE)
+    code = b"".join(Path(file).read_bytes() for file in files)
+    home = folder / f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
+    names = views["study_id"] + "_" + views["view"] + ".png"
+    jobs = views[["study_id", "mesh", "view"]].assign(size=size)
+    jobs["path"] = [str(home / name) for name in names]
+    todo = [job for job in jobs.to_numpy() if not Path(job[-1]).exists()]
     # A few are drawn before other processes have started.
-    pool = Parallel(workers if len(todo) > 64 else 1, return_as="generator")
+    workers = cores() if len(todo) > 64 else 1
     with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
+        pool = Parallel(workers, return_as="generator")
         drawn = pool(delayed(_draw_file)(*job) for job in todo)
-        for done, _ in enumerate(drawn, 1 + len(table) - len(todo)):
+        for done, _ in enumerate(drawn, 1 + len(jobs) - len(todo)):
             if progress:
-                progress(done, len(table))
-    return table[["study_id", "view", "path"]]
+                progress(done, len(jobs))
+    return jobs["path"].tolist()
 
 
 def _draw_file(

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 import tarfile
-import zlib
-from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,45 +33,18 @@ def bundled_archive() -> Path:
     return Path(str(distribution("torchxrayvision").locate_file(reports)))
 
 
-def _unreadable(file: str, why: str) -> CourseError:
-    return CourseError(
-        f"{file} could not be read.",
-        why,
-        "Give a folder or a whole .tgz archive of OpenI's XML reports; "
-        "`make setup` restores the bundled one.",
-    )
-
-
-def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(file name, content) of every XML file in a folder or tar archive."""
-    if path.is_dir():
-        for file in path.rglob("*.xml"):
-            yield file.name, file.read_bytes()
-        return
-    # Members are read in memory, never unpacked: no path can escape.
-    with tarfile.open(path) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isreg() else None
-            if content and member.name.endswith(".xml"):
-                yield member.name, content.read()
-
-
-def _parse(name: str, content: bytes) -> dict:
+def _parse(file: Any) -> dict:
     """One OpenI XML file -> one row (see `load_studies`) with image ids."""
     from defusedxml import ElementTree
 
-    try:
-        root = ElementTree.fromstring(content)
-        study_id = root.find("uId").attrib["id"]
-        number = int(study_id.removeprefix("CXR"))
-    except Exception as error:
-        raise _unreadable(name, f"No OpenI report in XML: {error}.") from error
+    root = ElementTree.parse(file).getroot()
+    study_id = root.find("uId").attrib["id"]
     texts = {
         node.get("Label", "").lower(): "".join(node.itertext()).split()
         for node in root.iter("AbstractText")
     }
     return {
-        "number": number,
+        "number": int(study_id.removeprefix("CXR")),
         "study_id": study_id,
         **{name: " ".join(texts.get(name, [])) for name in SECTIONS},
         "mesh": [(m.text or "").strip() for m in root.findall("MeSH/major")],
@@ -80,25 +52,27 @@ def _parse(name: str, content: bytes) -> dict:
     }
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _read_all(path: Path) -> pd.DataFrame:
-    """One row a report, in the order of the studies' numbers."""
+    """One row a report, in the order of the studies' numbers. Members are
+    read in memory, never unpacked: no path can escape."""
     try:
-        rows = [_parse(name, content) for name, content in _xml_files(path)]
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise _unreadable(path.name, f"{error}.") from error
-    if not rows:
-        raise _unreadable(path.name, "It holds no .xml file.")
-    table = pd.DataFrame(rows).sort_values("number", ignore_index=True)
+        with tarfile.open(path) as archive:
+            rows = [_parse(archive.extractfile(member))
+                    for member in archive if member.name.endswith(".xml")]
+        table = pd.DataFrame(rows).sort_values("number", ignore_index=True)
+    except Exception as error:  # damaged files raise nearly anything
+        raise CourseError(
+            f"{path.name} could not be read.",
+            f"{error!r}: it is no whole archive of OpenI's XML reports.",
+            "Restore the bundled one with `make setup`.",
+        ) from error
     return table.drop(columns="number")
 
 
-def load_studies(
-    source: str = "bundled", path: str | Path | None = None
-) -> pd.DataFrame:
-    """All studies, one row each, in the order of their numbers: of the
-    archive in torchxrayvision's wheel, or with "folder" of `path`, a folder
-    of XML files or a tar archive of them.
+def load_studies() -> pd.DataFrame:
+    """All studies of the archive in torchxrayvision's wheel, one row each, in
+    the order of their numbers.
 
     Schema ``studies``: ``study_id``, ``findings``, ``impression``,
     ``indication``, ``comparison`` (text, "" when absent, white space folded),
@@ -106,9 +80,7 @@ def load_studies(
     ``n_images``, ``split_r2gen`` (train, val, test, none) and
     ``split_random`` (`random_split`).
     """
-    is_bundled = source == "bundled"
-    place = bundled_archive() if is_bundled else Path(path or "").resolve()
-    studies = _read_all(place).copy()
+    studies = _read_all(bundled_archive()).copy()
     studies["mesh"] = studies["mesh"].map(list)  # the caller's own
     studies["status"] = studies["mesh"].map(status)
     studies["n_images"] = studies.pop("image_id").map(len)

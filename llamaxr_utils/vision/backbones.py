@@ -1,15 +1,12 @@
 """Image networks by full name: build, run, train, save, load.
 
 A full name says architecture and training data, ``densenet-small@phantom``,
-or is the name under which others published the network
-(``densenet121-res224-all``), and stands beside every score.
+or is that of the paper's network, `RELEASED`, and stands beside every score.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,54 +23,32 @@ RELEASED = downloads.PAPER
 
 
 class Architecture(NamedTuple):
-    """How a network is built, what it reads and where Grad-CAM looks."""
+    """A torchxrayvision DenseNet, what it reads and where Grad-CAM looks."""
 
-    build: Callable[[], Any]  #: random weights, 18 outputs
+    growth_rate: int
+    block_config: tuple[int, ...]
+    num_init_features: int
     resolution: int  #: pixels
     cam: str  #: the layer of the heatmap
 
 
-def _densenet(growth_rate: int, block_config: tuple, first: int) -> Any:
-    import torchxrayvision as xrv
-
-    return xrv.models.DenseNet(
-        weights=None, num_classes=len(NATIVE_ORDER), growth_rate=growth_rate,
-        block_config=block_config, num_init_features=first,
-    )  # fmt: skip
-
-
-def _resnet50() -> Any:
-    """ResNet-50 of one channel, as torchxrayvision's."""
-    import torch
-    from torchvision import models
-
-    model = models.resnet50(weights=None, num_classes=len(NATIVE_ORDER))
-    model.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-    return model
-
-
-#: To substitute another network (paper, section 3.1), add three lines here.
+#: To substitute another network (paper, section 3.1), add two lines here.
 ARCHITECTURES = {
     "densenet-small": Architecture(
-        partial(_densenet, 24, (2, 3, 4, 2), 32), 64, "features.denseblock2"
-    ),
+        24, (2, 3, 4, 2), 32, 64, "features.denseblock2"),
     "densenet121": Architecture(
-        partial(_densenet, 32, (6, 12, 24, 16), 64), 224, "features.norm5"
-    ),
-    "resnet50-res512": Architecture(_resnet50, 512, "layer4"),
-}
+        32, (6, 12, 24, 16), 64, 224, "features.norm5"),
+}  # fmt: skip
 
 
 def architecture(name: str) -> Architecture:
     """The architecture of a full name; CourseError where there is none."""
-    word = name.partition("@")[0]
-    if "@" not in name and name in downloads.table():
-        word = name.rpartition("-")[0].removesuffix("-res224")
+    word = name.partition("@")[0].removesuffix("-res224-all")
     if word not in ARCHITECTURES:
         raise CourseError(
             f"There is no backbone {name!r}.",
-            f"The kit knows {', '.join(ARCHITECTURES)} (with @ and the "
-            f"training data) and torchxrayvision's own, such as {RELEASED}.",
+            f"The kit knows {RELEASED}, and {', '.join(ARCHITECTURES)} with @ "
+            "and the training data.",
             "Set BACKBONE to one of them.",
         )
     return ARCHITECTURES[word]
@@ -86,10 +61,15 @@ def build(name: str, seed: int = 3407) -> Any:
     ``full_name``, and ``op_threshs``, which is None until it is trained.
     """
     import torch
+    import torchxrayvision as xrv
 
     shape = architecture(name)
     torch.manual_seed(seed)
-    model = shape.build()
+    model = xrv.models.DenseNet(
+        weights=None, num_classes=len(NATIVE_ORDER),
+        growth_rate=shape.growth_rate, block_config=shape.block_config,
+        num_init_features=shape.num_init_features,
+    )  # fmt: skip
     model.op_threshs = None
     model.pathologies = list(NATIVE_ORDER)
     model.resolution, model.full_name = shape.resolution, name
@@ -97,23 +77,18 @@ def build(name: str, seed: int = 3407) -> Any:
     return model.eval()
 
 
-def make(name: str, seed: int = 3407) -> Any:
-    """The network that a notebook starts from: a published one with its
-    weights, or one of ours with random weights."""
-    released = name in downloads.table()
-    return load_released(name) if released else build(name, seed)
-
-
-def load_released(name: str = RELEASED, file: Path | None = None) -> Any:
-    """A network of torchxrayvision with its operating points, from the
-    published `file`; `downloads.state_dict` refuses any other."""
+def load_released(file: Path | None = None) -> Any:
+    """The paper's network with its operating points, from the published
+    `file`; `downloads.state_dict` refuses any other."""
     import torch
+    from torchxrayvision.models import model_urls
 
-    state, model = downloads.state_dict(name, file), build(name)
+    state, model = downloads.state_dict(RELEASED, file), build(RELEASED)
     model.load_state_dict(state)
-    names, points = downloads.facts(name)
-    model.pathologies = [plain_name(n) for n in names]
-    model.op_threshs = torch.tensor(points).to(device_of(model))
+    known = model_urls[RELEASED]
+    model.pathologies = [plain_name(name) for name in known["labels"]]
+    points = torch.tensor([float(p) for p in known["op_threshs"]])
+    model.op_threshs = points.to(device_of(model))
     return model
 
 
@@ -134,10 +109,7 @@ def to_batch(grey: np.ndarray) -> Any:
 
 def logits(model: Any, batch: Any) -> Any:
     """Outputs before the sigmoid, shape (n, 18), in the network's order."""
-    batch = batch.to(device_of(model))
-    if hasattr(model, "features2"):  # torchxrayvision's DenseNet
-        return model.classifier(model.features2(batch))
-    return model(batch)
+    return model.classifier(model.features2(batch.to(device_of(model))))
 
 
 def predict(model: Any, grey: np.ndarray, batch_size: int = 32) -> np.ndarray:
@@ -258,23 +230,6 @@ def _vary(batch: Any, generator: Any) -> Any:
     contrast, light = 1 + draw(0.2, 1, 1, 1), draw(100.0, 1, 1, 1)
     varied = ((moved - 1024) * contrast + light).clamp(-1024, 1024)
     return varied.contiguous(memory_format=torch.channels_last)
-
-
-def train_if_needed(
-    model: Any, grey: np.ndarray, labels: np.ndarray, **settings: Any
-) -> list[float]:
-    """`train` a network of ours; leave a published one alone; give a random
-    one (``@random``) operating points."""
-    name = model.full_name
-    if name in downloads.table():
-        print(f"{name} is used as released.")
-        return []
-    if name.endswith("@random"):
-        print("Random weights, on purpose: scores carry little.")
-        model.op_threshs = None  # the points are set on probabilities
-        set_operating_points(model, predict(model, grey), labels)
-        return []
-    return train(model, grey, labels, **settings)
 
 
 def save(model: Any, folder: Path) -> None:

@@ -16,9 +16,8 @@ import pandas as pd
 
 from ..course.artifacts import write_whole
 from ..course.errors import CourseError
-from ..datasets import downloads
-from ..datasets.conditions import CONDITIONS, VIEWS, by_name
-from ..datasets.images import locate, read_grey, read_views
+from ..datasets.conditions import CONDITIONS, VIEWS
+from ..datasets.images import read_grey, read_views
 from . import backbones
 
 #: Batches between two saves of unfinished work.
@@ -36,22 +35,11 @@ def score_views(
 ) -> pd.DataFrame:
     """Scores of every view of a ``views`` table.
 
-    Parameters
-    ----------
-    resize : {"squash", "crop"}
-    batch_size : int, optional
-        By default 8 from 224 pixels on, where larger batches are slower on
-        a CPU, else 32.
-    part : path, optional
-        Parquet file of the work done so far: the same call after a kill goes
-        on from there.
-
-    Returns
-    -------
-    DataFrame
-        Schema ``image_scores``: a float in [0, 1] for each condition. A view
-        that is missing or unreadable is a row of NaN, and so is a column that
-        the network does not know. ``attrs["unreadable"]``: (path, reason).
+    Schema ``image_scores``: a float in [0, 1] for each condition. A view that
+    is missing or unreadable is a row of NaN; ``attrs["unreadable"]`` is a
+    list of (path, reason). `batch_size` is by default 8 from 224 pixels on,
+    where larger ones are slower on a CPU, else 32. `part`: parquet file of
+    the work done so far: the same call after a kill goes on from there.
     """
     size = batch_size or (8 if model.resolution >= 224 else 32)
     key = _key(model, views, resize) if part else ""
@@ -103,8 +91,8 @@ def _resume(part: Path | None, key: str) -> list[pd.DataFrame]:
 
 
 def _by_condition(model: Any, outputs: np.ndarray) -> pd.DataFrame:
-    rows = [by_name(row, model.pathologies) for row in outputs]
-    return pd.DataFrame(rows, columns=list(CONDITIONS))
+    table = pd.DataFrame(outputs, columns=model.pathologies, dtype=float)
+    return table[list(CONDITIONS)]
 
 
 def check_spread(outputs: np.ndarray) -> None:
@@ -126,15 +114,14 @@ def score_images(
 ) -> pd.DataFrame:
     """Scores of image files: ``path``, ``backbone``, the 18 conditions.
 
-    `weights` is the file of a released network or a folder of
-    `backbones.save`. Without it `backbone` is a released network, or random
+    `weights` is the file of the released network or a folder of
+    `backbones.save`. Without it `backbone` is the released network, or random
     where its name says so (``@random``); else ValueError.
     """
-    if weights is not None and Path(weights).is_dir():
+    if weights and Path(weights).is_dir():
         model = backbones.load(Path(weights))
-    elif backbone in downloads.table():
-        file = Path(weights) if weights else None
-        model = backbones.load_released(backbone, file)
+    elif backbone == backbones.RELEASED:
+        model = backbones.load_released(Path(weights) if weights else None)
     elif weights is None and backbone.endswith("@random"):
         model = backbones.build(backbone)
     else:
@@ -162,7 +149,7 @@ def auc_table(
     for view in VIEWS:
         part = scores[scores["view"].eq(view)].dropna(subset=names, how="all")
         truth = labels.reindex(part["study_id"])[names].astype(bool)
-        for condition in part[names].dropna(axis=1):
+        for condition in names:
             ill = truth[condition].to_numpy()
             if min(ill.sum(), (~ill).sum()) < least:
                 continue
@@ -195,31 +182,3 @@ def auc_interval(
 def printed_scores() -> np.ndarray:
     """The numbers of Figure 4, shape (2, 18): first half, second half."""
     return pd.read_csv(FIGURE_4)[["first", "second"]].to_numpy().T
-
-
-def figure_4_readings(model: Any, views: pd.DataFrame) -> pd.DataFrame:
-    """Every way of making the 36 numbers, the nearest to the paper's first.
-
-    `model` is the released network, `views` hold both X-rays of CXR24.
-    Columns: ``order`` of the scores, ``first`` view, ``range`` of the
-    pixels, ``resize``, ``largest difference`` to the printed numbers.
-    """
-    paths = views[views["study_id"].eq("CXR24")].set_index("view")["path"]
-    files = [locate(paths[view]) for view in VIEWS]
-    places = {
-        "the network's": list(range(len(CONDITIONS))),
-        "alphabetical": [model.pathologies.index(c) for c in CONDITIONS],
-    }
-    rows = []
-    for resize in ("squash", "crop"):
-        grey = [read_grey(file, model.resolution, resize) for file in files]
-        batch = backbones.to_batch(np.stack(grey))
-        for bounds, factor in (("[-1024, 1024]", 1.0), ("[-1, 1]", 1 / 1024)):
-            scores = backbones.score_batch(model, batch * factor)
-            for order, place in places.items():
-                for first, values in zip(VIEWS, (scores, scores[::-1])):
-                    gap = np.abs(values[:, place] - printed_scores()).max()
-                    rows.append((order, first, bounds, resize, float(gap)))
-    names = ["order", "first", "range", "resize", "largest difference"]
-    table = pd.DataFrame(rows, columns=names)
-    return table.sort_values(names[-1], ignore_index=True)

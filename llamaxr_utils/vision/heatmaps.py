@@ -8,7 +8,6 @@ nothing of the kind is known here.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets import mesh, phantoms
-from ..datasets.conditions import CONDITIONS, plain_name
+from ..datasets.conditions import CONDITIONS
 from ..datasets.images import read_views
 from . import backbones
 
@@ -27,27 +26,17 @@ def heatmap(model: Any, grey: np.ndarray, condition: str) -> np.ndarray:
     uint8 (size, size) -> float32 (size, size) in [0, 1]. The gradient is
     that of the *logit*: behind ``op_norm`` it can vanish.
     """
-    return heatmap_batch(model, grey[None], [condition])[0]
-
-
-def heatmap_batch(
-    model: Any, grey: np.ndarray, conditions: Sequence[str]
-) -> np.ndarray:
-    """`heatmap` for several images (n, size, size), a condition each."""
     from captum.attr import LayerAttribution, LayerGradCam
 
-    names = [plain_name(name) for name in model.pathologies]
     layer = model.get_submodule(backbones.architecture(model.full_name).cam)
     cam = LayerGradCam(lambda x: backbones.logits(model, x), layer)
     heat = cam.attribute(
-        backbones.to_batch(grey),
-        target=[names.index(condition) for condition in conditions],
-        relu_attributions=True,
-    )
-    heat = LayerAttribution.interpolate(heat, grey.shape[1:], "bilinear")
-    heat = heat.detach()[:, 0].float().cpu()
-    top = heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
-    return (heat / top).numpy()
+        backbones.to_batch(grey[None]),
+        target=model.pathologies.index(condition), relu_attributions=True,
+    )  # fmt: skip
+    heat = LayerAttribution.interpolate(heat, grey.shape, "bilinear")
+    heat = heat.detach()[0, 0].float().cpu()
+    return (heat / heat.max().clamp_min(1e-12)).numpy()
 
 
 def write_maps(
@@ -69,19 +58,15 @@ def write_maps(
     table = scores.set_index(["study_id", "view"])[list(CONDITIONS)]
     top = table.dropna(how="all").idxmax(axis=1).rename("condition")
     views = views.join(top, on=["study_id", "view"], how="inner")
-    for first in range(0, len(views), 16):
-        batch = views.iloc[first : first + 16]
-        grey, rows = read_views(batch, model.resolution, resize)
-        conditions = rows["condition"].tolist()
-        maps = heatmap_batch(model, grey, conditions) if len(grey) else ()
-        for row, image, heat in zip(rows.itertuples(), grey, maps):
-            note = PngImagePlugin.PngInfo()
-            note.add_text("Description", row.condition)
-            picture = Image.fromarray(overlay(image, heat))
-            picture = picture.resize((128, 128), Image.Resampling.BILINEAR)
-            file = folder / f"{row.study_id}_{row.view}.png"
-            picture.save(file, pnginfo=note)
-    return len(list(folder.glob("*.png")))
+    grey, rows = read_views(views, model.resolution, resize)
+    for row, image in zip(rows.itertuples(), grey):
+        heat = heatmap(model, image, row.condition)
+        note = PngImagePlugin.PngInfo()
+        note.add_text("Description", row.condition)
+        picture = Image.fromarray(overlay(image, heat))
+        picture = picture.resize((128, 128), Image.Resampling.BILINEAR)
+        picture.save(folder / f"{row.study_id}_{row.view}.png", pnginfo=note)
+    return len(rows)
 
 
 def overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -118,22 +103,16 @@ def pointing_game(
             if not mask.any():
                 continue  # outside the picture
             grey = phantoms.draw(*what)
-            marks: list[float] = []
-            for network in networks:
-                marks += _on_target(heatmap(network, grey, condition), mask)
-            rows.append((condition, *marks, mask.mean()))
-    names = ["hit", "inside", "hit random", "inside random", "area"]
+            heats = [heatmap(network, grey, condition) for network in networks]
+            # A map that is zero everywhere hits nothing.
+            hits = [heat.any() and mask.flat[heat.argmax()] for heat in heats]
+            inside = [float(heat[mask].sum() / max(heat.sum(), 1e-12))
+                      for heat in heats]  # fmt: skip
+            rows.append((condition, *hits, *inside, mask.mean()))
+    names = ["hit", "hit random", "inside", "inside random", "area"]
     table = pd.DataFrame(rows, columns=["condition", *names])
     groups = table.groupby("condition")
-    means = groups[names].mean()
+    order = ["hit", "inside", "hit random", "inside random", "area"]
+    means = groups[order].mean()
     means.insert(0, "n", groups.size())
     return means
-
-
-def _on_target(heat: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """Is the highest point inside the mask; share of the heat inside. A map
-    that is zero everywhere hits nothing."""
-    if not heat.any():
-        return 0.0, 0.0
-    peak = float(mask.flat[int(heat.argmax())])
-    return peak, float(heat[mask].sum() / heat.sum())

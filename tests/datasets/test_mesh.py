@@ -52,10 +52,8 @@ def test_every_rule_is_used_and_spelled_right(studies):
     ("heading", "expected"),
     [
         ("Nodule/lung/apex/right", ["Lung Lesion", "Nodule"]),
-        ("Mass/breast/large", [""]),
         ("Calcified Granuloma/lung/lingula", ["Nodule"]),
         ("Granuloma/ribs/right/posterior", [""]),
-        ("Opacity/ribs/left", [""]),
         ("Density/lung/right/round", ["Lung Opacity", "Nodule"]),
         ("Cicatrix/lung/apex/bilateral", ["Fibrosis"]),
         ("Cicatrix/pleura/left", ["Pleural Thickening"]),
@@ -65,7 +63,6 @@ def test_every_rule_is_used_and_spelled_right(studies):
         ("Subcutaneous  Emphysema/right", [""]),
         ("Costophrenic Angle/right/blunted", [""]),
         ("Deformity/ribs/right/multiple/healed", ["Fracture"]),
-        ("normal", [""]),
     ],
 )  # fmt: skip
 def test_decisions(heading, expected):
@@ -79,7 +76,6 @@ def test_decisions(heading, expected):
     [
         ("Pleural Effusion/left/small", "left", "", "mild"),
         ("Opacity/lung/middle lobe", "right", "middle", ""),
-        ("Opacity/lung/lingula", "left", "middle", ""),
         ("Opacity/lung/middle lobe/bilateral", "bilateral", "middle", ""),
         ("Opacity/lung/left/right/large", "bilateral", "", "severe"),
         ("Opacity/lung/base/lower lobe/left", "left", "base", ""),
@@ -92,17 +88,10 @@ def test_place(heading, side, zone, severity):
     assert finding.heading == heading
 
 
-@pytest.mark.parametrize(
-    ("headings", "expected"),
-    [
-        (["No Indexing"], "not indexed"),
-        ([], "not indexed"),
-        (["normal", "Cardiomegaly"], "abnormal"),
-        (["No Indexing", "Cardiomegaly"], "abnormal"),
-    ],
-)
-def test_status(headings, expected):
-    assert mesh.status(headings) == expected
+def test_status():
+    assert mesh.status([]) == mesh.status(["No Indexing"]) == "not indexed"
+    assert mesh.status(["normal", "Cardiomegaly"]) == "abnormal"
+    assert mesh.status(["No Indexing", "Cardiomegaly"]) == "abnormal"
 
 
 def test_the_followed_study_has_several_findings_and_two_views(studies):

@@ -14,8 +14,6 @@ from llamaxr_utils.course import artifacts
 from llamaxr_utils.datasets import images, mesh
 
 REPORT = """                                 FINAL REPORT
- EXAMINATION:  CHEST (PA AND LAT)
-
  INDICATION:  ___ year old with cough.
 
  FINDINGS:

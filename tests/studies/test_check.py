@@ -117,9 +117,9 @@ def test_xrays_and_weights_are_looked_for_by_name(folders):
     (data / "CXR1_1_IM-0001-3001.png").touch()
     assert check.xrays_here()
     (data / "weights").mkdir()
+    assert not check.weights_here("densenet121-res224-all")
     (data / "weights" / "densenet121-res224-all.safetensors").touch()
     assert check.weights_here("densenet121-res224-all")
-    assert not check.weights_here("densenet121-res224-nih")
 
 
 def test_the_command_and_its_exit_code(folders, capsys, monkeypatch):

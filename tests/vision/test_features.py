@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +13,7 @@ from PIL import Image
 from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import images
-from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
+from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
 from llamaxr_utils.vision import backbones, features
 
 SMALL = "densenet-small@phantom"
@@ -47,9 +50,7 @@ def test_one_row_a_view_and_nan_for_what_is_missing(model, views, tmp_path):
     missing = scores[NAMES].isna()
     assert missing.all(axis=1).tolist() == [False] * 3 + [True] * 3
     assert (missing.all(axis=1) == missing.any(axis=1)).all()
-    known = scores[NAMES].dropna().to_numpy()
-    assert known.min() >= 0
-    assert known.max() <= 1
+    assert scores[NAMES].dropna().stack().between(0, 1).all()
     assert set(scores["backbone"]) == {SMALL}
     assert [path for path, _ in scores.attrs["unreadable"]] == ["c_f.png"]
     schema = artifacts.ARTIFACTS["image_scores"].columns
@@ -68,14 +69,8 @@ def test_scores_belong_to_their_picture_and_their_name(model, views):
     row = scores[scores["study_id"] == "CXR2"].iloc[0]
     by_name = row[list(NATIVE_ORDER)].astype(float)
     assert by_name.to_numpy() == pytest.approx(outputs, abs=1e-5)
-
-
-def test_squash_and_crop_are_two_things(model, views):
-    squashed = features.score_views(model, views, "squash").loc[:2, NAMES]
-    cropped = features.score_views(model, views, "crop").loc[:2, NAMES]
-    assert not np.allclose(squashed, cropped, atol=1e-3)
-    with pytest.raises((CourseError, ValueError), match="squeeze"):
-        features.score_views(model, views, "squeeze")
+    cropped = features.score_views(model, views, "crop")
+    assert not np.allclose(scores.loc[:2, NAMES], cropped.loc[:2, NAMES])
 
 
 @pytest.mark.parametrize("factor", [1 / 1024, 0])
@@ -83,10 +78,9 @@ def test_the_wrong_range_does_not_reach_the_reader(
     model, views, monkeypatch, factor
 ):
     """Pixels in [-1, 1] (torchxrayvision issue 89); scores all the same."""
-    right = backbones.to_model_range
+    right = images.to_model_range
     monkeypatch.setattr(
-        backbones, "to_model_range", lambda grey: right(grey) * factor
-    )
+        backbones, "to_model_range", lambda grey: right(grey) * factor)
     if not factor:  # what the range's own check would not see
         monkeypatch.setattr(backbones, "check_range", lambda _: None)
     with pytest.raises(CourseError) as caught:
@@ -140,12 +134,9 @@ def test_a_killed_scoring_goes_on_where_it_was(
     key = features._key(model, views, "squash")
     assert sum(map(len, features._resume(part, key))) == 16
     other = backbones.build(SMALL, seed=1)
-    for changed in (
-        features._key(other, views, "squash"),
-        features._key(model, views, "crop"),
-        features._key(model, views[::-1], "squash"),
-    ):
-        assert features._resume(part, changed) == []
+    for what in ((other, views, "squash"), (model, views, "crop"),
+                 (model, views[::-1], "squash")):  # fmt: skip
+        assert features._resume(part, features._key(*what)) == []
 
     seen.clear()  # of ten batches four were kept; six are left to do
     monkeypatch.setattr(
@@ -167,7 +158,6 @@ def test_auc_by_hand():
     labels.loc[labels.index[:3], "Mass"] = 1
     scores["Edema"] = np.linspace(1, 0, 41)
     scores.loc[40, NAMES] = np.nan  # a missing view
-    scores["Hernia"] = np.nan  # a condition the network does not know
     for truth in (labels, labels.sample(frac=1, random_state=0)):
         auc = features.auc_table(scores, truth).set_index("condition")
         assert set(auc.index) == {"Edema", "Effusion"}  # Mass: too few
@@ -181,15 +171,62 @@ def test_the_interval_of_an_auc():
     rng = np.random.default_rng(0)
     ill, well = rng.normal(1, 1, 80), rng.normal(0, 1, 300)
     auc, low, high = features.auc_interval(ill, well)
-    assert auc == pytest.approx(
-        (ill[:, None] > well).mean() + (ill[:, None] == well).mean() / 2
-    )
-    draws = [
-        (rng.choice(ill, 80)[:, None] > rng.choice(well, 300)).mean()
-        for _ in range(500)
-    ]
-    assert [low, high] == pytest.approx(
-        np.quantile(draws, [0.025, 0.975]), abs=0.015
-    )
+    assert auc == pytest.approx((ill[:, None] > well).mean())
+    draws = [(rng.choice(ill, 80)[:, None] > rng.choice(well, 300)).mean()
+             for _ in range(500)]  # fmt: skip
+    expected = np.quantile(draws, [0.025, 0.975])
+    assert [low, high] == pytest.approx(expected, abs=0.015)
     same = features.auc_interval(np.ones(3), np.ones(4))
     assert same == (0.5, 0.5, 0.5)
+
+
+# --- notebook 02: how were Figure 4's numbers made? -------------------------
+
+
+def notebook_function(name, **known):
+    """A function as it stands in a cell of the notebook."""
+    file = "notebooks/02_extract_features.ipynb"
+    text = (Path(__file__).parents[2] / file).read_text("utf-8")
+    cells = ("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    (code,) = (cell for cell in cells if cell.startswith(f"def {name}("))
+    exec(code, known)  # noqa: S102 (our page)
+    return known[name]
+
+
+@pytest.mark.parametrize(
+    ("order", "resize"),
+    [("the network's", "squash"), ("alphabetical", "crop")],
+)
+def test_the_way_that_made_the_numbers_is_told(
+    order, resize, model, tmp_path, monkeypatch
+):
+    printed = features.printed_scores()
+    assert printed.shape == (2, 18)
+    assert printed[0, 0] == 0.01646517962217331
+    assert printed[1, 17] == 0.2825494408607483
+
+    rng, files = np.random.default_rng(0), []
+    for view, shape in (("frontal", (60, 90)), ("lateral", (90, 60))):
+        coarse = Image.fromarray(rng.integers(0, 256, (3, 3)).astype("u1"))
+        files.append(tmp_path / f"{view}.png")
+        coarse.resize(shape).save(files[-1])
+    # Lateral first:
+    grey = [images.read_grey(file, model.resolution, resize)
+            for file in files[::-1]]  # fmt: skip
+    scores = backbones.predict(model, np.stack(grey))
+    if order == "alphabetical":
+        scores = scores[:, [model.pathologies.index(c) for c in CONDITIONS]]
+    monkeypatch.setattr(features, "printed_scores", lambda: scores)
+
+    read = notebook_function(
+        "figure_4_readings", model=model, images=images, features=features,
+        backbones=backbones, np=np, pd=pd, CONDITIONS=CONDITIONS, VIEWS=VIEWS,
+    )  # fmt: skip
+    table = read(files)
+    assert len(table) == 16
+    best, second = table["largest difference"][:2]
+    assert best < 1e-5
+    assert second > 1e-3
+    assert table.iloc[0, :4].tolist() == [
+        order, "lateral", "[-1024, 1024]", resize
+    ]  # fmt: skip

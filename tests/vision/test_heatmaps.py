@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from llamaxr_utils.datasets import phantoms
-from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
+from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.vision import backbones, heatmaps
 
 SMALL = "densenet-small@phantom"
@@ -16,37 +16,19 @@ SMALL = "densenet-small@phantom"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_heatmap_lies_on_what_the_network_looks_at(model, monkeypatch):
+def test_a_heatmap_lies_on_what_the_network_looks_at(model):
     size = model.resolution
     grey = np.full((size, size), 40, np.uint8)
     grey[size // 2 :] += 150
     before = backbones.predict(model, grey[None])
     heat = heatmaps.heatmap(model, grey, "Effusion")
-    assert heat.shape == (size, size)
-    assert heat.dtype == np.float32
-    assert heat.min() >= 0
-    assert heat.max() == pytest.approx(1.0)
+    assert heat.shape == (size, size) and heat.dtype == np.float32
+    assert heat.min() >= 0 and heat.max() == pytest.approx(1.0)
     assert heat[size // 2 :].mean() > heat[: size // 4].mean()
     assert np.array_equal(backbones.predict(model, grey[None]), before)
-    with pytest.raises(ValueError, match="Cough"):
-        heatmaps.heatmap(model, grey, "Cough")
-    plain = heatmaps.heatmap(model, grey, "Pleural Thickening")
-    spelled = [n.replace(" Th", "_Th") for n in NATIVE_ORDER]
-    monkeypatch.setattr(model, "pathologies", spelled)  # torchxrayvision's
-    same = heatmaps.heatmap(model, grey, "Pleural Thickening")
-    assert np.array_equal(plain, same)
-
-
-@pytest.mark.parametrize(
-    "name", ["densenet121@random", "resnet50-res512@random"]
-)  # fmt: skip
-def test_every_architecture_has_a_layer_for_it(name):
-    model = backbones.build(name)
-    rng = np.random.default_rng(0)
-    grey = rng.integers(0, 256, (model.resolution,) * 2).astype(np.uint8)
-    heat = heatmaps.heatmap(model, grey, "Edema")
-    assert heat.shape == grey.shape
-    assert np.isfinite(heat).all()
+    large = backbones.build("densenet121@random")  # its layer, too
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224), np.uint8)
+    assert np.isfinite(heatmaps.heatmap(large, noise, "Edema")).all()
 
 
 def test_maps_for_the_case_page(model, data, tmp_path):
@@ -72,16 +54,6 @@ def test_maps_for_the_case_page(model, data, tmp_path):
         assert picture.size == (128, 128)
         assert picture.info["Description"] == "Effusion"
         assert np.ptp(np.asarray(picture), axis=2).max() > 30  # in colour
-
-
-def test_a_batch_is_what_its_images_are(model):
-    rng = np.random.default_rng(2)
-    grey = rng.integers(0, 256, (3, 64, 64)).astype(np.uint8)
-    names = ["Effusion", "Edema", "Effusion"]
-    together = heatmaps.heatmap_batch(model, grey, names)
-    for image, name, heat in zip(grey, names, together):
-        alone = heatmaps.heatmap(model, image, name)
-        assert np.allclose(alone, heat, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["lesion", "elsewhere", "everywhere"])
