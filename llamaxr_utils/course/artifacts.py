@@ -46,9 +46,6 @@ ARTIFACTS = {
 }
 
 
-# --- save, load, staleness --------------------------------------------------
-
-
 def path_of(folder: Path, name: str) -> Path:
     """Path of an artifact (a key of `ARTIFACTS`) inside a run folder."""
     return Path(folder) / ARTIFACTS[name].file
@@ -69,8 +66,8 @@ def save(folder: Path, name: str,
     """Write an artifact and its manifest.
 
     `value` is a table, or a function that fills the folder whose path it is
-    given; `writer` the notebook, which must be the one that `ARTIFACTS`
-    names; `inputs` the names of the artifacts it was made from.
+    given; `writer` the notebook that `ARTIFACTS` names; `inputs` the names
+    of the artifacts it was made from.
     """
     spec, path = ARTIFACTS[name], path_of(folder, name)
     if writer != spec.writer:
@@ -99,11 +96,8 @@ def save(folder: Path, name: str,
 
 def stale_because(folder: Path, name: str) -> tuple[str, str] | None:
     """The artifact furthest upstream that must be written again before `name`
-    can be trusted, and a sentence why; None if all is well.
-
-    An artifact is stale when a recorded input hash is not that of the file
-    now in the folder, for itself or for anything it was made from.
-    """
+    can be trusted, and a sentence why; None if every recorded hash, its own
+    and those of its inputs, is that of the file now in the folder."""
     record = manifest(folder, name)
     if record is None:
         return name, f"{name} is not there"
@@ -154,10 +148,10 @@ def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
 def sha256(path: Path) -> str:
     """Hash of a file, or of a folder's relative names and contents."""
     if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = [
             f"{sha256(file)}  {file.relative_to(path).as_posix()}"
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
+            for file in files
         ]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     info = path.stat()
@@ -172,7 +166,7 @@ def disk_errors(path: Path):
     """A full or read-only disk becomes a `CourseError` about `path`."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     # safetensors and torch say it in exceptions of their own.
-    words = [f"(os error {code})" for code in codes] + ["inline_container.cc"]
+    words = (*(f"(os error {code})" for code in codes), "inline_container.cc")
     try:
         yield
     except Exception as error:
@@ -197,19 +191,16 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         with disk_errors(path):
             write(part)
-            if part.is_file():
-                with part.open("rb+") as handle:
-                    os.fsync(handle.fileno())
-            elif path.exists():
+            if path.is_dir():
                 path.replace(old)
             part.replace(path)
     finally:
         if old.exists() and not path.exists():
             old.replace(path)
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        if part.is_file():
-            part.unlink()
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
+            if rest.is_file():
+                rest.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -78,17 +76,6 @@ def run_name(profile: str, images: str | None = None) -> str:
     return f"{profile}-{images}" if other else profile
 
 
-@contextmanager
-def hearing_ctrl_c() -> Iterator[None]:
-    """A child that is started inside hears Ctrl-C, also where a shell in the
-    background (nohup, CI) has handed on that SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 # --- folders ----------------------------------------------------------------
 
 
@@ -116,11 +103,8 @@ def cache_folder() -> Path:
     """Where caches go: the data folder, or ``runs/cache`` if it is
     read-only (a class folder, say)."""
     folder = data_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return runs_folder() / "cache"
-    return folder if os.access(folder, os.W_OK) else runs_folder() / "cache"
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    return folder if os.access(nearest, os.W_OK) else runs_folder() / "cache"
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:
@@ -209,25 +193,24 @@ class Run:
     def finish(self) -> None:
         """Record the run, print what was written and what comes next."""
         seconds, memory = time.perf_counter() - self.began, peak_memory_gb()
-        paths = [p for p in self.outputs.values() if p.exists()]
-        record: dict[str, Any] = {
+        outputs = {
+            path.relative_to(self.folder).as_posix(): artifacts.sha256(path)
+            for path in self.outputs.values() if path.exists()
+        }  # fmt: skip
+        inputs = {
+            name: artifacts.sha256(artifacts.path_of(self.folder, name))
+            for name in self.inputs
+        }
+        record = {
             "notebook": self.notebook, "profile": self.profile,
             "images": self.images, "knobs": self.knobs,
-            "inputs": {
-                name: artifacts.sha256(artifacts.path_of(self.folder, name))
-                for name in self.inputs},
-            "outputs": {
-                p.relative_to(self.folder).as_posix(): artifacts.sha256(p)
-                for p in paths},
+            "inputs": inputs, "outputs": outputs, "versions": versions(),
             "seconds": round(seconds, 1), "peak_memory_gb": memory,
-            "versions": versions(),
         }  # fmt: skip
         path = self.folder / "records" / f"{self.notebook}.json"
         artifacts.write_json(path, record)
         print(f"{self.notebook}: {seconds:.0f} s, peak memory {memory:.1f} GB."
-              f" Written to runs/{self.name}:")  # fmt: skip
-        print("\n".join(f"  {name}" for name in record["outputs"]))
-        print(", ".join(f"{k} {v}" for k, v in record["versions"].items()))
+              f" Written to runs/{self.name}:", *outputs, sep="\n  ")
         following = NOTEBOOKS[NOTEBOOKS.index(self.notebook) + 1 :]
         print(f"Next: {following[0]}" if following else "That was the last.")
         print(WARNING)
