@@ -63,12 +63,8 @@ def save(folder: Path, name: str,
          value: pd.DataFrame | Callable[[Path], Any], *, writer: str,
          inputs: Iterable[str] = (),
          parameters: Mapping[str, Any] = MappingProxyType({})) -> Path:
-    """Write an artifact and its manifest.
-
-    `value` is a table, or a function that fills the folder whose path it is
-    given; `writer` the notebook that `ARTIFACTS` names; `inputs` the names
-    of the artifacts it was made from.
-    """
+    """Write an artifact and its manifest: a table, or a function that fills
+    the folder whose path it is given; `inputs`: what it was made from."""
     spec, path = ARTIFACTS[name], path_of(folder, name)
     if writer != spec.writer:
         raise ValueError(f"{writer} may not write {name}")
@@ -76,20 +72,16 @@ def save(folder: Path, name: str,
         if missing := [c for c in spec.columns if c not in value.columns]:
             raise ValueError(f"{name} lacks the columns {missing}")
         table = value.reset_index(drop=True)
-        value = table.to_parquet
-        if path.suffix == ".csv":
-            value = partial(table.to_csv, index=False)
+        csv = path.suffix == ".csv"
+        value = partial(table.to_csv, index=False) if csv else table.to_parquet
     write_whole(path, value)
     record = {
-        "schema_version": 1,
-        "name": name,
-        "sha256": sha256(path),
-        "writer": writer,
+        "schema_version": 1, "name": name, "sha256": sha256(path),
+        "writer": writer, "parameters": dict(parameters),
         "written": datetime.now(UTC).isoformat("T", "seconds"),
-        "parameters": dict(parameters),
-        "versions": versions(),
         "inputs": {i: sha256(path_of(folder, i)) for i in inputs},
-    }
+        "versions": versions(),
+    }  # fmt: skip
     write_json(Path(folder) / f"{name}.json", record)
     return path
 
@@ -119,11 +111,8 @@ def run_options(folder: Path) -> str:
 
 
 def load(folder: Path, name: str) -> Any:
-    """Read an artifact: a DataFrame, or the path of a folder artifact.
-
-    CourseError if it is missing, damaged, or stale: it names the cause
-    furthest upstream, and the notebook to rerun.
-    """
+    """Read an artifact: a DataFrame, or the path of a folder. CourseError if
+    it is missing, damaged or stale: it names the notebook to rerun."""
     path = path_of(folder, name)
     if problem := stale_because(folder, name):
         redo, reason = problem
@@ -149,10 +138,8 @@ def sha256(path: Path) -> str:
     """Hash of a file, or of a folder's relative names and contents."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        lines = [
-            f"{sha256(file)}  {file.relative_to(path).as_posix()}"
-            for file in files
-        ]
+        names = [file.relative_to(path).as_posix() for file in files]
+        lines = [f"{sha256(f)}  {name}" for f, name in zip(files, names)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     info = path.stat()
     return _file_hash(path.resolve(), info.st_size, info.st_mtime_ns)
@@ -176,15 +163,13 @@ def disk_errors(path: Path):
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
             f"The disk is full or read-only: {error} ({path.parent}).",
-            "Free some space, or move the data folder with LLAMAXR_DATA; "
-            "then the same command continues.",
+            "Free some space; then the same command continues.",
         ) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file or folder, then put it in place in
-    one step: when it fails or the process dies, the old content of `path` is
-    still there and whole."""
+    one step: until then the old content of `path` is there and whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{os.getpid()}")
     old = path.with_name(f".{path.name}.old{os.getpid()}")

@@ -31,9 +31,8 @@ def versions() -> dict[str, str]:
 
 def cores() -> int:
     """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
 
 
 def platform_line() -> str:
@@ -58,8 +57,7 @@ def peak_memory_gb(of_all: bool = True) -> float:
 
 
 def forget_peak() -> None:
-    """From now on `peak_memory_gb(of_all=False)` begins again (Linux, CUDA;
-    elsewhere it stays the peak of the whole process)."""
+    """`peak_memory_gb(of_all=False)` begins again (Linux and CUDA)."""
     global _earlier
     _earlier = peak_memory_gb()
     if pick_device()[0] == "cuda":
@@ -133,23 +131,13 @@ def pick_precision(wanted: str) -> str:
 
 
 def pick_optimizer(wanted: str) -> tuple[str, str]:
-    """An optimizer of transformers that works here, and a sentence: one step
-    of bitsandbytes' 8-bit AdamW is tried (Apple's GPUs have none); torch's
-    takes its place."""
-    import torch
-
-    if "8bit" not in wanted:
-        return wanted, f"{wanted}, as asked"
+    """An optimizer of transformers that works here, and a sentence: where
+    there is no 8-bit AdamW (Apple's GPUs), torch's takes its place."""
     device = pick_device()[0]
-    try:
-        import bitsandbytes
-
-        weight = torch.nn.Parameter(torch.ones(4096, device=device))
-        weight.grad = torch.ones_like(weight)
-        bitsandbytes.optim.AdamW8bit([weight]).step()
-    except Exception as error:  # noqa: BLE001 (a library that does not load)
-        return "adamw_torch", f"torch's: no 8-bit AdamW on {device} ({error})"
-    return wanted, f"{wanted}: tried on {device}, it works"
+    eight = importlib.util.find_spec("bitsandbytes") and device != "mps"
+    if "8bit" in wanted and not eight:
+        return "adamw_torch", f"torch's AdamW: none of 8 bit on {device}"
+    return wanted, f"{wanted}, as asked"
 
 
 # --- before torch is imported -----------------------------------------------
@@ -169,16 +157,15 @@ _library = None  # operators live as long as the Library object
 
 
 def define_missing_operators() -> None:
-    """Define ``torchvision::nms`` and ``qnms`` if the library can't load: one
-    built for CUDA, beside a CPU build of torch, stops at an operator that
-    does not exist."""
+    """Define ``torchvision::nms`` and ``qnms`` if the library can't load, as
+    one built for CUDA beside a CPU build of torch."""
     global _library
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
+    if spec is None:
         return
     import torch
 
-    for binary in Path(spec.origin).parent.glob("_C*.so"):
+    for binary in Path(str(spec.origin)).parent.glob("_C*.so"):
         with contextlib.suppress(OSError):
             torch.ops.load_library(str(binary))
             return

@@ -82,11 +82,9 @@ def run_name(profile: str, images: str | None = None) -> str:
 def project_folder() -> Path:
     """The clone: the nearest folder above with notebooks, or the one that
     this package lies in, else here."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).parents[2]):
-        if (folder / "notebooks" / f"{NOTEBOOKS[0]}.ipynb").exists():
-            return folder
-    return here
+    here, first = Path.cwd(), f"notebooks/{NOTEBOOKS[0]}.ipynb"
+    folders = (here, *here.parents, Path(__file__).parents[2])
+    return next((f for f in folders if (f / first).exists()), here)
 
 
 def runs_folder() -> Path:
@@ -153,16 +151,15 @@ class Run:
     def unfinished(self, name: str) -> Path | None:
         """An artifact that an interrupted run of this notebook left whole,
         with the same knobs, as an output of this run; None otherwise."""
-        if artifacts.stale_because(self.folder, name):
+        record = artifacts.manifest(self.folder, name)
+        if record is None or artifacts.stale_because(self.folder, name):
             return None
         path = artifacts.path_of(self.folder, name)
-        record = artifacts.manifest(self.folder, name) or {}
         last = read_record(self.folder, self.notebook) or {"outputs": {}}
         same = record["parameters"] == {"images": self.images, **self.knobs}
-        if not same or record["sha256"] == last["outputs"].get(path.name):
-            return None
-        self.outputs[name] = path
-        return path
+        if same and record["sha256"] != last["outputs"].get(path.name):
+            self.outputs[name] = path
+        return self.outputs.get(name)
 
     def made_with(self, name: str, knob: str) -> Any:
         """The value that a knob had when an artifact was written."""
@@ -224,8 +221,6 @@ def start(notebook: str, profile: str, images: str | None = None,
     `images` is ``phantom``, ``real`` or None, the profile's own; `change`
     the knobs that shall not have the profile's value; `reads` the artifacts
     that the notebook needs: earlier notebooks are run where one is missing.
-    CourseError for an unknown profile, images or knob, and for an input that
-    could not be made.
     """
     run, table = Run(notebook, profile, images), knob_table(notebook)
     for name in change:
@@ -234,23 +229,29 @@ def start(notebook: str, profile: str, images: str | None = None,
             raise CourseError(f"{name} is no knob of {notebook}.",
                               f"It has {', '.join(table)}.",
                               f"Did you mean {near}?")
-    print(f"{notebook} · profile {profile} · {run.images} images")
-    rows = [("knob", "here", "", "paper", "what it is")]
-    for knob, row in table.items():
+    for knob in table:
         value = knob_value(notebook, knob, profile, images)
-        value = run.knobs[knob] = change.get(knob, value)
-        paper = knob_value(notebook, knob, "paper")
+        run.knobs[knob] = change.get(knob, value)
+    _print_knobs(run)
+    _check_inputs(run, reads)
+    seed = int(run.knobs.get("SEED") or 0)
+    random.seed(seed)
+    np.random.seed(seed)
+    return run
+
+
+def _print_knobs(run: Run) -> None:
+    """Each knob: here, in the paper, and what it is."""
+    print(f"{run.notebook} · profile {run.profile} · {run.images} images")
+    rows = [("knob", "here", "", "paper", "what it is")]
+    for knob, row in knob_table(run.notebook).items():
+        value, paper = run.knobs[knob], knob_value(run.notebook, knob, "paper")
         mark = "" if value == paper else "≠"
         rows.append((knob, _plain(value), mark, _plain(paper), row["about"]))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for words in rows:
         print("  ".join(map(str.ljust, words, widths)).rstrip())
     print(f"Run folder: runs/{run.name} · {platform_line()}")
-    _check_inputs(run, reads)
-    seed = int(run.knobs.get("SEED") or 0)
-    random.seed(seed)
-    np.random.seed(seed)
-    return run
 
 
 def settings_table(run: Run, here: Mapping[str, Any]) -> pd.DataFrame:

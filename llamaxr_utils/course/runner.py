@@ -62,11 +62,8 @@ def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
 
 
 def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
-    """Why a notebook must run, in a few words; "" if it is up to date.
-
-    `now` is its `state_now`; what it was at the last run by this runner
-    stands under ``state`` in the record.
-    """
+    """Why a notebook must run, in a few words; "" if it is up to date. `now`
+    is its `state_now`; the record holds that of its last run."""
     record = run.read_record(folder, source.stem)
     if record is None:
         return "not run yet"
@@ -108,11 +105,8 @@ def choose(first: str = "01", last: str = "11") -> list[str]:
 def run_course(profile: str = "cpu", images: str | None = None,
                first: str = "01", last: str = "11",
                force: bool = False) -> dict[str, str]:
-    """Run the notebooks of a profile, skipping what is up to date.
-
-    Returns notebook -> ``ran`` or ``skipped``. CourseError for an unknown
-    profile, images or notebook, and for the first failure.
-    """
+    """Run the notebooks of a profile, skipping what is up to date: notebook
+    -> ``ran`` or ``skipped``. CourseError for the first failure."""
     name, chosen = run.run_name(profile, images), choose(first, last)
     settings = run.declared()["profiles"][profile]
     images, folder = images or settings["images"], run.runs_folder() / name
@@ -157,11 +151,9 @@ def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],
 
 @contextmanager
 def kernel_surroundings() -> Iterator[Any]:
-    """Environment of a kernel that no user's configuration reaches.
-
-    Yields the configuration of the kernel manager: kernels talk over sockets
-    in a folder, not over TCP, so that a machine with no network will do.
-    """
+    """Environment of a kernel that no user's configuration reaches, and the
+    configuration of its manager: it talks over sockets in a folder, not over
+    TCP, so that a machine with no network will do."""
     from traitlets.config import Config
 
     threads = os.environ.get("OMP_NUM_THREADS", str(machine.cores()))
@@ -183,8 +175,7 @@ def kernel_surroundings() -> Iterator[Any]:
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
     """Run a notebook in a fresh kernel; `target` is its executed copy, kept
-    on failure too. CourseError for a cell that raised, a kernel that died, a
-    full disk."""
+    on failure too."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
