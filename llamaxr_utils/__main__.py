@@ -18,10 +18,9 @@ def _course(o: argparse.Namespace) -> bool:
     run_course(o.profile, o.images, o.first, o.last, o.force)
     if results := write_index(o.profile, o.images):
         page, numbers = results
-        print()
         for name, number, meaning in numbers.to_numpy():
             print(f"{name:14} {number:.3f}  {meaning}")
-        print(f"\nResults: {shown(page)}. Next: make study (08 to 11).")
+        print(f"Results: {shown(page)}. Next: make study (08 to 11).")
     return True
 
 
@@ -35,14 +34,15 @@ def _score(o: argparse.Namespace) -> bool:
     from .evaluation.score import as_text, check_output, score_file, write
 
     check_output(o.json, o.file, o.against)
-    scored = score_file(
-        o.file, o.against, o.references, o.samples,
-        say=lambda text: print(f"  {text} ...", file=sys.stderr),
-    )  # fmt: skip
+    scored = score_file(o.file, o.against, o.references, o.samples, say=_say)
     if o.json:
         write(scored, o.json)
     print(as_text(scored))
     return True
+
+
+def _say(text: str) -> None:
+    print(f"  {text} ...", file=sys.stderr)
 
 
 def _fetch(o: argparse.Namespace) -> bool:
