@@ -18,10 +18,9 @@ def _course(o: argparse.Namespace) -> bool:
     run_course(o.profile, o.images, o.first, o.last, o.force)
     if results := write_index(o.profile, o.images):
         page, numbers = results
-        print()
         for name, number, meaning in numbers.to_numpy():
             print(f"{name:14} {number:.3f}  {meaning}")
-        print(f"\nResults: {shown(page)}. Next: make study (08 to 11).")
+        print(f"Results: {shown(page)}. Next: make study (08 to 11).")
     return True
 
 
@@ -39,35 +38,31 @@ def _score(o: argparse.Namespace) -> bool:
     return True
 
 
+def _say(text: str) -> None:
+    print(f"  {text} ...", file=sys.stderr)
+
+
 def _fetch(o: argparse.Namespace) -> bool:
     from .datasets import downloads
+    from .llm.models import fetch_smollm2
 
     origin = o.origin or o.mirror
     if o.name == "openi":
-        return _fetch_openi(o)
+        missing = downloads.fetch_xrays(o.mirror, o.origin)
+        print(f"Missing: {len(missing):,} images. {downloads.LICENCE}")
+        print(f"They lie in {downloads.home()}; choose them: IMAGES=real.")
+        return not missing
     if o.name == "smollm2-135m":
-        from .llm import models
-
-        print(models.fetch_smollm2(origin))
-        print("Use it: make course PROFILE=laptop")
+        print(f"{fetch_smollm2(origin)}\nUse it: make course PROFILE=laptop")
         return True
     path = downloads.fetch(o.name, origin)
-    if o.name in downloads.SOURCES:
-        print(f"{path}  ({downloads.SOURCES[o.name].licence})")
+    if source := downloads.SOURCES.get(o.name):
+        print(f"{path}  ({source.licence})")
         print(f"Score it: python -m llamaxr_utils score {path}")
-        return True
-    downloads.state_dict(o.name)  # read once, kept safe
-    print(f'{path}\nUse it: BACKBONE = "{o.name}" in notebook 02.')
+    else:
+        downloads.state_dict(o.name)  # read once, kept safe
+        print(f'{path}\nUse it: BACKBONE = "{o.name}" in notebook 02.')
     return True
-
-
-def _fetch_openi(o: argparse.Namespace) -> bool:
-    from .datasets import downloads
-
-    missing = downloads.fetch_xrays(o.mirror, o.origin)
-    print(f"Missing: {len(missing):,} images. {downloads.LICENCE}")
-    print(f"They lie in {downloads.home()}; choose them with IMAGES=real.")
-    return not missing
 
 
 def _report(o: argparse.Namespace) -> bool:
@@ -116,10 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--from", dest="origin", default="", metavar="FILE")
     add("--mirror", default="", metavar="URL")
 
-    add = command(_report, "draft a report of one or two images by the models "
-                  "of a run (make course)")  # fmt: skip
-    add("frontal", help="frontal.png")
-    add("lateral", nargs="?", help="lateral.png")
+    add = command(_report, "draft a report of one or two images")
+    add("frontal")
+    add("lateral", nargs="?")
     add("--html", metavar="FILE", help="and a page with heatmaps")
     return parser
 
@@ -133,8 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command "
-              "continues.", file=sys.stderr)  # fmt: skip
+        print("\nStopped. The same command continues.", file=sys.stderr)
         return 130
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -123,21 +122,3 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session):
-    """The very last line of a test run says what did not run, and why
-    (`pytest_terminal_summary` would come before pytest's own last line)."""
-    yield
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    reporter.write_line(left_out(reporter.stats.get("skipped", [])))
-
-
-def left_out(skipped):
-    """One line from the reports of the skipped tests."""
-    reasons = Counter(
-        str(report.longrepr[-1]).removeprefix("Skipped: ")
-        for report in skipped)
-    listed = "; ".join(f"{n} ({why})" for why, n in reasons.most_common())
-    return f"Did not run: {listed}." if listed else "Nothing was left out."

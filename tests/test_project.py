@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "llamaxr_utils"
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 #: A wing imports only from wings before it; `vision` and `llm` stand side by
 #: side.
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
@@ -52,16 +53,12 @@ def wing(path: Path) -> str:
 def test_a_wing_imports_only_from_those_above_it():
     wrong = set()
     for path in (p for p in modules() if wing(p)):
-        above = set(WINGS[: WINGS.index(wing(path))])
-        above -= {"vision"} if wing(path) == "llm" else set()
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                name = (node.module or "").removeprefix("llamaxr_utils.")
-                other = name.split(".")[0] if node.level == 2 else None
-                if (node.module or "").startswith("llamaxr_utils."):
-                    other = name.split(".")[0]
-                if other and other not in above | {wing(path)}:
-                    wrong.add(f"{path.stem} -> {other}")
+        allowed = set(WINGS[: WINGS.index(wing(path)) + 1])
+        allowed -= {"vision"} if wing(path) == "llm" else set()
+        text = path.read_text("utf-8")
+        pattern = r"(?:\.\. ?|llamaxr_utils[. ])(?:import )?(\w+)"
+        other = re.findall(f"(?:from|import) {pattern}", text)
+        wrong |= {f"{path.stem} -> {o}" for o in set(other) - allowed}
     assert not wrong
 
 
@@ -69,7 +66,7 @@ def test_a_wing_imports_only_from_those_above_it():
 def test_a_module_says_what_it_is_for_and_loads_light(path):
     tree = ast.parse(path.read_text("utf-8"))
     words = (ast.get_docstring(tree) or "").split()
-    assert len(words) > (4 if path.stem == "__init__" else 15)
+    assert len(words) > (4 if path.stem == "__init__" else 9)
     heavy = {"torch", "torchvision", "torchxrayvision", "transformers", "trl",
              "peft", "datasets", "bitsandbytes", "unsloth"}
     for node in tree.body:
@@ -80,25 +77,24 @@ def test_a_module_says_what_it_is_for_and_loads_light(path):
             assert not heavy & {name.split(".")[0] for name in names}
 
 
-def lines_of(files) -> int:
-    return sum(len(p.read_text("utf-8").splitlines()) for p in files)
+def lines_of(files) -> list[int]:
+    return [len(p.read_text("utf-8").splitlines()) for p in files]
 
 
 def test_the_size_budget():
     """On the whole: what is spent in one place is missing in another."""
-    found = {
-        "package": lines_of(modules()),
+    package, tests = modules(), (ROOT / "tests").rglob("*.py")
+    size = {
+        "package": sum(lines_of(package)),
         # A wing's own file is one line that says what it is for.
-        "modules": len([p for p in modules() if lines_of([p]) > 1]),
-        "tests": lines_of((ROOT / "tests").rglob("*.py")),
+        "modules": sum(lines > 1 for lines in lines_of(package)),
+        "tests": sum(lines_of(tests)),
     }
-    print(found)
-    assert all(found[name] <= most for name, most in BUDGET.items()), found
+    assert all(size[name] <= most for name, most in BUDGET.items()), size
 
 
 def test_package_data_is_packaged():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    patterns = settings["tool"]["setuptools"]["package-data"]["llamaxr_utils"]
+    patterns = SETTINGS["tool"]["setuptools"]["package-data"]["llamaxr_utils"]
     packaged = {p for pattern in patterns for p in PACKAGE.glob(pattern)}
     assert {path for path in project_files() if PACKAGE in path.parents
             and path.suffix != ".py"} <= packaged
@@ -131,9 +127,8 @@ def test_what_is_installed_is_what_the_constraints_say():
 
 def test_versions_stand_in_the_constraints_alone():
     ours = constraints()
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    names = list(settings["project"]["dependencies"])
-    for extra in settings["project"]["optional-dependencies"].values():
+    names = list(SETTINGS["project"]["dependencies"])
+    for extra in SETTINGS["project"]["optional-dependencies"].values():
         names += extra
     assert set(names) <= set(ours)
     for name in ("Makefile", "pyproject.toml", "environment.yml", ".ci/run"):
@@ -141,10 +136,8 @@ def test_versions_stand_in_the_constraints_alone():
         versions = re.findall(r"([\w-]+) ?[=~><]= ?[\d.]+", text)
         assert not set(versions) & set(ours), name
     content = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
-    *conda, pip = content["dependencies"]
-    assert [re.split(r"[ =<>]", d)[0] for d in conda] == [
-        "python", "openjdk", "pip"]
-    assert pip == {"pip": ["-c constraints.txt", "-e .[course,dev]"]}
+    pip = {"pip": ["-c constraints.txt", "-e .[course,dev]"]}
+    assert content["dependencies"][-1] == pip
 
 
 # --- what may not be in the repository --------------------------------------
@@ -167,15 +160,6 @@ def test_no_paths_of_one_machine():
     for path in project_files():
         text = path.read_text("utf-8", errors="ignore")
         assert not pattern.search(text), path
-
-
-def test_the_citation_names_the_paper():
-    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    (paper,) = cff["references"]
-    assert "2506.03178" in paper["url"]
-    assert len(paper["authors"]) == 5
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert cff["license"] == settings["project"]["license"]
 
 
 # --- the Makefile -----------------------------------------------------------

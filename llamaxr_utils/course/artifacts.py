@@ -46,9 +46,6 @@ ARTIFACTS = {
 }
 
 
-# --- save, load, staleness --------------------------------------------------
-
-
 def path_of(folder: Path, name: str) -> Path:
     """Path of an artifact (a key of `ARTIFACTS`) inside a run folder."""
     return Path(folder) / ARTIFACTS[name].file
@@ -66,12 +63,8 @@ def save(folder: Path, name: str,
          value: pd.DataFrame | Callable[[Path], Any], *, writer: str,
          inputs: Iterable[str] = (),
          parameters: Mapping[str, Any] = MappingProxyType({})) -> Path:
-    """Write an artifact and its manifest.
-
-    `value` is a table, or a function that fills the folder whose path it is
-    given; `writer` the notebook, which must be the one that `ARTIFACTS`
-    names; `inputs` the names of the artifacts it was made from.
-    """
+    """Write an artifact and its manifest: a table, or a function that fills
+    the folder whose path it is given; `inputs`: what it was made from."""
     spec, path = ARTIFACTS[name], path_of(folder, name)
     if writer != spec.writer:
         raise ValueError(f"{writer} may not write {name}")
@@ -79,31 +72,24 @@ def save(folder: Path, name: str,
         if missing := [c for c in spec.columns if c not in value.columns]:
             raise ValueError(f"{name} lacks the columns {missing}")
         table = value.reset_index(drop=True)
-        value = table.to_parquet
-        if path.suffix == ".csv":
-            value = partial(table.to_csv, index=False)
+        csv = path.suffix == ".csv"
+        value = partial(table.to_csv, index=False) if csv else table.to_parquet
     write_whole(path, value)
     record = {
-        "schema_version": 1,
-        "name": name,
-        "sha256": sha256(path),
-        "writer": writer,
+        "schema_version": 1, "name": name, "sha256": sha256(path),
+        "writer": writer, "parameters": dict(parameters),
         "written": datetime.now(UTC).isoformat("T", "seconds"),
-        "parameters": dict(parameters),
-        "versions": versions(),
         "inputs": {i: sha256(path_of(folder, i)) for i in inputs},
-    }
+        "versions": versions(),
+    }  # fmt: skip
     write_json(Path(folder) / f"{name}.json", record)
     return path
 
 
 def stale_because(folder: Path, name: str) -> tuple[str, str] | None:
     """The artifact furthest upstream that must be written again before `name`
-    can be trusted, and a sentence why; None if all is well.
-
-    An artifact is stale when a recorded input hash is not that of the file
-    now in the folder, for itself or for anything it was made from.
-    """
+    can be trusted, and a sentence why; None if every recorded hash, its own
+    and those of its inputs, is that of the file now in the folder."""
     record = manifest(folder, name)
     if record is None:
         return name, f"{name} is not there"
@@ -125,11 +111,8 @@ def run_options(folder: Path) -> str:
 
 
 def load(folder: Path, name: str) -> Any:
-    """Read an artifact: a DataFrame, or the path of a folder artifact.
-
-    CourseError if it is missing, damaged, or stale: it names the cause
-    furthest upstream, and the notebook to rerun.
-    """
+    """Read an artifact: a DataFrame, or the path of a folder. CourseError if
+    it is missing, damaged or stale: it names the notebook to rerun."""
     path = path_of(folder, name)
     if problem := stale_because(folder, name):
         redo, reason = problem
@@ -154,11 +137,9 @@ def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
 def sha256(path: Path) -> str:
     """Hash of a file, or of a folder's relative names and contents."""
     if path.is_dir():
-        lines = [
-            f"{sha256(file)}  {file.relative_to(path).as_posix()}"
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        ]
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        names = [file.relative_to(path).as_posix() for file in files]
+        lines = [f"{sha256(f)}  {name}" for f, name in zip(files, names)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     info = path.stat()
     return _file_hash(path.resolve(), info.st_size, info.st_mtime_ns)
@@ -172,7 +153,7 @@ def disk_errors(path: Path):
     """A full or read-only disk becomes a `CourseError` about `path`."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     # safetensors and torch say it in exceptions of their own.
-    words = [f"(os error {code})" for code in codes] + ["inline_container.cc"]
+    words = (*(f"(os error {code})" for code in codes), "inline_container.cc")
     try:
         yield
     except Exception as error:
@@ -182,34 +163,29 @@ def disk_errors(path: Path):
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
             f"The disk is full or read-only: {error} ({path.parent}).",
-            "Free some space, or move the data folder with LLAMAXR_DATA; "
-            "then the same command continues.",
+            "Free some space; then the same command continues.",
         ) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file or folder, then put it in place in
-    one step: when it fails or the process dies, the old content of `path` is
-    still there and whole."""
+    one step: until then the old content of `path` is there and whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{os.getpid()}")
     old = path.with_name(f".{path.name}.old{os.getpid()}")
     try:
         with disk_errors(path):
             write(part)
-            if part.is_file():
-                with part.open("rb+") as handle:
-                    os.fsync(handle.fileno())
-            elif path.exists():
+            if path.is_dir():
                 path.replace(old)
             part.replace(path)
     finally:
         if old.exists() and not path.exists():
             old.replace(path)
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        if part.is_file():
-            part.unlink()
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
+            if rest.is_file():
+                rest.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

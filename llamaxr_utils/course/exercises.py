@@ -42,29 +42,27 @@ _asked: Counter = Counter()
 
 def find(name: str) -> Exercise:
     """The exercise of this name, such as ``"04a"``; ValueError otherwise."""
-    module = f"llamaxr_utils.exercises.nb{name[:2]}"
     try:
-        return import_module(module).EXERCISES[name]
+        module = import_module(f"llamaxr_utils.exercises.nb{name[:2]}")
+        return module.EXERCISES[name]
     except (ModuleNotFoundError, KeyError):
         raise ValueError(f"There is no exercise {name!r}") from None
 
 
 def check(name: str, answer: Any) -> None:
     """Print whether `answer`, a function or a value, is right."""
-    exercise = find(name)
+    exercise, help_by = find(name), f'(hint("{name}") helps.)'
     try:
         exercise.judge(_watched(answer))
+        verdict = f"correct. {exercise.meaning}"
     except NotAttempted:
-        verdict = ("not attempted yet. Replace the ... and run the cell "
-                   f'again; hint("{name}") helps.')  # fmt: skip
+        verdict = f"not attempted yet. Replace the ... {help_by}"
     except NotYet as difference:
-        verdict = f'not yet. {difference} (hint("{name}") helps.)'
+        verdict = f"not yet. {difference} {help_by}"
     except Exception as error:  # noqa: BLE001 (of the reader's own code)
         line = traceback.extract_tb(error.__traceback__)[-1]
         verdict = (f"not yet. {type(error).__name__}: {error} "
                    f"(in {line.name}, at: {line.line})")  # fmt: skip
-    else:
-        verdict = f"correct. {exercise.meaning}"
     _print(f"{name} · {verdict}")
 
 
@@ -73,9 +71,9 @@ def hint(name: str) -> None:
     hints = find(name).hints.strip().split("\n\n")
     _asked[name] = min(_asked[name] + 1, len(hints))
     number = _asked[name]
-    more = f'Then there is solution("{name}").'
+    last = f'Then: solution("{name}").' if number == len(hints) else ""
     _print(f"{name} · hint {number} of {len(hints)}: {hints[number - 1]} "
-           f"{more if number == len(hints) else ''}")  # fmt: skip
+           f"{last}")  # fmt: skip
 
 
 def solution(name: str) -> None:
@@ -90,14 +88,13 @@ def expect(case: str, answer: Any, right: Any, atol: float = 1e-6) -> None:
     if isinstance(right, float | np.ndarray):
         shape, wanted = np.shape(answer), np.shape(right)
         if shape != wanted:
-            raise NotYet(f"{case}: your result has shape {shape}, "
-                         f"expected {wanted}.")  # fmt: skip
+            raise NotYet(f"{case}: shape {shape}, expected {wanted}.")
         values = np.asarray(answer, float)
-        if np.allclose(values, right, rtol=0, atol=atol, equal_nan=True):
-            return
-    elif answer == right:
-        return
-    raise NotYet(f"{case}: you have {answer!r}, expected {right!r}.")
+        equal = np.allclose(values, right, rtol=0, atol=atol, equal_nan=True)
+    else:
+        equal = answer == right
+    if not equal:
+        raise NotYet(f"{case}: you have {answer!r}, expected {right!r}.")
 
 
 def choice(right: str, wrong: dict[str, str]) -> Callable[[Any], None]:

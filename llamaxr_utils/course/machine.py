@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import os
 import platform
-import random
+import resource
 import sys
 from pathlib import Path
 
@@ -24,18 +24,15 @@ def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
     result = {"python": platform.python_version()}
     for package in ("torch", "transformers", "trl", "peft", "bitsandbytes"):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             result[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            result[package] = "missing"
     return result
 
 
 def cores() -> int:
     """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
 
 
 def platform_line() -> str:
@@ -54,16 +51,13 @@ def peak_memory_gb(of_all: bool = True) -> float:
         import torch
 
         return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     scale = 1 if sys.platform == "darwin" else 1024
     return round(max(peak * scale / 1e9, _earlier if of_all else 0), 2)
 
 
 def forget_peak() -> None:
-    """From now on `peak_memory_gb(of_all=False)` begins again (Linux, CUDA;
-    elsewhere it stays the peak of the whole process)."""
+    """`peak_memory_gb(of_all=False)` begins again (Linux and CUDA)."""
     global _earlier
     _earlier = peak_memory_gb()
     if pick_device()[0] == "cuda":
@@ -76,12 +70,9 @@ def forget_peak() -> None:
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch."""
-    import numpy as np
-    import torch
+    from transformers import set_seed
 
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    set_seed(seed)
 
 
 # --- device and precision ---------------------------------------------------
@@ -106,18 +97,18 @@ def compute_dtype(precision: str) -> tuple[str, str]:
     """Device, and the dtype that a frozen base computes in there.
 
     On a GPU the base follows the training's `precision` (auto, fp32, bf16,
-    fp16): unsloth refuses a model in another half precision. On a CPU and on
-    Apple's GPUs it is float32. CourseError for fp16 on a CPU, and for bf16 on
-    a GPU that has none.
+    fp16): unsloth refuses a model in another half precision; elsewhere it is
+    float32. CourseError for a half precision that the device does not have.
     """
     device, best, _ = pick_device()
-    what = f"PRECISION = {precision} cannot start on this machine."
-    if device == "cpu" and precision == "fp16":
-        why = "On a CPU half precision is bf16, or nothing."
-        raise CourseError(what, why, 'Set CHANGE = {"PRECISION": "fp32"}.')
-    if device == "cuda" and precision == "bf16" and best != "bfloat16":
-        why = "This GPU has no bfloat16 (a T4 and a V100 have none)."
-        raise CourseError(what, why, 'Set CHANGE = {"PRECISION": "fp16"}.')
+    lacking = {"cpu": "fp16", "cuda": "bf16" if best != "bfloat16" else ""}
+    if precision == lacking.get(device):
+        other = "fp32" if device == "cpu" else "fp16"
+        raise CourseError(
+            f"PRECISION = {precision} cannot start on this machine.",
+            "A CPU steps in no fp16; a T4 and a V100 have no bf16.",
+            f'Set CHANGE = {{"PRECISION": "{other}"}}.',
+        )
     if device != "cuda":
         return device, "float32"
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -140,54 +131,41 @@ def pick_precision(wanted: str) -> str:
 
 
 def pick_optimizer(wanted: str) -> tuple[str, str]:
-    """An optimizer of transformers that works here, and a sentence:
-    bitsandbytes has no 8-bit AdamW for every device (Apple's GPUs), so one
-    step is tried; torch's AdamW takes its place."""
-    import torch
-
-    if "8bit" not in wanted:
-        return wanted, f"{wanted}, as asked"
+    """An optimizer of transformers that works here, and a sentence: where
+    there is no 8-bit AdamW (Apple's GPUs), torch's takes its place."""
     device = pick_device()[0]
-    try:
-        import bitsandbytes
-
-        weight = torch.nn.Parameter(torch.ones(4096, device=device))
-        optimizer = bitsandbytes.optim.AdamW8bit([weight])
-        weight.grad = torch.ones_like(weight)
-        optimizer.step()
-    except Exception as error:  # noqa: BLE001 (a library that does not load)
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        return "adamw_torch", f"torch's: no 8-bit AdamW on {device} ({why})"
-    return wanted, f"{wanted}: tried on {device}, it works"
+    eight = importlib.util.find_spec("bitsandbytes") and device != "mps"
+    if "8bit" in wanted and not eight:
+        return "adamw_torch", f"torch's AdamW: none of 8 bit on {device}"
+    return wanted, f"{wanted}, as asked"
 
 
 # --- before torch is imported -----------------------------------------------
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Runs `define_missing_operators` once, when torchvision is imported."""
+    """Runs `define_missing_operators` once, when torchvision is imported;
+    finds nothing itself."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname == "torchvision":
             sys.meta_path.remove(self)
             define_missing_operators()
-        # It finds nothing itself: the ordinary finders do the import.
 
 
 _library = None  # operators live as long as the Library object
 
 
 def define_missing_operators() -> None:
-    """Define ``torchvision::nms`` and ``qnms`` if the library can't load: one
-    built for CUDA, beside a CPU build of torch, stops at an operator that
-    does not exist."""
+    """Define ``torchvision::nms`` and ``qnms`` if the library can't load, as
+    one built for CUDA beside a CPU build of torch."""
     global _library
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
+    if spec is None:
         return
     import torch
 
-    for binary in Path(spec.origin).parent.glob("_C*.so"):
+    for binary in Path(str(spec.origin)).parent.glob("_C*.so"):
         with contextlib.suppress(OSError):
             torch.ops.load_library(str(binary))
             return

@@ -26,19 +26,17 @@ PALETTE = "colorblind"
 
 
 def figures_data(name: str) -> Path:
-    """A small log kept in ``figures/data``, so that a plot redraws
-    anywhere; its README says which command wrote it."""
+    """A small log kept in ``figures/data``; its README says which command
+    wrote it."""
     return project_folder() / "figures" / "data" / name
 
 
 def set_style() -> None:
     """One look for all figures and tables; call once, after start()."""
-    import matplotlib.pyplot as plt
     import seaborn as sns
 
     pd.set_option("display.max_colwidth", 160, "display.precision", 3)
-    sns.set_theme(style="whitegrid", palette=PALETTE, font_scale=0.9)
-    plt.rcParams.update({
+    sns.set_theme(style="whitegrid", palette=PALETTE, font_scale=0.9, rc={
         "figure.figsize": (WIDTH, HEIGHT),
         "figure.dpi": 100,
         "figure.constrained_layout.use": True,
@@ -74,9 +72,8 @@ def as_html(path: Path) -> str:
 
     with Image.open(path) as opened:
         alt = escape(opened.info["Description"])
-    content = base64.b64encode(path.read_bytes()).decode()
-    return (f'<figure><img alt="{alt}" '
-            f'src="data:image/png;base64,{content}"></figure>')
+    source = _uri(path.read_bytes())
+    return f'<figure><img alt="{alt}" src="{source}"></figure>'
 
 
 def data_uri(pixels: np.ndarray, side: int) -> str:
@@ -87,8 +84,11 @@ def data_uri(pixels: np.ndarray, side: int) -> str:
     content = io.BytesIO()
     image = Image.fromarray(pixels).resize((side, side))
     image.save(content, "JPEG", quality=80, optimize=True)
-    code = base64.b64encode(content.getvalue()).decode()
-    return f"data:image/jpeg;base64,{code}"
+    return _uri(content.getvalue(), "jpeg")
+
+
+def _uri(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
@@ -96,9 +96,8 @@ def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
     """Stamp, save (PNG and SVG), show with alt text, and close.
 
     `item` is the paper item that it rebuilds, and its file name where `name`
-    is empty; `alt` says what the picture shows, for those who do not see it.
-    For a plot of the real reports alone (`of_images` false) the title does
-    not say "(phantom images)"; the stamp still does.
+    is empty. For a plot of the real reports alone (`of_images` false) the
+    title does not say "(phantom images)"; the stamp still does.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
@@ -109,9 +108,7 @@ def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
     elif of_images:
         first = figure.axes[0]
         first.set_title(first.get_title("left") + nb.title_note, loc="left")
-    figure.text(
-        0.995, 0.0, nb.stamp, ha="right", va="top", size=6, color="0.45"
-    )
+    figure.text(0.995, 0, nb.stamp, ha="right", va="top", size=6, color="0.45")
     for suffix in ("svg", "png"):
         content = picture(figure, suffix, alt)
         path = nb.file("figures", f"{name or item}.{suffix}")
@@ -127,27 +124,24 @@ def show_views(pictures: Sequence[np.ndarray], titles: Sequence[str],
     import matplotlib.pyplot as plt
 
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.9 * columns, 2.15 * rows), squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, picture, label in zip(axes.flat, pictures, titles):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    figure = plt.figure(figsize=(1.9 * columns, 2.15 * rows))
+    for number, (pixels, label) in enumerate(zip(pictures, titles), 1):
+        axis = figure.add_subplot(rows, columns, number)
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axis.set_title(label, loc="center", fontsize=8)
+        axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
 def progress(every: float = 5.0) -> Any:
     """A callback (done, all) that prints a line every few seconds."""
-    began = last = time.perf_counter()
+    last = time.perf_counter()
 
     def show(done: int, total: int) -> None:
         nonlocal last
-        now = time.perf_counter()
-        if now - last > every or done == total:
-            last, speed = now, done / max(now - began, 1e-9)
-            print(f"{done:,} of {total:,} · {speed:.0f} a second", flush=True)
+        if time.perf_counter() - last > every or done == total:
+            last = time.perf_counter()
+            print(f"{done:,} of {total:,}", flush=True)
 
     return show

@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -78,28 +76,15 @@ def run_name(profile: str, images: str | None = None) -> str:
     return f"{profile}-{images}" if other else profile
 
 
-@contextmanager
-def hearing_ctrl_c() -> Iterator[None]:
-    """A child that is started inside hears Ctrl-C, also where a shell in the
-    background (nohup, CI) has handed on that SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 # --- folders ----------------------------------------------------------------
 
 
 def project_folder() -> Path:
     """The clone: the nearest folder above with notebooks, or the one that
     this package lies in, else here."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).parents[2]):
-        if (folder / "notebooks" / f"{NOTEBOOKS[0]}.ipynb").exists():
-            return folder
-    return here
+    here, first = Path.cwd(), f"notebooks/{NOTEBOOKS[0]}.ipynb"
+    folders = (here, *here.parents, Path(__file__).parents[2])
+    return next((f for f in folders if (f / first).exists()), here)
 
 
 def runs_folder() -> Path:
@@ -116,11 +101,8 @@ def cache_folder() -> Path:
     """Where caches go: the data folder, or ``runs/cache`` if it is
     read-only (a class folder, say)."""
     folder = data_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return runs_folder() / "cache"
-    return folder if os.access(folder, os.W_OK) else runs_folder() / "cache"
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    return folder if os.access(nearest, os.W_OK) else runs_folder() / "cache"
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:
@@ -169,16 +151,15 @@ class Run:
     def unfinished(self, name: str) -> Path | None:
         """An artifact that an interrupted run of this notebook left whole,
         with the same knobs, as an output of this run; None otherwise."""
-        if artifacts.stale_because(self.folder, name):
+        record = artifacts.manifest(self.folder, name)
+        if record is None or artifacts.stale_because(self.folder, name):
             return None
         path = artifacts.path_of(self.folder, name)
-        record = artifacts.manifest(self.folder, name) or {}
         last = read_record(self.folder, self.notebook) or {"outputs": {}}
         same = record["parameters"] == {"images": self.images, **self.knobs}
-        if not same or record["sha256"] == last["outputs"].get(path.name):
-            return None
-        self.outputs[name] = path
-        return path
+        if same and record["sha256"] != last["outputs"].get(path.name):
+            self.outputs[name] = path
+        return self.outputs.get(name)
 
     def made_with(self, name: str, knob: str) -> Any:
         """The value that a knob had when an artifact was written."""
@@ -209,25 +190,24 @@ class Run:
     def finish(self) -> None:
         """Record the run, print what was written and what comes next."""
         seconds, memory = time.perf_counter() - self.began, peak_memory_gb()
-        paths = [p for p in self.outputs.values() if p.exists()]
-        record: dict[str, Any] = {
+        outputs = {
+            path.relative_to(self.folder).as_posix(): artifacts.sha256(path)
+            for path in self.outputs.values() if path.exists()
+        }  # fmt: skip
+        inputs = {
+            name: artifacts.sha256(artifacts.path_of(self.folder, name))
+            for name in self.inputs
+        }
+        record = {
             "notebook": self.notebook, "profile": self.profile,
             "images": self.images, "knobs": self.knobs,
-            "inputs": {
-                name: artifacts.sha256(artifacts.path_of(self.folder, name))
-                for name in self.inputs},
-            "outputs": {
-                p.relative_to(self.folder).as_posix(): artifacts.sha256(p)
-                for p in paths},
+            "inputs": inputs, "outputs": outputs, "versions": versions(),
             "seconds": round(seconds, 1), "peak_memory_gb": memory,
-            "versions": versions(),
         }  # fmt: skip
         path = self.folder / "records" / f"{self.notebook}.json"
         artifacts.write_json(path, record)
         print(f"{self.notebook}: {seconds:.0f} s, peak memory {memory:.1f} GB."
-              f" Written to runs/{self.name}:")  # fmt: skip
-        print("\n".join(f"  {name}" for name in record["outputs"]))
-        print(", ".join(f"{k} {v}" for k, v in record["versions"].items()))
+              f" Written to runs/{self.name}:", *outputs, sep="\n  ")
         following = NOTEBOOKS[NOTEBOOKS.index(self.notebook) + 1 :]
         print(f"Next: {following[0]}" if following else "That was the last.")
         print(WARNING)
@@ -241,8 +221,6 @@ def start(notebook: str, profile: str, images: str | None = None,
     `images` is ``phantom``, ``real`` or None, the profile's own; `change`
     the knobs that shall not have the profile's value; `reads` the artifacts
     that the notebook needs: earlier notebooks are run where one is missing.
-    CourseError for an unknown profile, images or knob, and for an input that
-    could not be made.
     """
     run, table = Run(notebook, profile, images), knob_table(notebook)
     for name in change:
@@ -251,23 +229,29 @@ def start(notebook: str, profile: str, images: str | None = None,
             raise CourseError(f"{name} is no knob of {notebook}.",
                               f"It has {', '.join(table)}.",
                               f"Did you mean {near}?")
-    print(f"{notebook} · profile {profile} · {run.images} images")
-    rows = [("knob", "here", "", "paper", "what it is")]
-    for knob, row in table.items():
+    for knob in table:
         value = knob_value(notebook, knob, profile, images)
-        value = run.knobs[knob] = change.get(knob, value)
-        paper = knob_value(notebook, knob, "paper")
+        run.knobs[knob] = change.get(knob, value)
+    _print_knobs(run)
+    _check_inputs(run, reads)
+    seed = int(run.knobs.get("SEED") or 0)
+    random.seed(seed)
+    np.random.seed(seed)
+    return run
+
+
+def _print_knobs(run: Run) -> None:
+    """Each knob: here, in the paper, and what it is."""
+    print(f"{run.notebook} · profile {run.profile} · {run.images} images")
+    rows = [("knob", "here", "", "paper", "what it is")]
+    for knob, row in knob_table(run.notebook).items():
+        value, paper = run.knobs[knob], knob_value(run.notebook, knob, "paper")
         mark = "" if value == paper else "≠"
         rows.append((knob, _plain(value), mark, _plain(paper), row["about"]))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for words in rows:
         print("  ".join(map(str.ljust, words, widths)).rstrip())
     print(f"Run folder: runs/{run.name} · {platform_line()}")
-    _check_inputs(run, reads)
-    seed = int(run.knobs.get("SEED") or 0)
-    random.seed(seed)
-    np.random.seed(seed)
-    return run
 
 
 def settings_table(run: Run, here: Mapping[str, Any]) -> pd.DataFrame:

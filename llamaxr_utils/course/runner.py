@@ -31,6 +31,17 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+def executed_path(folder: Path, notebook: str) -> Path:
+    """Where the executed copy of a notebook lies in a run folder."""
+    return folder / "notebooks" / f"{notebook}.ipynb"
+
+
+def shown(path: Path) -> str:
+    """A path as the reader can type it: from here, where that is shorter."""
+    below = path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if below else path)
+
+
 # --- what is up to date -----------------------------------------------------
 
 
@@ -39,30 +50,20 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest_of_kit() -> str:
-    code = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return _digest([artifacts.sha256(file) for file in code])
-
-
 def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
     """Hashes of what a notebook's result depends on, besides its inputs: its
-    cells (outputs, counts and ids don't count) and its knobs. When only the
-    kit's code has changed the reader is told, and nothing is run again."""
+    cells (outputs, counts and ids don't count) and its knobs."""
     knobs = {
         knob: run.knob_value(source.stem, knob, profile, images)
         for knob in run.knob_table(source.stem)
     }
     cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
-    return {"source": _digest(cells), "knobs": _digest(knobs),
-            "kit": _digest_of_kit()}  # fmt: skip
+    return {"source": _digest(cells), "knobs": _digest(knobs)}
 
 
 def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
-    """Why a notebook must run, in a few words; "" if it is up to date.
-
-    `now` is its `state_now`; what it was at the last run by this runner
-    stands under ``state`` in the record.
-    """
+    """Why a notebook must run, in a few words; "" if it is up to date. `now`
+    is its `state_now`; the record holds that of its last run."""
     record = run.read_record(folder, source.stem)
     if record is None:
         return "not run yet"
@@ -87,11 +88,6 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
     return ""
 
 
-def executed_path(folder: Path, notebook: str) -> Path:
-    """Where the executed copy of a notebook lies in a run folder."""
-    return folder / "notebooks" / f"{notebook}.ipynb"
-
-
 # --- the course -------------------------------------------------------------
 
 
@@ -109,17 +105,14 @@ def choose(first: str = "01", last: str = "11") -> list[str]:
 def run_course(profile: str = "cpu", images: str | None = None,
                first: str = "01", last: str = "11",
                force: bool = False) -> dict[str, str]:
-    """Run the notebooks of a profile, skipping what is up to date.
-
-    Returns notebook -> ``ran`` or ``skipped``. CourseError for an unknown
-    profile, images or notebook, and for the first failure.
-    """
+    """Run the notebooks of a profile, skipping what is up to date: notebook
+    -> ``ran`` or ``skipped``. CourseError for the first failure."""
     name, chosen = run.run_name(profile, images), choose(first, last)
     settings = run.declared()["profiles"][profile]
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)  # fmt: skip
-    done, older, began = {}, [], time.perf_counter()
+    done, began = {}, time.perf_counter()
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
         now = state_now(source, profile, images)
@@ -133,13 +126,8 @@ def run_course(profile: str = "cpu", images: str | None = None,
         done[notebook] = "ran" if reason else "skipped"
         print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
               f"{record['peak_memory_gb']:.1f} GB)", flush=True)  # fmt: skip
-        if record["state"]["kit"] != now["kit"]:
-            older.append(notebook[:2])
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")  # fmt: skip
-    if older:
-        print(f"llamaxr_utils has changed since {', '.join(older)} ran; "
-              "FORCE=1 runs all.")  # fmt: skip
     return done
 
 
@@ -163,11 +151,9 @@ def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],
 
 @contextmanager
 def kernel_surroundings() -> Iterator[Any]:
-    """Environment of a kernel that no user's configuration reaches.
-
-    Yields the configuration of the kernel manager: kernels talk over sockets
-    in a folder, not over TCP, so that a machine with no network will do.
-    """
+    """Environment of a kernel that no user's configuration reaches, and the
+    configuration of its manager: it talks over sockets in a folder, not over
+    TCP, so that a machine with no network will do."""
     from traitlets.config import Config
 
     threads = os.environ.get("OMP_NUM_THREADS", str(machine.cores()))
@@ -189,19 +175,16 @@ def kernel_surroundings() -> Iterator[Any]:
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
     """Run a notebook in a fresh kernel; `target` is its executed copy, kept
-    on failure too. CourseError for a cell that raised, a kernel that died, a
-    full disk."""
+    on failure too."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    position, section, began = 0, source.stem, time.perf_counter()
+    section, began = source.stem, time.perf_counter()
 
     def on_cell_start(cell: Any, cell_index: int) -> None:
-        nonlocal position, section
-        position = cell_index + 1
-        heading = re.search(r"^## (.+)$", cell.source, re.MULTILINE)
-        if cell.cell_type == "markdown" and heading:
+        nonlocal section
+        if heading := re.search(r"^## (.+)$", cell.source, re.MULTILINE):
             section = heading[1]
             spent = time.perf_counter() - began
             print(f"  {spent:4.0f} s  {section}", flush=True)
@@ -218,9 +201,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
         except (PapermillExecutionError, DeadKernelError) as error:
             what, why, do = _parts(error)
             raise CourseError(
-                f"{source.stem} stopped in cell {position}, {section!r}. "
-                f"{what}".strip(),
-                why,
+                f"{source.stem} stopped in {section!r}. {what}".strip(), why,
                 f"{do} The executed copy, with the full traceback, is "
                 f"{shown(target)}. The same command continues.",
             ) from None
@@ -234,10 +215,3 @@ def _parts(error: Any) -> tuple[str, ...]:
     if error.ename == "CourseError":
         return tuple(re.findall(r"\n  (?:What|Why|Do): +(.*)", error.evalue))
     return "", f"{error.ename}: {error.evalue}", "Look at the cell."
-
-
-def shown(path: Path) -> str:
-    """A path as the reader can type it: from here, where that is shorter."""
-    if path.is_relative_to(Path.cwd()):
-        return path.relative_to(Path.cwd()).as_posix()
-    return str(path)

@@ -57,22 +57,27 @@ def _read_all(path: Path) -> pd.DataFrame:
     """One row a report, in the order of the studies' numbers. Members are
     read in memory, never unpacked: no path can escape."""
     try:
-        with tarfile.open(path) as archive:
-            rows = [_parse(archive.extractfile(member))
-                    for member in archive if member.name.endswith(".xml")]
+        if path.is_dir():
+            rows = [_parse(file) for file in path.rglob("*.xml")]
+        else:
+            with tarfile.open(path) as archive:
+                rows = [_parse(archive.extractfile(member))
+                        for member in archive if member.name.endswith(".xml")]
         table = pd.DataFrame(rows).sort_values("number", ignore_index=True)
     except Exception as error:  # damaged files raise nearly anything
         raise CourseError(
             f"{path.name} could not be read.",
-            f"{error!r}: it is no whole archive of OpenI's XML reports.",
-            "Restore the bundled one with `make setup`.",
+            f"{error!r}: it does not hold OpenI's XML reports.",
+            "Restore the bundled archive with `make setup`.",
         ) from error
     return table.drop(columns="number")
 
 
-def load_studies() -> pd.DataFrame:
-    """All studies of the archive in torchxrayvision's wheel, one row each, in
-    the order of their numbers.
+def load_studies(source: str = "bundled",
+                 path: str | Path | None = None) -> pd.DataFrame:
+    """All studies, one row each, in the order of their numbers: of the
+    archive in torchxrayvision's wheel, or with another `source` of `path`, a
+    folder of OpenI's XML files or a tar archive of them.
 
     Schema ``studies``: ``study_id``, ``findings``, ``impression``,
     ``indication``, ``comparison`` (text, "" when absent, white space folded),
@@ -80,7 +85,8 @@ def load_studies() -> pd.DataFrame:
     ``n_images``, ``split_r2gen`` (train, val, test, none) and
     ``split_random`` (`random_split`).
     """
-    studies = _read_all(bundled_archive()).copy()
+    place = bundled_archive() if source == "bundled" else Path(path or "")
+    studies = _read_all(place).copy()
     studies["mesh"] = studies["mesh"].map(list)  # the caller's own
     studies["status"] = studies["mesh"].map(status)
     studies["n_images"] = studies.pop("image_id").map(len)

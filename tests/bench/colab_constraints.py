@@ -28,13 +28,9 @@ STACK = ("torch", "torchvision")
 #: Not asked for by name, but peft from 0.19 on refuses Colab's torchao.
 TRAPS = ("torchao",)
 MARKERS = dict(
-    python_version="3.13",
-    python_full_version="3.13.5",
-    sys_platform="linux",
-    platform_system="Linux",
-    platform_machine="x86_64",
-    os_name="posix",
-)
+    python_version="3.13", python_full_version="3.13.5", os_name="posix",
+    sys_platform="linux", platform_system="Linux", platform_machine="x86_64",
+)  # fmt: skip
 HEAD = """\
 # Google Colab: written by tests/bench/colab_constraints.py, not by hand.
 # Colab's torch, torchvision and all else that satisfies the course's packages
@@ -66,46 +62,39 @@ def asked_for(pinned: set[str]) -> dict[str, list[SpecifierSet]]:
     """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     project = settings["project"]
-    names = [*project["dependencies"], *TRAPS]
-    names += project["optional-dependencies"]["course"]
-    queue = [Requirement(name) for name in names]
-    found: dict[str, list[SpecifierSet]] = {}
+    queue = [*project["dependencies"], *TRAPS,
+             *project["optional-dependencies"]["course"]]
+    asked: dict[str, list[SpecifierSet]] = {}
     done = set()
     while queue:
-        need = queue.pop()
+        need = Requirement(queue.pop())
         name = canonicalize_name(need.name)
-        found.setdefault(name, []).append(need.specifier)
+        asked.setdefault(name, []).append(need.specifier)
         for extra in {"", *need.extras}:
             # What is not installed here (torchao) has nothing to follow.
             if (name, extra) in done or name not in pinned - set(TRAPS):
                 continue
             done.add((name, extra))
+            here = {**MARKERS, "extra": extra}
             for line in importlib.metadata.requires(name) or []:
-                child = Requirement(line)
-                marker = child.marker
-                if not marker or marker.evaluate({**MARKERS, "extra": extra}):
-                    queue.append(child)
-    return found
+                marker = Requirement(line).marker
+                if not marker or marker.evaluate(here):
+                    queue.append(line)
+    return asked
 
 
 def choose() -> tuple[dict[str, str], list[str]]:
     """Pins, and the names that are kept from Colab."""
     ours, colab = versions(ROOT / "constraints.txt"), versions(RECORD)
-    pinned = {*first_part(), *TRAPS} - set(STACK)
-    while True:  # a pin may ask for more than Colab has
+    more = pinned = {*first_part(), *TRAPS} - set(STACK)
+    while more:  # a pin may ask for more than Colab has
         asked = asked_for(pinned)
         more = {
-            name
-            for name, ranges in asked.items()
-            if name not in (*pinned, *STACK)
-            and not (
-                name in colab
-                and all(r.contains(colab[name], True) for r in ranges)
-            )
-        }
-        if not more:
-            break
-        pinned |= more
+            name for name in asked.keys() - pinned - set(STACK)
+            if name not in colab
+            or not all(r.contains(colab[name], True) for r in asked[name])
+        }  # fmt: skip
+        pinned = pinned | more
     kept = sorted(asked.keys() - pinned)
     return {name: ours[name] for name in sorted(pinned)}, kept
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 import textwrap
@@ -140,11 +139,12 @@ def test_what_is_missing_names_its_notebook(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_artifact(folder, monkeypatch):
+    """/dev/full answers every write with "no space left"."""
     before = (folder / "prompts.parquet").read_bytes()
 
     def full(self, path, **_):
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(b"half")
+        Path("/dev/full").write_text("x" * 100_000)
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
     with pytest.raises(CourseError) as caught:
@@ -155,44 +155,30 @@ def test_a_full_disk_leaves_the_old_artifact(folder, monkeypatch):
     assert leftovers(folder) == []
 
 
-def test_a_really_full_disk_and_other_errors(tmp_path):
-    """/dev/full answers every write with "no space left"."""
-    full = Path("/dev/full")
-    with pytest.raises(CourseError, match="No space"):  # noqa: SIM117
-        with artifacts.disk_errors(full):
-            full.write_text("x" * 100_000)
-
-    def refused(part: Path) -> None:
-        part.write_text("half")
-        raise PermissionError(errno.EACCES, "no")
-
-    with pytest.raises(PermissionError):
-        artifacts.write_whole(tmp_path / "table.csv", refused)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_artifact_that_fails_keeps_the_old_one(folder, monkeypatch):
+@pytest.mark.parametrize("failing", ["the write", "the last step"])
+def test_an_artifact_that_fails_keeps_the_old_one(
+    folder, monkeypatch, failing
+):
     def fail(place: Path) -> None:
         place.mkdir()
         (place / "weights.bin").write_bytes(b"half")
-        raise KeyboardInterrupt
+        if failing == "the write":
+            raise PermissionError(errno.EACCES, "no")
 
-    with pytest.raises(KeyboardInterrupt):
-        save(folder, "adapter", fail)
-    weights = artifacts.load(folder, "adapter") / "weights.bin"
-    assert weights.read_bytes() == b"adapter"
-    assert leftovers(folder) == []
     replace = Path.replace
 
-    def failing(self, target):
+    def replace_no_part(self, target):
         if ".part" in self.name:
             raise OSError(errno.EIO, "no")
         return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", failing)
+    monkeypatch.setattr(Path, "replace", replace_no_part)
     with pytest.raises(OSError, match="no"):
-        save(folder, "adapter")
-    assert weights.is_file()
+        save(folder, "adapter", fail)
+    monkeypatch.undo()
+    weights = artifacts.load(folder, "adapter") / "weights.bin"
+    assert weights.read_bytes() == b"adapter"
+    assert leftovers(folder) == []
 
 
 KILLED = textwrap.dedent("""

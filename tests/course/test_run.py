@@ -34,9 +34,6 @@ def rows(name):
     return pd.DataFrame({column: ["x"] for column in columns})
 
 
-# --- profiles and knobs -----------------------------------------------------
-
-
 def test_the_profiles_file_is_sound(monkeypatch):
     monkeypatch.undo()
     known = run.declared()
@@ -60,9 +57,8 @@ def test_one_folder_is_one_run_of_a_known_profile_and_images():
         ("t4", "phantom", "t4-phantom"),
     ):
         assert run.run_name(profile, images) == name
-    with pytest.raises(CourseError, match="no profile 'fast'") as caught:
+    with pytest.raises(CourseError, match="smoke, cpu, laptop, t4, a100"):
         begin("fast")
-    assert "smoke, cpu, laptop, t4, a100, paper, author" in caught.value.why
     with pytest.raises(CourseError, match="on images 'xrays'"):
         begin(images="xrays")
 
@@ -78,21 +74,10 @@ def test_the_profile_or_the_reader_sets_a_knob_beside_the_papers(capsys):
 
 
 def test_a_change_of_no_knob_names_the_nearest():
-    with pytest.raises(CourseError, match="SCOREFORMAT is no knob") as caught:
+    with pytest.raises(CourseError, match="Did you mean SCORE_FORMAT"):
         begin(change={"SCOREFORMAT": "paper"})
-    assert caught.value.do == "Did you mean SCORE_FORMAT?"
     with pytest.raises(AttributeError, match="EPOCHS is not a knob"):
         _ = begin().EPOCHS
-
-
-# --- inputs and records -----------------------------------------------------
-
-
-def test_inputs_that_cannot_be_made(monkeypatch, capsys):
-    monkeypatch.setattr(run.sys, "executable", "false")  # nothing is made
-    with pytest.raises(CourseError, match="image_scores was not found"):
-        begin(reads=["image_scores"])
-    assert "running 01 to 02 first" in capsys.readouterr().out
 
 
 def test_finish_records_what_was_read_and_written(folders, capsys):
@@ -112,14 +97,12 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
     assert record["outputs"] == {
         name: artifacts.sha256(folder / name)
         for name in ("prompts.parquet", "tables/tokens.csv")}
-    assert record["seconds"] >= 0 and record["peak_memory_gb"] > 0
+    assert record["peak_memory_gb"] > 0
     made = artifacts.manifest(folder, "prompts")
     assert list(made["inputs"]) == ["image_scores"]
     assert made["parameters"]["images"] == "phantom"
     out = capsys.readouterr().out
-    for words in ("tables/tokens.csv", "Next: 04_finetune_qlora",
-                  "not for diagnosis"):
-        assert words in out
+    assert "Next: 04_finetune_qlora" in out and "not for diagnosis" in out
     assert "phantom images · seed 42" in nb.stamp
 
 
@@ -132,9 +115,6 @@ def test_what_an_interrupted_run_left_whole_is_taken_once():
     assert again.unfinished("prompts") == nb.folder / "prompts.parquet"
     again.finish()
     assert begin().unfinished("prompts") is None  # a whole run is done anew
-
-
-# --- folders ----------------------------------------------------------------
 
 
 def test_a_read_only_data_folder_and_a_clone_from_inside_its_notebooks(

@@ -137,6 +137,20 @@ def test_reports_are_read_in_memory(load, tmp_path):
     assert (row["status"], row["n_images"]) == ("abnormal", 2)
 
 
+def test_reports_of_ones_own_folder_or_archive(tmp_path):
+    archive = tmp_path / "own.tgz"
+    archive.write_bytes(packed({"10.xml": xml(10), "9.xml": xml(9)}))
+    (tmp_path / "own" / "deep").mkdir(parents=True)
+    for n in (9, 10):
+        (tmp_path / "own" / "deep" / f"{n}.xml").write_text(xml(n))
+    tables = [reports.load_studies("folder", place)
+              for place in (archive, tmp_path / "own")]
+    assert list(tables[0]["study_id"]) == ["CXR9", "CXR10"]
+    assert tables[0].equals(tables[1])
+    with pytest.raises(CourseError, match="could not be read"):
+        reports.load_studies("folder", tmp_path / "nowhere.tgz")
+
+
 #: A few bytes that become gigabytes, and another file's content.
 BOMBS = [
     '<!ENTITY a "ha">' + "".join(
