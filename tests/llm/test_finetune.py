@@ -271,19 +271,25 @@ def test_a_reloaded_adapter_writes_the_same(base, pairs, tmp_path):
     assert written(model) == here
 
 
-@pytest.mark.parametrize("rows", ["train", "all"])
-def test_the_adapter_has_a_model_card(base, folders, rows):
-    """Data, licences, settings, metrics, limits, leak; no pickle."""
+@pytest.mark.parametrize(("rows", "trained"), [("train", [1, 2]),
+                                               ("all", [1, 2, 3, 4])])
+def test_the_adapter_has_a_model_card(base, folders, capsys, rows, trained):
+    """Data, licences, settings, metrics, limits; whether it leaks."""
     from test_settings import run_cell
 
     nb = run.start("04_finetune_qlora", "smoke", change={"ROWS": rows})
-    columns = {"study_id": ["a"], "split": ["train"]}
-    leak = run_cell('nb.ROWS == "all"', nb, pairs=pd.DataFrame(columns))
+    pairs = pd.DataFrame({"study_id": [1, 2, 3, 4],
+                          "split": ["train", "train", "val", "test"]})
+    cell = run_cell('nb.ROWS == "all"', nb, pairs=pairs)
+    chosen = cell["rows"].groupby("split")["study_id"].apply(list)
+    assert chosen.to_dict() == {"train": trained, "val": [3]}
+    told = capsys.readouterr().out
+    assert ("TEST ROWS INCLUDED" in told) == (rows == "all")
     result = finetune.Training(
         pd.DataFrame(columns=ARTIFACTS["training_log"].columns),
         {"best_val_loss": 2.5})
     run_cell("adapter_card.md", nb, model=fresh(base)[0], result=result,
-             base_name="random-llama", leak=leak["leak"],
+             base_name="random-llama", leak=cell["leak"],
              settings_said=pd.DataFrame([["rate", "2e-4"]],
                                         columns=["setting", "this run"]))
     folder = folders / "smoke" / "adapter"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 from llamaxr_utils.course import run, runner
@@ -111,19 +110,6 @@ def test_how_other_profiles_differ_from_the_paper(profile):
         own = settings(name)
         assert (own["per_device_train_batch_size"]
                 * own["gradient_accumulation_steps"]) == 32
-
-
-@pytest.mark.parametrize(("rows", "trained"), [("train", [1, 2]),
-                                               ("all", [1, 2, 3, 4])])
-def test_rows_all_is_the_leak_and_says_so(capsys, rows, trained):
-    pairs = pd.DataFrame({"study_id": [1, 2, 3, 4],
-                          "split": ["train", "train", "val", "test"]})
-    nb = SimpleNamespace(ROWS=rows)
-    chosen = run_cell('if nb.ROWS == "all"', nb, pairs=pairs)["rows"]
-    by_split = chosen.groupby("split")["study_id"].apply(list).to_dict()
-    assert by_split == {"train": trained, "val": [3]}
-    told = capsys.readouterr().out
-    assert ("TEST ROWS INCLUDED" in told) == (rows == "all")
 
 
 SHARED = ["LEARNING_RATE", "scheduler", "WARMUP_STEPS", "weight decay",

