@@ -142,18 +142,6 @@ def test_where_the_loss_is_taken(base, pairs, tmp_path, on, own_padding):
 
 # --- the first batch, compared with plain torch -----------------------------
 
-def test_the_loss_is_the_standard_one(base, pairs, tmp_path):
-    """trl's own loss gives the same curve, validation included, also where
-    a step's tokens are spread over several batches."""
-    curves = [
-        train(base, pairs, tmp_path, 5, loss_type=kind, num_train_epochs=2,
-              gradient_accumulation_steps=3,
-              train_sampling_strategy="group_by_length")[1].log["loss"]
-        for kind in ("nll", "chunked_nll")]
-    assert len(curves[0]) == 4
-    assert abs(curves[0] - curves[1]).max() < 1e-5
-
-
 def first_positions(self, model, inputs, *args, **kwargs):
     """The fault that this guard was built after: labels narrowed to the
     columns that have one, paired with the logits of the first positions (as

@@ -13,7 +13,6 @@ from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 from llamaxr_utils.llm import finetune, generate, models, prompts
 
 ASKED, REPORTS = list(PROMPTS.values()), list(SENTENCES.values())
-LONGER = ASKED[0].replace("cardiomegaly", "cardiomegaly, " * 9)
 TEXT = ["generated", "n_tokens", "finished"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,19 +107,6 @@ def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
     assert made["generated"].nunique() > 1
 
 
-def test_guidance_leads_away_from_the_blank_prompt(writer):
-    """What both prompts would write alike is left; what tells them apart
-    grows. With a scale near 0 the blank prompt's report is written."""
-    blank = ASKED.index(prompts.BLANK)
-    for scale, report in ((3.0, REPORTS[0]), (0.1, REPORTS[blank])):
-        made = write(writer, ASKED[:1], guidance_scale=scale)
-        assert made["generated"][0] == report
-    alone, together = (
-        write(writer, [*ASKED, LONGER], batch_size=n, guidance_scale=1.7)
-        for n in (1, 8))
-    assert list(alone["generated"]) == list(together["generated"])
-
-
 @pytest.fixture(scope="module")
 def untaught():
     """Writes at random: a mistake of decoding shows at once."""
@@ -131,16 +117,16 @@ def untaught():
 def test_guided_greedy_text_is_that_of_transformers(untaught):
     model, tokenizer = untaught
     blank = tokenizer(prompts.BLANK, return_tensors="pt")["input_ids"]
-    for prompt in ASKED[:3]:
+    made = write(untaught, ASKED, guidance_scale=2.0, max_new_tokens=24)
+    for prompt, report in zip(ASKED, made["generated"]):
         asked = tokenizer(prompt, return_tensors="pt")
         with torch.inference_mode():
             ids = model.generate(
                 **asked, negative_prompt_ids=blank, guidance_scale=2.0,
                 max_new_tokens=24, do_sample=False, pad_token_id=0)
         new = ids[0, asked["input_ids"].shape[1] :]
-        text = tokenizer.decode(new, skip_special_tokens=True).strip()
-        made = write(untaught, [prompt], guidance_scale=2.0, max_new_tokens=24)
-        assert made["generated"][0] == text
+        assert report == tokenizer.decode(
+            new, skip_special_tokens=True).strip()
 
 
 def test_guided_beams_are_those_of_readings_without_a_cache(

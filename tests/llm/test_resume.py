@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -59,12 +58,6 @@ def ctrl_c_at(step):
 
 
 @pytest.fixture(scope="module")
-def whole(base, pairs, tmp_path_factory):
-    """A training that nothing interrupted: its model and result."""
-    return train(base, pairs, tmp_path_factory.mktemp("whole"), patience=2)
-
-
-@pytest.fixture(scope="module")
 def broken_run(base, pairs, tmp_path_factory):
     """What a training left that was interrupted in step 8; its model."""
     folder = tmp_path_factory.mktemp("broken") / "checkpoints"
@@ -90,9 +83,10 @@ def same_end(model, result, other_model, other):
 
 
 def test_an_interrupted_training_resumes_and_ends_the_same(
-    base, pairs, whole, broken, broken_run, capsys
+    base, pairs, tmp_path, broken, broken_run, capsys
 ):
     """In a notebook the model of the broken run is still the same object."""
+    whole = train(base, pairs, tmp_path / "whole", patience=2)
     model, resumed = train(base, pairs, broken, 2, broken_run[1])
     assert "Resuming from checkpoint-6" in capsys.readouterr().out
     assert whole[1].facts["resumed"] is False
@@ -153,92 +147,62 @@ LONG = dict(
     save_strategy="steps", save_steps=EVERY,
     eval_strategy="steps", eval_steps=EVERY,
 )
-#: Seed, step and place in which the process dies: at a random step after the
-#: first checkpoint, before it, and while a checkpoint is written.
-DEATHS = [(1, random.Random(1).randint(EVERY + 1, 12), "training"),
-          (1, EVERY - 1, "training"), (2, 2 * EVERY, "writing")]
+#: Step and place in which the process dies.
+DEATHS = [(random.Random(1).randint(EVERY + 1, 12), "an update"),
+          (2 * EVERY, "writing a checkpoint")]
 
 
-def long_run(base, pairs, folder, seed):
+def long_run(base, folder):
     model, tokenizer = finetune.load_in_4bit(base)
-    model = finetune.add_lora(model, dropout=0.1, seed=seed)
-    return train(base, pairs, folder, 12, (model, tokenizer), seed=seed,
-                 **LONG)
+    model = finetune.add_lora(model, dropout=0.1)
+    return train(base, make_pairs(), folder, 12, (model, tokenizer), **LONG)
 
 
-def die(base, home, seed, step, place):
+def die(base, folder, step, place):
     """`long_run`, killed between the gradients and the update of a step, or
     before the last file of its checkpoint is written."""
+    import torch
     from transformers import TrainerState, trainer
 
     def kill():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if place == "writing":
-        save = TrainerState.save_to_json
-        TrainerState.save_to_json = lambda state, file: (
-            kill() if state.global_step == step else save(state, file))
-    else:
+    torch.set_num_threads(1)
+    save = TrainerState.save_to_json
+    if place == "an update":
         trainer.DEFAULT_CALLBACKS.append(
-            at_step("on_pre_optimizer_step", step - 1, kill))
-    long_run(base, make_pairs(), Path(home) / f"{seed}-{step}", seed)
-
-
-#: One process imports what takes long; its children train and are killed.
-PARENT = """
-import json, os, sys
-sys.path.insert(0, sys.argv[1])
-import test_resume
-import bitsandbytes, peft, torch, transformers, trl
-torch.set_num_threads(1)
-for job in json.loads(sys.argv[2]):
-    child = os.fork()
-    if child == 0:
-        test_resume.die(*job)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
+            at_step("on_pre_optimizer_step", int(step) - 1, kill))
+    else:
+        TrainerState.save_to_json = lambda state, file: (
+            kill() if state.global_step == int(step) else save(state, file))
+    long_run(base, Path(folder))
 
 
 @pytest.fixture(scope="module")
-def killed(base, tmp_path_factory):
-    """Folders of the checkpoints that killed trainings left."""
-    if not hasattr(os, "fork"):
-        pytest.skip("SIGKILL: this system has no such signal")
-    home = tmp_path_factory.mktemp("killed")
-    jobs = [(base, str(home), *death) for death in DEATHS]
+def unharmed(base, tmp_path_factory):
+    return long_run(base, tmp_path_factory.mktemp("unharmed"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize(("step", "place"), DEATHS)
+def test_after_sigkill_the_same_call_ends_with_the_same_loss(
+    base, pairs, tmp_path, unharmed, capsys, step, place
+):
+    folder = tmp_path / "checkpoints"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_resume"
     done = subprocess.run(
-        [sys.executable, "-c", PARENT, str(Path(__file__).parent),
-         json.dumps(jobs)],
+        [sys.executable, "-c", f"{code}; test_resume.die(*sys.argv[2:])",
+         str(Path(__file__).parent), base, str(folder), str(step), place],
         capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.stdout.split().count("-9") == len(jobs), done.stderr[-3000:]
-    return home
-
-
-@pytest.fixture(scope="module")
-def unharmed(base, pairs, tmp_path_factory):
-    """The same trainings to their end, by seed."""
-    return {seed: long_run(base, pairs, tmp_path_factory.mktemp("w"), seed)
-            for seed in (1, 2)}
-
-
-@pytest.mark.parametrize(("seed", "step", "place"), DEATHS)
-def test_after_sigkill_the_same_call_ends_with_the_same_loss(
-    base, pairs, killed, unharmed, capsys, seed, step, place
-):
-    folder = killed / f"{seed}-{step}"
-    complete = range(EVERY, step, EVERY)  # steps of whole checkpoints
-    model, resumed = long_run(base, pairs, folder, seed)
-    assert resumed.facts["resumed"] is bool(complete)
-    printed = capsys.readouterr().out
-    assert "Resuming" not in printed if not complete else (
-        f"Resuming from checkpoint-{complete[-1]} " in printed)
-    resumed.facts["resumed"] = True
-    same_end(model, resumed, *unharmed[seed])
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    model, resumed = long_run(base, folder)
+    last = range(EVERY, step, EVERY)[-1]
+    assert f"Resuming from checkpoint-{last} " in capsys.readouterr().out
+    same_end(model, resumed, *unharmed)
     tokenizer = models.load_tokenizer(base)
     assert loss_on(model, tokenizer, pairs) == pytest.approx(
-        loss_on(unharmed[seed][0], tokenizer, pairs), abs=1e-3)
+        loss_on(unharmed[0], tokenizer, pairs), abs=1e-3)
     assert not folder.exists()
 
 
