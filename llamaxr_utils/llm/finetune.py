@@ -15,11 +15,9 @@ import math
 import os
 import runpy
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,8 +55,7 @@ SHARED: dict[str, Any] = {
 def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
                        limit: int) -> dict[tuple[int, ...], int]:
     """Tokens of each text (prompt, completion, end) -> at how many of them,
-    counted from the end, the loss is taken. A text of more than `limit`
-    tokens is refused: its report would be cut."""
+    counted from the end, the loss is taken. Text over `limit` is refused."""
     texts = pairs["prompt"] + pairs["completion"] + tokenizer.eos_token
     whole = tokenizer(list(texts))["input_ids"]
     prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
@@ -89,21 +86,19 @@ def load_in_4bit(source: str, backend: str = "peft",
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    tokenizer = models.load_tokenizer(source)
     device, dtype = machine.compute_dtype(precision)
     reason, compute = no_4bit(device, dtype), getattr(torch, dtype)
-    try:
-        if unsloth:  # left to itself it computes in bfloat16 on some CPUs
-            model, _ = unsloth.from_pretrained(
-                source, MAX_LENGTH, dtype=compute, load_in_4bit=True)
-        else:  # "cuda" alone is this process's own GPU, {"": ...} the first
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=compute, device_map=device,
-                quantization_config=None if reason else BitsAndBytesConfig(
-                    load_in_4bit=True, bnb_4bit_quant_type="nf4",
-                    bnb_4bit_use_double_quant=True,
-                    bnb_4bit_compute_dtype=compute))
-    except (ImportError, OSError, ValueError) as error:
-        raise models.download_error(source, error) from error
+    if unsloth:  # left to itself it computes in bfloat16 on some CPUs
+        model, _ = unsloth.from_pretrained(
+            source, MAX_LENGTH, dtype=compute, load_in_4bit=True)
+    else:  # "cuda" alone is this process's own GPU, {"": ...} the first
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=compute, device_map=device,
+            quantization_config=None if reason else BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=compute))
     for part in model.modules():
         if hasattr(part, "compute_dtype"):
             part.compute_dtype = compute
@@ -112,7 +107,7 @@ def load_in_4bit(source: str, backend: str = "peft",
         print(f"LoRA, not QLoRA: the base stays in {stored}. bitsandbytes "
               f"can't train 4-bit weights on this {device} "
               f"({reason or 'unsloth says why'}).")
-    return model, models.load_tokenizer(source)
+    return model, tokenizer
 
 
 def import_unsloth() -> Any:
@@ -121,8 +116,7 @@ def import_unsloth() -> Any:
         from unsloth import FastLanguageModel
     except Exception as error:
         raise CourseError(
-            "unsloth could not be imported.",
-            f"{type(error).__name__}: {error}".splitlines()[0],
+            "unsloth could not be imported.", f"{error!r}".splitlines()[0],
             'Set BACKEND = "peft": the same settings without unsloth.',
         ) from error
     return FastLanguageModel
@@ -182,17 +176,6 @@ def add_lora(model: Any, rank: int = 16, alpha: int = 16,
     if stored_as(model) == "nf4":  # of 16 bit it would make 32
         model = prepare(model, use_gradient_checkpointing=on_gpu)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **shape))
-
-
-def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, all) parameters; a 4-bit weight counts as its originals."""
-    trainable = total = 0
-    for weight in model.parameters():
-        original = getattr(weight, "quant_state", None) or weight
-        count = math.prod(original.shape)
-        total += count
-        trainable += count if weight.requires_grad else 0
-    return trainable, total
 
 
 # --- train -------------------------------------------------------------------
@@ -256,7 +239,7 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
     facts = {
         "first_batch_loss": trainer.first_batch[0],
         "first_batch_loss_by_plain_torch": trainer.first_batch[1],
-        "optimizer": describe_optimizer(trainer.optimizer),
+        "optimizer": type(trainer.optimizer.optimizer).__module__,
         "steps": state.global_step,
         "best_checkpoint": Path(state.best_model_checkpoint or "last").name,
         "best_val_loss": state.best_metric,
@@ -367,23 +350,11 @@ def reference_loss(model: Any, texts: list[Any],
     return total, count
 
 
-def describe_optimizer(optimizer: Any) -> str:
-    """Package, class, and how many of its states really are in 8 bit."""
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's
-    states = optimizer.state.values()
-    small = sum("torch.uint8" in str([getattr(value, "dtype", "")
-                                      for value in state.values()])
-                for state in states)
-    return (f"{type(optimizer).__module__.partition('.')[0]} "
-            f"{type(optimizer).__name__}, "
-            f"{small} of {len(states)} states in 8 bit")
-
-
 def log_table(history: list[dict]) -> pd.DataFrame:
     """The Trainer's history as the artifact ``training_log``."""
     rows = [(entry["step"], round(entry["epoch"], 3),
              "train" if "loss" in entry else "val",
-             float(entry.get("loss", entry.get("eval_loss", math.nan))),
+             entry.get("loss", entry.get("eval_loss")),
              entry.get("learning_rate"), entry.get("eval_runtime"))
             for entry in history if "loss" in entry or "eval_loss" in entry]
     return pd.DataFrame(rows, columns=[
@@ -399,7 +370,7 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
         [(name, weight.shape, weight.requires_grad
           or weight.detach().flatten()[:64].float().tolist())
          for name, weight in model.named_parameters()],
-        [(getattr(lora, "lora_alpha", 0), getattr(lora, "lora_dropout", 0))
+        [getattr(lora, "lora_alpha", 0)
          for lora in getattr(model, "peft_config", {}).values()],
         sorted(config.items()), pairs.to_csv()))
     mark = hashlib.sha256(facts.encode()).hexdigest()
@@ -410,19 +381,14 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; newer ones are removed. (Its state
-    is written last; after a power cut another file may be short.)"""
-    from safetensors import SafetensorError, safe_open
-
+    """The newest checkpoint that was written to its end (its state comes
+    last); those that were not are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True,
                              key=lambda path: int(path.name.split("-")[1])):
-        with contextlib.suppress(OSError, ValueError, SafetensorError):
+        with contextlib.suppress(OSError, ValueError):
             json.loads((checkpoint / "trainer_state.json").read_text())
-            for weights in checkpoint.glob("*.safetensors"):
-                safe_open(weights, "pt")  # compares its length
-            if all(map(zipfile.is_zipfile, checkpoint.glob("*.pt*"))):
-                return checkpoint
-        shutil.rmtree(checkpoint, ignore_errors=True)
+            return checkpoint
+        shutil.rmtree(checkpoint)
     return None
 
 
@@ -452,8 +418,6 @@ def launch() -> None:
     parser.add_argument("--images", help="phantom or real")
     whole = run.runs_folder() / run.run_name(**vars(parser.parse_args()))
     sys.argv[1:1] = ["course", "--force", "--from", "04", "--to", "04"]
-    for number in (signal.SIGINT, signal.SIGTERM):  # the copy is removed
-        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as runs:
         if os.environ.get("RANK", "0") != "0":
             copy = Path(runs, whole.name)  # of what no training writes

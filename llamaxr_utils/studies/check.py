@@ -147,9 +147,8 @@ def base_model(base: str) -> str:
     except requests.RequestException as error:
         answer = type(error).__name__
     return _line(answer == "200", f"{source}: the hub answers {answer} (401 "
-                 "and 403: a login is asked)", "connect, or put a copy into a "
-                 "folder and set LLAMAXR_MODELS to its parent; PROFILE=cpu "
-                 "needs none")
+                 "and 403: a login is asked)", "connect, or put a copy into "
+                 "data/models; PROFILE=cpu needs none")
 
 
 def xrays_here() -> bool:

@@ -291,7 +291,8 @@ def adapter_of(
                             data.scratch / "work" / key, settings, patience=2)
     seconds, steps = 60 * result.facts["minutes"], result.facts["steps"]
     facts = {"val_loss": result.facts["best_val_loss"],
-             "trainable": finetune.count_parameters(model)[0],
+             "trainable": sum(weight.numel() for weight in model.parameters()
+                              if weight.requires_grad),
              "step_seconds": seconds / max(steps, 1),
              "memory_gb": machine.peak_memory_gb(of_all=False),
              "train_seconds": time.perf_counter() - began}

@@ -3,7 +3,7 @@
     python tests/gpu/compare_backends.py
 
 Random weights in Llama 3.1 8B's shape are stored once in 4 bit, as the hub's
-checkpoint is (in ``--base``, which may be ``LLAMAXR_MODELS`` for the
+checkpoint is (in ``--base``, which may be ``data/models`` for the
 notebooks). Then unsloth, peft and a bare loop of torch train on the same
 eight prompts: tokens a second, peak memory, the loss of the first batch.
 
@@ -181,7 +181,7 @@ def train_one(way: str, base: str, steps: int) -> dict:
         peak_memory_gb=machine.peak_memory_gb(of_all=False),
         first_loss=round(losses[0], 4), last_loss=round(losses[-1], 4),
         steps=steps, tokens_a_step=tokens,
-        trainable=finetune.count_parameters(model)[0],
+        trainable=model.get_nb_trainable_parameters()[0],
         base=finetune.stored_as(model), precision=precision,
         device=torch.cuda.get_device_name() if cuda else "CPU")
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from test_models import SENTENCES, tiny_base, tiny_tokenizer
 
 from llamaxr_utils.course import artifacts
@@ -30,6 +29,9 @@ SETTINGS = dict(
     optim="adamw_torch", train_sampling_strategy="group_by_length",
     gradient_checkpointing=True,  # as on a GPU
 )
+COMMAND = ["-m", "llamaxr_utils.llm.finetune", "--profile", "laptop"]
+
+
 def studies():
     """Prompts and reports of our own sentences, short and long."""
     words, rows = [*SENTENCES], []
@@ -49,71 +51,55 @@ def train(place):
                           place / "checkpoints", SETTINGS, patience=9)
 
 
-def launched(processes, arguments, cwd, **variables):
-    """What `accelerate launch` printed for so many CPU processes."""
+def launch_two(arguments, cwd, **variables):
+    """What `accelerate launch` printed for two CPU processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    # Its --cpu would start one process; without a GPU this one uses gloo.
-    command += ["--multi_gpu", "--num_processes", str(processes)]
-    command += ["--num_machines", "1", "--main_process_port", port]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, check=False,
+    # Its --cpu would start one process; without a GPU --multi_gpu uses gloo.
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+         "--num_processes", "2", "--num_machines", "1", "--main_process_port",
+         port, "--mixed_precision", "no", "--dynamo_backend", "no",
+         *arguments], capture_output=True, text=True, check=False,
         timeout=240, cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-    )
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables})
+    assert done.returncode == 0, done.stdout[-999:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path):
     tiny_base(tmp_path / "base")
-    done = launched(2, [__file__, str(tmp_path)], tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch_two([__file__, str(tmp_path)], tmp_path)
     assert not (tmp_path / "checkpoints").exists()
     two = pd.read_csv(tmp_path / "2-0.csv")
     one = train(tmp_path).log
     assert one[["step", "split"]].equals(two[["step", "split"]])
     assert one["loss"].iloc[0] - one["loss"].iloc[-1] > 0.3
-    furthest = (one["loss"] - two["loss"]).abs().max()
-    assert furthest < 1e-2
+    assert (one["loss"] - two["loss"]).abs().max() < 1e-2
 
 
-@pytest.fixture
-def laptop(tmp_path):
-    """Runs folder with what notebooks 01 and 03 leave."""
-    folder, table = tmp_path / "runs" / "laptop", studies()
+def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
+    """After what notebooks 01 and 03 leave."""
+    laptop, table = folders / "laptop", studies()
     blank = dict.fromkeys(artifacts.ARTIFACTS["studies"].columns, "")
-
-    def save(name, value, inputs=(), **parameters):
+    # A stand-in for the published base.
+    tiny_base(tmp_path / "data" / "models" / "SmolLM2-135M")
+    for name, value, inputs, knobs in (
+        ("studies", pd.DataFrame([blank] * len(table)).assign(
+            **table[["study_id", "split", "mesh"]],
+            findings=table["completion"]), [], {"SPLIT": "r2gen"}),
+        ("tokenizer", tiny_tokenizer().save_pretrained, ["studies"],
+         {"BASE": "smollm2-135m"}),
+        ("prompts", table.assign(n_prompt_tokens=0, score_format="names"),
+         ["studies", "tokenizer"], {"SCORE_FORMAT": "names"}),
+    ):
         artifacts.save(
-            folder, name, value, writer=artifacts.ARTIFACTS[name].writer,
-            inputs=inputs, parameters=parameters)
-
-    known = table[["study_id", "split", "mesh"]]
-    save("studies", pd.DataFrame([blank] * len(table)).assign(
-        **known, findings=table["completion"]), SPLIT="r2gen")
-    base = tmp_path / "SmolLM2-135M"  # a stand-in for the published one
-    tiny_base(base)
-    save("tokenizer", tiny_tokenizer().save_pretrained, ["studies"],
-         BASE="smollm2-135m")
-    save("prompts", table.assign(n_prompt_tokens=0, score_format="names"),
-         ["studies", "tokenizer"], SCORE_FORMAT="names")
-    return folder
-
-
-COMMAND = ["-m", "llamaxr_utils.llm.finetune", "--profile", "laptop"]
-
-
-def test_notebook_04_on_two_processes_has_one_writer(laptop, tmp_path):
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+            laptop, name, value, writer=artifacts.ARTIFACTS[name].writer,
+            inputs=inputs, parameters=knobs)
     before = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}
-    done = launched(2, COMMAND, tmp_path, LLAMAXR_RUNS=str(laptop.parent),
-                    LLAMAXR_MODELS=str(tmp_path), TMPDIR=str(temporary))
-    assert done.returncode == 0, done.stdout[-999:] + done.stderr[-3000:]
-    assert done.stdout.count("[1/1] 04_finetune_qlora: ran") == 1
-    assert not list(temporary.glob("llamaxr*"))
+    printed = launch_two(COMMAND, tmp_path)
+    assert printed.count("[1/1] 04_finetune_qlora: ran") == 1
     for name in ("adapter", "training_log"):
         assert artifacts.stale_because(laptop, name) is None
     after = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}

@@ -51,7 +51,7 @@ def loss_on(model, tokenizer, pairs, split="val", on="completion"):
     """Mean loss a token of the completion, or of all, by hand."""
     import torch
 
-    total = count = 0
+    losses = []
     model.eval()
     for row in pairs[pairs["split"] == split].itertuples():
         start = len(tokenizer(row.prompt)["input_ids"])
@@ -60,10 +60,9 @@ def loss_on(model, tokenizer, pairs, split="val", on="completion"):
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             logits = model(ids).logits[0, start - 1 : -1].float()
-        total += torch.nn.functional.cross_entropy(
-            logits, ids[0, start:], reduction="sum").item()
-        count += len(ids[0]) - start
-    return total / count
+        losses.append(torch.nn.functional.cross_entropy(
+            logits, ids[0, start:], reduction="none"))
+    return torch.cat(losses).mean().item()
 
 
 def trained_weights(model):
@@ -77,29 +76,20 @@ def furthest(a, b):
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-def test_the_base_lies_in_nf4_with_double_quantisation(base):
-    import torch
-
-    model, tokenizer = finetune.load_in_4bit(base)
-    weight = model.model.layers[0].mlp.up_proj.weight
-    assert weight.dtype == torch.uint8
-    assert weight.quant_state.quant_type == "nf4"
-    assert weight.quant_state.nested
-    assert model.lm_head.weight.dtype != torch.uint8
-    assert tokenizer.padding_side == "left"
-    total = finetune.count_parameters(model)[1]
-    plain = models.new_llama("random-llama", tokenizer)
-    assert total == sum(p.numel() for p in plain.parameters())
-    switch = "support_avx512bf16_for_cpu"
-    switches = [vars(part)[switch] for part in model.modules()
-                if hasattr(part, switch)]
-    assert switches == [False] * 14
-
-
-def test_lora_starts_as_the_base_on_its_seven_layers(base):
+def test_the_base_lies_in_nf4_under_seven_pairs_that_change_nothing_yet(base):
     import torch
 
     plain, tokenizer = finetune.load_in_4bit(base)
+    weight = plain.model.layers[0].mlp.up_proj.weight
+    assert weight.dtype == torch.uint8
+    assert weight.quant_state.quant_type == "nf4"
+    assert weight.quant_state.nested
+    assert plain.lm_head.weight.dtype != torch.uint8
+    assert tokenizer.padding_side == "left"
+    switch = "support_avx512bf16_for_cpu"
+    switches = [vars(part)[switch] for part in plain.modules()
+                if hasattr(part, switch)]
+    assert switches == [False] * 14
     ids = tokenizer(OTHER, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         before = plain(ids).logits
@@ -136,8 +126,8 @@ def test_a_completion_that_would_be_cut_stops_before_training(
         train(base, pairs, tmp_path, on="completions")
 
 
-@pytest.mark.parametrize("own_padding", [True, False])
-@pytest.mark.parametrize("on", ["completion", "all"])
+@pytest.mark.parametrize(("on", "own_padding"), [
+    ("completion", True), ("completion", False), ("all", False)])
 def test_where_the_loss_is_taken(base, pairs, tmp_path, on, own_padding):
     """On the report and its end token, or on all but the padding; in
     float32 (trl's default is bfloat16, slow without AVX512-BF16)."""
@@ -151,21 +141,6 @@ def test_where_the_loss_is_taken(base, pairs, tmp_path, on, own_padding):
 
 
 # --- the first batch, compared with plain torch -----------------------------
-
-BY_LENGTH = dict(train_sampling_strategy="group_by_length")
-
-
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_the_loss_is_the_standard_one(base, pairs, tmp_path, accumulation):
-    """trl's own loss gives the same curve, validation included, also where
-    a step's tokens are spread over several batches."""
-    curves = [
-        train(base, pairs, tmp_path, 5, loss_type=kind, num_train_epochs=2,
-              gradient_accumulation_steps=accumulation, **BY_LENGTH
-              )[1].log["loss"] for kind in ("nll", "chunked_nll")]
-    assert len(curves[0]) == 6 // accumulation + 2
-    assert abs(curves[0] - curves[1]).max() < 1e-5
-
 
 def first_positions(self, model, inputs, *args, **kwargs):
     """The fault that this guard was built after: labels narrowed to the
@@ -181,13 +156,6 @@ def first_positions(self, model, inputs, *args, **kwargs):
     return torch.nn.functional.cross_entropy(flat, narrow.flatten())
 
 
-def all_tokens(self, model, inputs, *args, **kwargs):
-    """Prompts are learned too, where only reports were asked for."""
-    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0,
-                                             -100)
-    return model(input_ids=inputs["input_ids"], labels=labels).loss
-
-
 def first_row_only(self, model, inputs, *args, **kwargs):
     """The right number, but the gradient of one row alone."""
     import torch
@@ -198,44 +166,29 @@ def first_row_only(self, model, inputs, *args, **kwargs):
         logits.flatten(0, 1), inputs["labels"][:, 1:].flatten())
 
 
-@pytest.fixture(scope="module")
-def taught(base, pairs, tmp_path_factory):
-    """A model that knows the prompts by heart: their tokens cost little."""
-    model = fresh(base)
-    train(base, pairs, tmp_path_factory.mktemp("taught"), model=model,
-          on="all", num_train_epochs=20)
-    return model
+def a_little_off(self, model, inputs, *args, **kwargs):
+    return 1.02 * model(input_ids=inputs["input_ids"],
+                        labels=inputs["labels"]).loss
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [(first_positions, " of 6 studies"), (all_tokens, "6 of 6 studies"),
-     (first_row_only, " 1 of 6 studies")],
-)
+@pytest.mark.parametrize(("fault", "words"), [
+    (first_positions, " of 6 studies"), (first_row_only, " 1 of 6 studies"),
+    (a_little_off, " 6 of 6 studies")])
 def test_a_wrong_loss_is_refused_before_the_first_step(
-    base, pairs, tmp_path, monkeypatch, taught, fault, words
+    base, pairs, tmp_path, monkeypatch, fault, words
 ):
-    import trl
-
-    monkeypatch.setattr(trl.SFTTrainer, "compute_loss", fault)
+    monkeypatch.setattr("trl.SFTTrainer.compute_loss", fault)
     monkeypatch.setattr(
         "torch.optim.AdamW.step", lambda *_: pytest.fail("a step was made"))
     with pytest.raises(CourseError, match="before its first step") as error:
-        train(base, pairs, tmp_path, model=taught,
-              per_device_train_batch_size=6)
+        train(base, pairs, tmp_path, per_device_train_batch_size=6)
     assert words in str(error.value)
 
 
 def test_other_tokens_than_given_are_refused(base, pairs, tmp_path,
                                              monkeypatch):
     """A tokenizer that puts a second beginning in front, for instance."""
-    lengths = finetune.completion_lengths
-
-    def twice(pairs, tokenizer, *rest):
-        known = lengths(pairs, tokenizer, *rest)
-        return {(0, *ids): n for ids, n in known.items()}
-
-    monkeypatch.setattr(finetune, "completion_lengths", twice)
+    monkeypatch.setattr(finetune, "completion_lengths", lambda *_: {(0,): 1})
     with pytest.raises(CourseError, match="not a prompt and its report"):
         train(base, pairs, tmp_path)
 
@@ -271,64 +224,65 @@ def test_a_step_of_the_papers_size_moves_the_adapter(base, pairs, tmp_path):
 def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
     """The validation reports say other words: their loss falls, then
     rises. Training stops, and the model is the one of the lowest point."""
-    model, result = train(
-        base, pairs, tmp_path / "c", patience=2, num_train_epochs=40)
+    model, result = train(base, pairs, tmp_path / "c", 2, num_train_epochs=40)
     log, facts = result.log, result.facts
-    val = log[log["split"] == "val"]
+    val = log[log["split"] == "val"].reset_index(drop=True)
     best = val["loss"].idxmin()
-    assert val["loss"].iloc[-1] > val["loss"].min() + 0.01  # it has risen
-    assert len(val) == list(val.index).index(best) + 1 + 2  # and stopped
+    assert val["loss"].iloc[-1] > val["loss"][best] + 0.01  # it has risen
+    assert len(val) == best + 1 + 2  # and stopped
     assert facts["steps"] == val["step"].iloc[-1] < 120
-    assert facts["best_checkpoint"] == f"checkpoint-{val.loc[best, 'step']}"
-    assert facts["best_val_loss"] == pytest.approx(val["loss"].min())
+    assert facts["best_checkpoint"] == f"checkpoint-{val['step'][best]}"
+    assert facts["best_val_loss"] == pytest.approx(val["loss"][best])
     now = loss_on(model, models.load_tokenizer(base), pairs)
-    assert now == pytest.approx(val["loss"].min(), abs=2e-3)
+    assert now == pytest.approx(val["loss"][best], abs=2e-3)
     assert not (tmp_path / "c").exists()
     assert tuple(log.columns) == ARTIFACTS["training_log"].columns
     assert list(log["step"])[:8] == [1, 2, 3, 3, 4, 5, 6, 6]
-    assert log["loss"].notna().all()
 
 
 def test_a_reloaded_adapter_writes_the_same(base, pairs, tmp_path):
-    model, tokenizer = fresh(base)
-
     def written(model):
         return list(generate.generate_reports(
             model, tokenizer, [*PROMPTS.values()], max_new_tokens=12
         )["generated"])
 
+    model, tokenizer = fresh(base)
     untrained = written(model)
     train(base, pairs, tmp_path / "c", model=(model, tokenizer),
           num_train_epochs=12, learning_rate=2e-2)
     here = written(model)
     assert here != untrained
-    elsewhere = tmp_path / "elsewhere"
-    model.save_pretrained(elsewhere / "adapter")
-    shutil.copytree(base, elsewhere / "base")
+    model.save_pretrained(tmp_path / "adapter")
+    shutil.copytree(base, tmp_path / "base")
     model, _ = finetune.load_adapter(
-        str(elsewhere / "base"), elsewhere / "adapter")
-    assert not model.training
+        str(tmp_path / "base"), tmp_path / "adapter")
     assert written(model) == here
 
 
-@pytest.mark.parametrize("rows", ["train", "all"])
-def test_the_adapter_has_a_model_card(base, folders, rows):
-    """Data, licences, settings, metrics, limits, leak; no pickle."""
+@pytest.mark.parametrize(("rows", "trained"), [("train", [1, 2]),
+                                               ("all", [1, 2, 3, 4])])
+def test_the_adapter_has_a_model_card(base, folders, capsys, rows, trained):
+    """Data, licences, settings, metrics, limits; whether it leaks."""
     from test_settings import run_cell
 
     nb = run.start("04_finetune_qlora", "smoke", change={"ROWS": rows})
-    columns = {"study_id": ["a"], "split": ["train"]}
-    leak = run_cell('nb.ROWS == "all"', nb, pairs=pd.DataFrame(columns))
-    said = pd.DataFrame({"setting": ["rate"], "this run": ["2e-4"]})
+    pairs = pd.DataFrame({"study_id": [1, 2, 3, 4],
+                          "split": ["train", "train", "val", "test"]})
+    cell = run_cell('nb.ROWS == "all"', nb, pairs=pairs)
+    chosen = cell["rows"].groupby("split")["study_id"].apply(list)
+    assert chosen.to_dict() == {"train": trained, "val": [3]}
+    told = capsys.readouterr().out
+    assert ("TEST ROWS INCLUDED" in told) == (rows == "all")
     result = finetune.Training(
         pd.DataFrame(columns=ARTIFACTS["training_log"].columns),
         {"best_val_loss": 2.5})
     run_cell("adapter_card.md", nb, model=fresh(base)[0], result=result,
-             base_name="random-llama", settings_said=said, leak=leak["leak"])
+             base_name="random-llama", leak=cell["leak"],
+             settings_said=pd.DataFrame([["rate", "2e-4"]],
+                                        columns=["setting", "this run"]))
     folder = folders / "smoke" / "adapter"
     card = (folder / "README.md").read_text("utf-8")
-    assert (folder / "adapter_model.safetensors").is_file()
-    assert {file.suffix for file in folder.iterdir()} <= {
+    assert {file.suffix for file in folder.iterdir()} == {
         ".safetensors", ".json", ".md"}
     for words in ("## Data", "## Licence", "## Limits", run.WARNING,
                   "CC BY-NC-ND 4.0", "phantom images", "\n- rate: 2e-4\n",

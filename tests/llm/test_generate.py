@@ -10,10 +10,9 @@ import pytest
 import torch
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
-from llamaxr_utils.llm import finetune, generate, models
+from llamaxr_utils.llm import finetune, generate, models, prompts
 
 ASKED, REPORTS = list(PROMPTS.values()), list(SENTENCES.values())
-LONGER = ASKED[0].replace("cardiomegaly", "cardiomegaly, " * 9)
 TEXT = ["generated", "n_tokens", "finished"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,8 +53,8 @@ def write(writer, prompts, **options):
     return generate.generate_reports(*writer, prompts, **options)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 8])
-@pytest.mark.parametrize("padding", [models.EOS, models.PAD])
+@pytest.mark.parametrize(("batch_size", "padding"), [
+    (1, models.PAD), (4, models.EOS), (8, models.PAD)])
 def test_each_prompt_gets_its_own_report_in_order(writer, batch_size, padding):
     """To its end token, which counts for nothing; also where padding is the
     end token, as with Llama 3, and where it was left on the right."""
@@ -94,12 +93,6 @@ def test_a_report_that_was_cut_says_so(writer):
     assert list(made["finished"]) == list(lengths == limit)
 
 
-@pytest.mark.parametrize("prompt", [ASKED[0].rstrip("\n"), ""])
-def test_a_prompt_without_its_header_is_refused(prompt):
-    with pytest.raises(ValueError, match="must end with"):
-        generate.generate_reports(None, None, [ASKED[0], prompt])
-
-
 def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
     prompts = [ASKED[1], ASKED[0], ASKED[1], ASKED[1]]
     made = write(writer, prompts)
@@ -114,19 +107,6 @@ def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
     assert made["generated"].nunique() > 1
 
 
-def test_guidance_leads_away_from_the_other_prompt(writer):
-    """What both prompts would write alike is left; what tells them apart
-    grows. With a scale near 0 the other prompt's report is written."""
-    for scale, report in ((3.0, REPORTS[0]), (0.1, REPORTS[1])):
-        made = write(writer, ASKED[:1], guidance_scale=scale,
-                     against=ASKED[1])
-        assert made["generated"][0] == report
-    how = {"guidance_scale": 1.7, "against": ASKED[4]}
-    alone = write(writer, [*ASKED, LONGER], batch_size=1, **how)
-    together = write(writer, [*ASKED, LONGER], batch_size=8, **how)
-    assert list(alone["generated"]) == list(together["generated"])
-
-
 @pytest.fixture(scope="module")
 def untaught():
     """Writes at random: a mistake of decoding shows at once."""
@@ -134,44 +114,43 @@ def untaught():
     return models.new_llama("random-llama", tokenizer, seed=5), tokenizer
 
 
-GUIDED = {"guidance_scale": 2.0, "against": ASKED[-1], "max_new_tokens": 24}
-
-
 def test_guided_greedy_text_is_that_of_transformers(untaught):
     model, tokenizer = untaught
-    other = tokenizer(ASKED[-1], return_tensors="pt")["input_ids"]
-    for prompt in ASKED[:3]:
+    blank = tokenizer(prompts.BLANK, return_tensors="pt")["input_ids"]
+    made = write(untaught, ASKED, guidance_scale=2.0, max_new_tokens=24)
+    for prompt, report in zip(ASKED, made["generated"]):
         asked = tokenizer(prompt, return_tensors="pt")
         with torch.inference_mode():
             ids = model.generate(
-                **asked, negative_prompt_ids=other, guidance_scale=2.0,
+                **asked, negative_prompt_ids=blank, guidance_scale=2.0,
                 max_new_tokens=24, do_sample=False, pad_token_id=0)
         new = ids[0, asked["input_ids"].shape[1] :]
-        text = tokenizer.decode(new, skip_special_tokens=True).strip()
-        assert write(untaught, [prompt], **GUIDED)["generated"][0] == text
+        assert report == tokenizer.decode(
+            new, skip_special_tokens=True).strip()
 
 
 def test_guided_beams_are_those_of_readings_without_a_cache(
     untaught, monkeypatch
 ):
     """Beams change places: the second reading has to follow them."""
-    made = write(untaught, ASKED, num_beams=4, **GUIDED)
+    def texts(beams):
+        return list(write(untaught, ASKED, max_new_tokens=24,
+                          **generate.guided(2.0, beams))["generated"])
 
     def logits(self, rows):
         self.start = getattr(self, "start", rows.shape[1])
-        other = self.against.expand(len(rows), -1)
-        whole = torch.cat([other, rows[:, self.start :]], dim=1)
+        blank = self.blank.expand(len(rows), -1)
+        whole = torch.cat([blank, rows[:, self.start :]], dim=1)
         return self.model(whole).logits[:, -1]
 
+    made = texts(beams=4)
+    assert texts(beams=1) != made
     monkeypatch.setattr(generate.Guidance, "_logits", logits)
-    again = write(untaught, ASKED, num_beams=4, **GUIDED)
-    assert list(again["generated"]) == list(made["generated"])
-    greedy = write(untaught, ASKED, **GUIDED)
-    assert list(greedy["generated"]) != list(made["generated"])
+    assert texts(beams=4) == made
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 590])
-@pytest.mark.parametrize("seed", [0, 1, 3407])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 590])
+@pytest.mark.parametrize("seed", [0, 3407])
 def test_nobody_keeps_the_own_scores_when_swapped(n, seed):
     donors = generate.swap(n, seed)
     assert sorted(donors) == list(range(n))

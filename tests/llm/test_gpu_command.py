@@ -23,7 +23,7 @@ def test_the_papers_trainable_parameters():
     lora = LoraConfig(r=16, target_modules=list(finetune.LORA_TARGETS))
     with torch.device("meta"):
         model = get_peft_model(LlamaForCausalLM(config), lora)
-    trainable, total = finetune.count_parameters(model)
+    trainable, total = model.get_nb_trainable_parameters()
     assert trainable == 41_943_040
     assert total - trainable == 8_030_261_248
 

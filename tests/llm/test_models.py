@@ -36,30 +36,21 @@ def tiny_base(folder: Path, seed: int = 1) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
 @pytest.mark.parametrize("text", [
     *SENTENCES.values(), "",
     "Words it never met: übergroß, 3.5 cm (XXXX) – “quoted”.\n\tNew line",
 ])
-def test_any_text_survives_the_tokenizer(tokenizer, text):
+def test_any_text_survives_the_tokenizer_and_fits_behind_a_prompt(text):
+    """trl tokenizes prompt and prompt + report; they must fit together."""
+    tokenizer = tiny_tokenizer()
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
-    assert tokenizer.eos_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert tokenizer(text + "</s>")["input_ids"] == [
         *ids, tokenizer.eos_token_id]
-
-
-def test_a_report_is_the_same_tokens_alone_and_behind_its_prompt(tokenizer):
-    """trl tokenizes prompt and prompt + report; they must fit together."""
-    for word, report in SENTENCES.items():
-        prompt = tokenizer(PROMPTS[word])["input_ids"]
-        both = tokenizer(PROMPTS[word] + report)["input_ids"]
-        assert both == prompt + tokenizer(report)["input_ids"][1:]
+    for prompt in PROMPTS.values():
+        both = tokenizer(prompt + text)["input_ids"]
+        assert both == tokenizer(prompt)["input_ids"] + ids[1:]
 
 
 def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
@@ -72,49 +63,40 @@ def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
     assert loaded.padding_side == "left"
 
 
-def test_where_a_base_is(tmp_path, monkeypatch):
+def test_where_a_base_is(folders, tmp_path, monkeypatch):
     """Made here, a local copy, the hub; never the working folder."""
     with pytest.raises(CourseError, match="'llama-4'"):
         models.base("llama-4")
-    with pytest.raises(CourseError, match="04_finetune_qlora"):
-        models.locate("small-llama")
     assert models.locate("small-llama", tmp_path) == str(tmp_path)
     source = models.base("llama-3.2-1b").source
-    copy = tmp_path / source.rsplit("/", 1)[1]
-    copy.mkdir()
+    name = Path(source).name
+    (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
     assert models.locate("llama-3.2-1b") == source
-    monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
+    copy = folders.parent / "data" / "models" / name
+    copy.mkdir(parents=True)
     assert models.locate("llama-3.2-1b") == str(copy)
 
 
-def test_pre_training_pairs_end_with_the_response_header():
+def test_what_a_base_reads_before_it_is_tuned():
+    """Never more prompts that say nothing than others."""
+    texts, effusion = [*SENTENCES.values()], PROMPTS["effusion"]
     studies = pd.DataFrame({
-        "mesh": [["Cardiomegaly/mild"], ["Pleural Effusion/left"]],
-        "findings": [*SENTENCES.values()][:2],
-    })
-    pairs = models.pretraining_pairs(studies, ["headings", "names"])
-    assert list(pairs["completion"]) == list(studies["findings"].repeat(2))
-    assert pairs["prompt"].str.endswith("### Response:\n").all()
-    assert list(pairs["prompt"])[:2] == [
+        "study_id": [f"CXR{i}" for i in range(6)], "findings": texts,
+        "mesh": [["Cardiomegaly/mild"], ["Pleural Effusion/left"],
+                 *[["normal"]] * 4]})
+    pairs = models.pretraining_pairs(studies.head(2), ["headings", "names"])
+    assert list(pairs["completion"]) == [*texts[:1] * 2, *texts[1:2] * 2]
+    assert list(pairs["prompt"]) == [
         SHORT_TEMPLATE.format(input="cardiomegaly mild"),
-        PROMPTS["cardiomegaly"]]
-    bare = models.pretraining_pairs(studies, ["bare"])
-    assert set(bare["prompt"]) == {""}
-
-
-def test_a_base_can_read_prompts_of_ones_own():
-    studies = pd.DataFrame({
-        "study_id": [f"CXR{i}" for i in range(6)],
-        "mesh": [["normal"]] * 6,
-        "findings": [f"Report {i}." for i in range(6)],
-    })
-    own = {"scores": {f"CXR{i}": BLANK for i in range(4)}}
-    own["scores"]["CXR1"] = PROMPTS["effusion"]
-    pairs = models.pretraining_pairs(studies, ["scores"], own=own)
-    told = pairs["prompt"] == PROMPTS["effusion"]
-    assert list(pairs.loc[told, "completion"]) == ["Report 1."]
-    assert len(pairs) == 2  # as many that say nothing as others
+        PROMPTS["cardiomegaly"],
+        SHORT_TEMPLATE.format(input="pleural effusion left"), effusion]
+    assert set(models.pretraining_pairs(studies, ["bare"])["prompt"]) == {""}
+    own = {"scores": dict.fromkeys(studies["study_id"], BLANK)}
+    own["scores"]["CXR1"] = effusion
+    pairs = models.pretraining_pairs(studies, ["scores"], own)
+    assert list(pairs.loc[pairs["prompt"] == effusion, "completion"]) == [
+        texts[1]]
+    assert len(pairs) == 2
     with pytest.raises(CourseError, match="bare, headings, names, scores"):
-        models.pretraining_pairs(studies, ["guesses"], own=own)
+        models.pretraining_pairs(studies, ["guesses"], own)

