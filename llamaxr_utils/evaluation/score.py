@@ -327,7 +327,7 @@ def score_file(
         "references": given.references,
         "rows": summarise(results, **what, **draws),
         "paired": _paired(results, files, **draws) if against else None,
-        "distinct": _distinct(systems, each[0]["per_report"]["status"]),
+        "distinct": _distinct(systems, pd.Series(each[0]["status"])),
         "records": records, "notes": notes,
     }
 
