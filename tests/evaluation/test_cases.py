@@ -1,7 +1,6 @@
 """Reports side by side: outcomes, remarks, Tables 4 to 6, the case page.
 
-The last part opens the page in Debian's Chromium; without one (or without
-playwright) it is skipped, and the last line of the test run says so.
+The last part opens the page in Chromium, and is skipped without one.
 """
 
 from __future__ import annotations
@@ -60,16 +59,13 @@ def test_findings_of_two_texts_and_the_support_of_an_added_one(named, remark):
     assert (lesion, other) == (cases.SUPPORTED, cases.UNSUPPORTED)
 
 
-def test_green_is_right_in_one_system_only():
+def test_green_is_right_in_one_system_and_the_strongest_outcome_stands():
     words = cases.outcomes(REFERENCE, {"a": FIRST, "b": SECOND})
     assert words == {
         # both deny an effusion; a denial left unsaid is none
         "a": {"Cardiomegaly": "only", "Pleural Effusion": "agree"},
         "b": {"Cardiomegaly": "contradicts", "Pleural Effusion": "agree",
               "Fracture": "added"}}
-
-
-def test_the_strongest_outcome_stands_for_the_sentence_that_decides():
     parts = cases.marked(
         "There is a fracture and cardiomegaly. Lungs are clear.",
         {"Fracture": "added", "Cardiomegaly": "only"})
@@ -122,11 +118,9 @@ def test_table_4_quotes_each_text_and_remarks_by_state():
     assert "Scoliosis" not in rows.index  # nobody mentions it
 
 
-TABLE_5 = ["07-21", "07-21a", "07-21b"]
-
-
-def test_table_5_names_what_was_found_by_whom():
-    space = run_cells(*TABLE_5, named={"CXR1": ["Fracture"]})
+def test_table_5_names_what_was_found_by_whom_and_is_escaped():
+    space = run_cells("07-21", "07-21a", "07-21b",
+                      named={"CXR1": ["Fracture"]})
     row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
     line = space["table_5_row"](row, {"a": FIRST, "b": SECOND})
     assert line == {
@@ -138,10 +132,6 @@ def test_table_5_names_what_was_found_by_whom():
     line = space["table_5_row"](row, {"a": "Clear.", "b": EVIL})
     assert line["a missed"] == line["b missed"] == "Cardiomegaly"
     assert not {"\x1b", "\u2028"} & set(line["b"])
-
-
-def test_the_texts_of_table_5_are_escaped_and_marked():
-    space = run_cells(*TABLE_5, named={})
     page = space["coloured"](f"There is a fracture {EVIL}",
                              {"Fracture": "added"})
     read = Reader(page)
@@ -246,31 +236,18 @@ def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
 # --- in a browser -----------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser():
-    driver = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright: page not opened"
-    )
+@pytest.fixture
+def open_page(tmp_path):
+    """Write a page and open it; fails on a request, an error, a dialog."""
+    driver = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if not chromium:
         pytest.skip("no Chromium: the case page is not opened")
-    quiet = """--no-sandbox --disable-gpu --disable-quic --no-first-run
-        --disable-background-networking --disable-component-update
-        --disable-sync""".split()
-    with driver.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium, args=quiet)
-
-
-@pytest.fixture
-def open_page(browser, tmp_path):
-    """Write a page and open it; fails on a request, an error, a dialog."""
-    trouble, contexts = [], []
+    trouble = []
 
     def opened(rows=None):
         write(tmp_path / "cases.html", rows)
-        context = browser.new_context()
-        contexts.append(context)
-        page = context.new_page()
+        page = browser.new_page()
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("dialog", lambda dialog: trouble.append(dialog.message))
         page.on("request", lambda request: trouble.append(request.url)
@@ -279,9 +256,13 @@ def open_page(browser, tmp_path):
         page.wait_for_selector("html[data-ready=yes]")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update"]
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=quiet)
+        yield opened
+        browser.close()
     assert trouble == []
 
 
