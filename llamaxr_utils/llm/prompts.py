@@ -100,7 +100,9 @@ def build_prompt(scores: Scores, score_format: str = "paper",
     first) or of `WORDS`, which need thresholds by condition."""
     refuse_unknown("SCORE_FORMAT", score_format, (*NUMBERS, *WORDS))
     if score_format in WORDS:
-        names = names_above(scores, operating_points or {})
+        if operating_points is None:
+            raise ValueError(f"`{score_format}` needs operating points")
+        names = names_above(scores, operating_points)
         return SHORT_TEMPLATE.format(input=describe_names(names))
     missing = [v for v in VIEWS if v not in scores.dropna().index]
     if missing:

@@ -16,7 +16,7 @@ from llamaxr_utils.llm import prompts
 
 #: Of Figure 4 as it was typed from the paper, template and instruction.
 SHA256 = "d2fb32134a0d8e1bb3caee132296d523b90e978c825b1d8052f58417bd8a3074"
-NEVER = dict.fromkeys(CONDITIONS, 2.0)
+NEVER = pd.Series(2.0, CONDITIONS)  # as notebooks give it
 
 
 def study(frontal=0.2, lateral=0.3, **changed):
