@@ -80,8 +80,6 @@ def nearest_neighbour(
     """
     from scipy.spatial.distance import cdist
 
-    if np.isnan([*train_vectors, *test_vectors]).any():
-        raise ValueError("a vector holds NaN")
     medoids: dict[tuple[int, ...], str] = {}  # ties come in the same groups
     reports = []
     for distances in cdist(test_vectors, train_vectors, metric=metric):
@@ -94,7 +92,6 @@ def nearest_neighbour(
 
 
 def template_report(present: Sequence[str]) -> str:
-    """One sentence for each of the conditions `present` (names above their
-    operating point), by name; without any, `NORMAL_REPORT`."""
+    """One sentence a condition, by name; without any, `NORMAL_REPORT`."""
     sentences = [SENTENCES[name] for name in sorted(set(present))]
     return " ".join(sentences) or NORMAL_REPORT

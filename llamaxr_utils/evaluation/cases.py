@@ -34,7 +34,6 @@ OUTCOMES = {"agree": "=", "missed": "−", "added": "+", "contradicts": "≠"}
 #: "only": a correct statement that the other system does not make, green in
 #: the paper's Tables 5 and 6; red is added there.
 MARKS = OUTCOMES | {"only": "✓"}
-TINTS = {"only": "#dff0e2", "added": "#fbe2de", "contradicts": "#efe2f4"}
 #: An added finding, with and without a score that speaks for it.
 SUPPORTED = "added, supported by the scores"
 UNSUPPORTED = "added without support"
@@ -119,52 +118,6 @@ def marked(text: str,
         having = [f for f in mentions if word and words.get(f) == word]
         parts.append((sentence, word, having))
     return parts
-
-
-# --- the paper's Tables 5 and 6 ---------------------------------------------
-
-
-def _name(finding: str, word: str, named: Collection[str] | None) -> str:
-    """A finding; an added one with its support in brackets."""
-    support = remark(word, finding, named)[len(word):].strip(", ")
-    return f"{finding} ({support})" if support else finding
-
-
-def table_5(reference: str, texts: Mapping[str, str],
-            named: Collection[str] | None = None) -> dict[str, str]:
-    """A row of the paper's Tables 5 and 6 for one study and two systems: the
-    texts, then names of findings: ``both found`` (black in the paper), ``only
-    NAME found`` (green), ``NAME added`` (red; with its support), ``NAME
-    contradicts``, ``NAME missed``."""
-    words = outcomes(reference, texts)
-
-    def having(name: str, word: str) -> str:
-        return ", ".join(_name(finding, word, named)
-                         for finding, w in words[name].items() if w == word)
-
-    row = {"reference": plain(reference)}
-    row |= {name: plain(text) for name, text in texts.items()}
-    row["both found"] = having(next(iter(texts)), "agree")
-    row |= {f"only {name} found": having(name, "only") for name in texts}
-    return row | {f"{name} {word}": having(name, word) for name in texts
-                  for word in ("added", "contradicts", "missed")}
-
-
-def texts_table(rows: Sequence[tuple], caption: str) -> str:
-    """Reference and systems side by side, coloured and marked, as HTML. A row
-    is study, reference, system -> report (the same systems in each), the
-    conditions at or above their operating point."""
-    shown = []
-    for study, reference, reports, named in rows:
-        texts = []
-        for name, words in outcomes(reference, reports).items():
-            notes = [f"{MARKS[word]} {_name(finding, word, named)}"
-                     for finding, word in words.items() if word != "agree"]
-            texts.append((marked(reports[name], words), notes))
-        shown.append((plain(study), plain(reference), texts))
-    return PAGES.get_template("texts.html").render(
-        rows=shown, systems=list(map(plain, rows[0][2])), marks=MARKS,
-        tints=TINTS, caption=plain(caption))
 
 
 # --- the page of all cases --------------------------------------------------

@@ -69,11 +69,11 @@ def clinical_scores(
     Gives ``micro F1``, ``macro F1`` (mean over the findings that a reference
     reports), ``negative F1`` (micro, over denials); ``hallucinations`` and
     ``omissions`` a report; ``abnormal as abnormal`` and ``normal as normal``,
-    the shares of such studies whose report says so; ``per_finding`` and
-    ``per_report``, DataFrames; ``statistics``, int, (n, 6 * 24 + 5): for each
-    finding true positives, false positives and false negatives of "reported"
-    and of "denied"; then abnormal studies, those reported abnormal, normal
-    studies, those reported normal, studies.
+    the shares of such studies whose report says so; ``status`` as used; and
+    ``statistics``, int, (n, 6 * 24 + 5): for each finding true positives,
+    false positives and false negatives of "reported" and of "denied"; then
+    abnormal studies, those reported abnormal, normal studies, those reported
+    normal, studies.
     """
     truth, written = (
         pd.DataFrame([label_report(t) for t in texts], columns=FINDINGS)
@@ -95,24 +95,9 @@ def clinical_scores(
         abnormal, abnormal & (healthy == "absent"),
         normal, normal & (healthy == "present"), np.ones(len(kinds), int)])
 
-    totals = counts[:, :, :3].sum(axis=0)
-    tp, fp, fn = totals.T
-    per_finding = pd.DataFrame(
-        {"in_reference": tp + fn, "in_generated": tp + fp},
-        pd.Index(FINDINGS[1:], name="finding"))
-    per_finding["precision"] = tp / per_finding["in_generated"]
-    per_finding["recall"] = tp / per_finding["in_reference"]
-    per_finding["F1"] = micro_f1(totals)
     scores = scores_from_statistics(statistics.sum(axis=0)).tolist()
     return dict(zip(SCORES, scores, strict=True)) | {
-        "per_finding": per_finding,
-        "per_report": pd.DataFrame({
-            "status": kinds,
-            "hallucinations": counts[:, :, 1].sum(axis=1),
-            "omissions": counts[:, :, 2].sum(axis=1),
-        }),
-        "statistics": statistics,
-    }
+        "statistics": statistics, "status": kinds}
 
 
 # --- the findings of the 18 conditions --------------------------------------
@@ -162,17 +147,3 @@ def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
     labels = (mesh.labels(headings) if source == "labels"
               else stated_labels(headings, report))
     return true_scores(labels)
-
-
-def training_scores(train_on: str, studies: pd.DataFrame,
-                    scores: Scores) -> Scores:
-    """The scores that prompts are made from (`prompts.by_study`): those of
-    training studies are the network's own (`train_on` "scores") or
-    `named_scores`; "stated" teaches that what is named gets written."""
-    if train_on == "scores":
-        return scores
-    train = studies[studies["split"].eq("train")
-                    & studies["study_id"].isin(scores.index.unique(0))]
-    stated = {row.study_id: named_scores(train_on, row.mesh, row.findings)
-              for row in train.itertuples()}
-    return pd.concat([scores.drop(index=list(stated)), pd.concat(stated)])

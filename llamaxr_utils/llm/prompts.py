@@ -121,19 +121,10 @@ def operating_points(scores: Scores, labels: pd.DataFrame,
     """Thresholds that maximise F-beta (`best_f_beta`) on training studies;
     one that is never reached for a condition without a positive study.
 
-    Parameters
-    ----------
-    labels : DataFrame
-        A row a study (by its id), a column a condition, 0 or 1.
-    beta : float
-        Recall counts beta times as much as precision: a condition that is
-        not named can't be written about.
-
-    Returns
-    -------
-    DataFrame
-        ``condition``, ``operating_point``, ``train_prevalence``,
-        ``train_f_beta``.
+    `labels` has a row a study, a column a condition, 0 or 1. Recall counts
+    `beta` times as much as precision: what is not named can't be written
+    about. Gives ``condition``, ``operating_point``, ``train_prevalence``,
+    ``train_f_beta``.
     """
     means = scores.dropna().groupby(level=0).mean()
     means = means[means.index.isin(labels.index)]

@@ -1,7 +1,6 @@
 """Reports side by side: outcomes, remarks, Tables 4 to 6, the case page.
 
-The last part opens the page in Debian's Chromium; without one (or without
-playwright) it is skipped, and the last line of the test run says so.
+The last part opens the page in Chromium, and is skipped without one.
 """
 
 from __future__ import annotations
@@ -60,16 +59,13 @@ def test_findings_of_two_texts_and_the_support_of_an_added_one(named, remark):
     assert (lesion, other) == (cases.SUPPORTED, cases.UNSUPPORTED)
 
 
-def test_green_is_right_in_one_system_only():
+def test_green_is_right_in_one_system_and_the_strongest_outcome_stands():
     words = cases.outcomes(REFERENCE, {"a": FIRST, "b": SECOND})
     assert words == {
         # both deny an effusion; a denial left unsaid is none
         "a": {"Cardiomegaly": "only", "Pleural Effusion": "agree"},
         "b": {"Cardiomegaly": "contradicts", "Pleural Effusion": "agree",
               "Fracture": "added"}}
-
-
-def test_the_strongest_outcome_stands_for_the_sentence_that_decides():
     parts = cases.marked(
         "There is a fracture and cardiomegaly. Lungs are clear.",
         {"Fracture": "added", "Cardiomegaly": "only"})
@@ -122,29 +118,26 @@ def test_table_4_quotes_each_text_and_remarks_by_state():
     assert "Scoliosis" not in rows.index  # nobody mentions it
 
 
-def test_table_5_names_what_was_found_by_whom():
-    row = cases.table_5(REFERENCE, {"a": FIRST, "b": SECOND}, ["Fracture"])
-    assert row == {
-        "reference": REFERENCE, "a": FIRST, "b": SECOND,
+def test_table_5_names_what_was_found_by_whom_and_is_escaped():
+    space = run_cells("07-21", "07-21a", "07-21b",
+                      named={"CXR1": ["Fracture"]})
+    row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
+    line = space["table_5_row"](row, {"a": FIRST, "b": SECOND})
+    assert line == {
+        "study_id": "CXR1", "reference": REFERENCE, "a": FIRST, "b": SECOND,
         "both found": "Pleural Effusion", "only a found": "Cardiomegaly",
         "only b found": "", "a added": "", "a contradicts": "",
         "a missed": "", "b added": "Fracture (supported by the scores)",
         "b contradicts": "Cardiomegaly", "b missed": ""}
-    row = cases.table_5(REFERENCE, {"a": "Clear.", "b": EVIL})
-    assert row["a missed"] == row["b missed"] == "Cardiomegaly"
-    assert not {"\x1b", "\u2028"} & set(row["b"])
-
-
-def test_the_table_of_texts_is_escaped_and_marked():
-    rows = [("CXR1", "The lungs are clear.",
-             {"a": f"There is a fracture {EVIL}", "b": "Clear."}, [])]
-    page = cases.texts_table(rows, EVIL)
+    line = space["table_5_row"](row, {"a": "Clear.", "b": EVIL})
+    assert line["a missed"] == line["b missed"] == "Cardiomegaly"
+    assert not {"\x1b", "\u2028"} & set(line["b"])
+    page = space["coloured"](f"There is a fracture {EVIL}",
+                             {"Fracture": "added"})
     read = Reader(page)
     assert not {"script", "img"} & set(read.tags) and "\x1b" not in page
     assert "mark" in read.tags
-    text = "".join(read.text)
-    assert "+ Fracture (without support)" in text
-    assert all(mark in text for mark in cases.MARKS.values())  # the legend
+    assert "".join(read.text).endswith("+ Fracture")
 
 
 # study, status, reference, generated, score of Fracture in the frontal view
@@ -243,32 +236,18 @@ def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
 # --- in a browser -----------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser():
-    driver = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright: page not opened"
-    )
+@pytest.fixture
+def open_page(tmp_path):
+    """Write a page and open it; fails on a request, an error, a dialog."""
+    driver = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if not chromium:
         pytest.skip("no Chromium: the case page is not opened")
-    quiet = """--no-sandbox --disable-gpu --disable-quic --no-first-run
-        --disable-background-networking --disable-component-update
-        --disable-sync""".split()
-    with driver.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium, args=quiet)
+    trouble = []
 
-
-@pytest.fixture
-def open_page(browser, tmp_path):
-    """Write a page and open it; fails on a request, an error, a dialog."""
-    trouble, contexts = [], []
-
-    def opened(rows=None, size=(1200, 800)):
+    def opened(rows=None):
         write(tmp_path / "cases.html", rows)
-        context = browser.new_context(
-            viewport=dict(zip(("width", "height"), size)))
-        contexts.append(context)
-        page = context.new_page()
+        page = browser.new_page()
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("dialog", lambda dialog: trouble.append(dialog.message))
         page.on("request", lambda request: trouble.append(request.url)
@@ -277,9 +256,13 @@ def open_page(browser, tmp_path):
         page.wait_for_selector("html[data-ready=yes]")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update"]
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=quiet)
+        yield opened
+        browser.close()
     assert trouble == []
 
 
@@ -293,12 +276,8 @@ def listed(page):
 
 def test_order_keyboard_filters_and_marks(open_page):
     page = open_page()
-    heading = page.locator("main h2")
-    seen = [heading.inner_text()]
-    for key in ("j", "ArrowRight", "j", "k", "ArrowLeft", "k"):
-        page.keyboard.press(key)
-        seen.append(heading.inner_text())
-    assert seen == ["CXR3", "CXR7", "CXR12", "CXR12", "CXR7", "CXR3", "CXR3"]
+    page.keyboard.press("j")
+    assert page.locator("main h2").inner_text() == "CXR7"
     page.select_option("#order", "METEOR, highest first")
     assert listed(page) == ["CXR3", "CXR12", "CXR7"]
     page.click("[data-verdict=missed]")
@@ -315,8 +294,7 @@ def test_order_keyboard_filters_and_marks(open_page):
     mark = page.locator("main mark.added")
     assert mark.inner_text() == "+There is a fracture."
     assert cases.SUPPORTED in page.inner_text("main table")
-    page.focus("#word")
-    page.keyboard.type("jk")  # letters in a field turn no page
+    page.fill("#word", "jk")
     assert "No study has all of this" in page.inner_text("main")
 
 
@@ -327,32 +305,9 @@ def test_markup_is_shown_and_no_script_but_the_page_s_own_runs(open_page):
     text = page.inner_text("main")
     assert "<script>document['title']='owned'</script>" in text
     assert "[31mred" in text and "\x1b" not in text
-    # Even markup that got in would do nothing.
-    page.evaluate(
-        "document.body.insertAdjacentHTML('beforeend', "
-        "'<img src=data:, onerror=\"document.title=1\">')")
+    # Even a script that got in would do nothing.
     page.evaluate(
         "{const s = document.createElement('script'); "
         "s.textContent = 'document.title = 2'; document.body.append(s)}")
     page.wait_for_timeout(100)
     assert page.title() == "Cases"
-
-
-def test_a_phone_shows_it_and_paper_holds_the_studies_of_the_list(open_page):
-    long = table([("CXR7", "normal", "W" * 300, "a b " * 200, 0.1)])
-    page = open_page(long, (360, 700))
-    width = "document.documentElement.scrollWidth"
-    assert page.evaluate(width) <= 360  # no scrolling sideways
-    page.click("#open")
-    assert page.locator("#list").is_visible()
-    assert page.evaluate(width) <= 360
-    page.click("#list button")
-    assert not page.locator("aside").is_visible()
-    page = open_page()
-    page.select_option("#status", "normal")
-    page.emulate_media(media="print", color_scheme="dark")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("#paper article").count() == 2
-    assert not page.locator("#desk").is_visible()
-    paper = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(paper) == "rgb(255, 255, 255)"

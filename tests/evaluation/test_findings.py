@@ -27,7 +27,6 @@ def _pairs(text: str) -> dict[str, str]:
     return dict(pair.split("=") for pair in text.split(";") if pair)
 
 
-
 def test_every_finding_has_a_rule_and_gold_sentences():
     assert len(FINDINGS) == len(set(FINDINGS)) == 25
     assert {name for name, _, _ in findings.RULES} == set(FINDINGS[1:])
@@ -72,7 +71,6 @@ def test_odd_characters_case_and_lines_do_not_matter():
 )
 def test_sentences_as_written(text: str | None, parts: list[str]):
     assert findings.sentences(text) == parts
-
 
 
 def _has(studies: pd.DataFrame, pattern: str) -> np.ndarray:
@@ -134,10 +132,6 @@ def test_clinical_scores_by_hand():
     # effusion (first) and cardiomegaly (second) lost
     assert scores["negative F1"] == pytest.approx(4 / (4 + 1 + 2))
     assert [scores[name] for name in SCORES[3:]] == [2 / 4, 1 / 4, 1 / 2, 0.5]
-    table = scores["per_finding"]
-    assert table.loc["Pleural Effusion", "F1"] == 0
-    assert table.loc["Cardiomegaly", "recall"] == 1
-    assert scores["per_report"]["hallucinations"].tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("generated", "expected"), [

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
+from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.studies import audit
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/08_audit_protocol.ipynb"
-NORMAL = "The heart is normal in size . The lungs are clear ."
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +72,6 @@ def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
     if r2gen == 0.2:
         assert "+51%" in a.verdict and "+54%" in a.verdict
         assert a.effect["METEOR"] == pytest.approx(0.102)
-        shown = a._repr_markdown_()
-        assert shown.startswith("| protocol | cleaning |")
-        assert "**a · the ruler gives the gain.** The same texts" in shown
 
 
 @pytest.mark.parametrize("dealt", [False, True])
@@ -98,17 +95,35 @@ def test_c_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
 def test_e1_the_steps_tell_the_rows():
     e1 = section("e1", "08-16")
     assert e1.answer == "the log fits all rows"
-    assert "870 steps on all 2,780 rows and 610 on the" in e1.verdict
+    assert e1.table["steps"].tolist() == [870, 610]
 
 
-def test_g_the_saved_cleaner_turns_denials_and_a_careful_one_does_not():
+def test_e2_a_report_for_its_own_study_loses_when_dealt_out_anew():
+    texts = [f"The {organ} is {word}." for organ in ("heart", "lung", "aorta")
+             for word in ("large", "clear", "normal", "old")]
+    given = {"references": texts, "systems": {"same": texts[:1] * 12}}
+    e2 = section("e2", "08-20", "08-20v", **given)
+    assert e2.answer == "shuffling changes nothing for same"
+    assert e2.effect["ROUGE-L"] == 0 == e2.effect["BLEU-4"]
+    given["systems"] = {"own": texts}
+    e2 = section("e2", "08-20", "08-20v", **given)
+    assert e2.effect["ROUGE-L"] > 0.1
+
+
+@pytest.mark.parametrize(("clean", "word", "n"), [
+    (None, "loses", 2), (str.lower, "keeps", 0)])
+def test_g_the_cleaner_decides(monkeypatch, clean, word, n):
+    if clean:
+        monkeypatch.setattr(metrics, "clean_author", clean)
     texts = ["No pleural effusion. The heart is normal.", "No pneumothorax."]
-    g = audit.lost_negations(texts)
-    assert g.answer == "the cleaner loses negations"
-    assert g.table.set_index("finding").loc["Pleural Effusion"].all()
-    assert "2 of " in g.verdict and "2 reports" in g.verdict
-    kept = audit.lost_negations(texts, str.lower)
-    assert kept.answer == "the cleaner keeps negations"
+    studies = pd.DataFrame({"findings": texts, "split_r2gen": "test"})
+    nothing = {("llamaxr", "author"): {}, ("llamaxr", "none"): {}}
+    g = section("g", "08-24", "08-24t", "08-24v", studies=studies,
+                results=nothing)
+    assert g.answer == f"the cleaner {word} negations"
+    turned = g.table.set_index("finding")["then present"]
+    assert turned["Pleural Effusion"] == n / 2
+    assert f"{n} of " in g.verdict and f"{n} of 2 reports" in g.verdict
 
 
 def test_h_the_numbers_fit_the_order_in_which_they_stand(monkeypatch):
@@ -172,7 +187,8 @@ def test_notebook_08_needs_no_torch():
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Gone)\n"
         + source["08-02"]
-        + "\naudit.lost_negations(['No pneumothorax.'])\n"
+        + "\n" + source["08-24"]
+        + "\ndenied_findings(['No pneumothorax.'], metrics.clean_author)\n"
         + source["08-28b"].partition("backbone =")[0]
         + "assert 'openi' in trained_on.lower()\n"
     )
