@@ -54,6 +54,7 @@ ADAPTER = TRAINER | {
     "save_steps": 0.25,
 }  # fmt: skip
 
+
 class Design(NamedTuple):
     """What may differ; ``data/designs.yaml`` lists them. The defaults are the
     course's profile ``cpu`` before this comparison."""
@@ -70,13 +71,9 @@ class Design(NamedTuple):
     #: own from the scores, and ``stated``.
     pretrain: str = "headings, names"
     pretrain_epochs: int = 3
-    method: str = "qlora"  #: qlora, lora, prefix, full
     rank: int = 16
     learning_rate: float = 2e-4
     epochs: int = 1
-    copies: int = 0  #: most copies of a report in training; 0: all
-    n_train: int = 0  #: training studies, a quarter for validation; 0: all
-    abnormal: int = 1  #: times that an abnormal study is in training
     decoding: str = "greedy"  #: a key of `DECODING`
 
 
@@ -175,21 +172,16 @@ def prompts_of(
 
 
 def training_pairs(
-    data: Data, design: Design, given: Mapping[str, str], seed: int
+    data: Data, given: Mapping[str, str], seed: int
 ) -> pd.DataFrame:
-    """``split`` (train, val), ``prompt``, ``completion``: duplicates capped,
-    abnormal studies repeated. `given`: study -> prompt."""
+    """``split`` (train, val), ``prompt``, ``completion``; `given`: study ->
+    prompt."""
     known = [study for study in given if study in data.scores.index]
     table = data.studies[data.studies["study_id"].isin(known)]
     train = table.query("split == 'train'").sample(frac=1, random_state=seed)
-    limit = design.n_train or data.n_train
-    train = train.head(limit or len(train))
-    if design.copies:
-        key = train["findings"].str.lower().str.strip()
-        train = train[train.groupby(key).cumcount() < design.copies]
-    abnormal = train.query("status == 'abnormal'")
-    val = table.query("split == 'val'").head(limit // 4 or len(table))
-    rows = pd.concat([train, *[abnormal] * (design.abnormal - 1), val])
+    train = train.head(data.n_train or len(train))
+    val = table.query("split == 'val'").head(data.n_train // 4 or len(table))
+    rows = pd.concat([train, val])
     return pd.DataFrame({
         "split": rows["split"], "prompt": rows["study_id"].map(given),
         "completion": rows["findings"],
@@ -212,7 +204,7 @@ def run_design(
     points = points_of(data, design.beta)
     base = str(data.base or models.locate(data.base_name))
     given = prompts_of(data, design, points)
-    pairs = training_pairs(data, design, given, seed)
+    pairs = training_pairs(data, given, seed)
     model, tokenizer, facts = adapter_of(base, data, design, pairs, seed)
     began = time.perf_counter()
     asked = prompts_of(data, design, points, "scores")
@@ -240,30 +232,6 @@ def key_of(*facts: Any) -> str:
     return hashlib.sha256(repr([*facts]).encode()).hexdigest()[:16]
 
 
-def base_to_train(source: str, design: Design, seed: int) -> tuple[Any, Any]:
-    """The base with something to train on it; model and tokenizer."""
-    if design.method == "qlora":
-        model, tokenizer = finetune.load_in_4bit(source)
-    else:
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
-        model = model.to(machine.pick_device()[0])
-        tokenizer = models.load_tokenizer(source)
-
-    machine.seed_everything(seed)
-    if design.method in ("qlora", "lora"):
-        model = finetune.add_lora(model, design.rank, seed=seed)
-    elif design.method == "prefix":
-        from peft import PrefixTuningConfig, get_peft_model
-
-        model = get_peft_model(model, PrefixTuningConfig(
-            task_type="CAUSAL_LM", num_virtual_tokens=20))
-    elif design.method != "full":
-        raise ValueError(f"no method {design.method!r}")
-    return model, tokenizer
-
-
 def adapter_of(
     base: str, data: Data, design: Design, pairs: pd.DataFrame, seed: int
 ) -> tuple[Any, Any, dict[str, float]]:
@@ -275,7 +243,9 @@ def adapter_of(
     key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
     folder = data.scratch / "adapters" / key
     weights, note = folder / "trained.safetensors", folder / "facts.json"
-    model, tokenizer = base_to_train(base, design, seed)
+    model, tokenizer = finetune.load_in_4bit(base)
+    machine.seed_everything(seed)
+    model = finetune.add_lora(model, design.rank, seed=seed)
     if note.is_file():
         with torch.no_grad():
             for name, value in load_file(weights).items():

@@ -7,7 +7,7 @@ from its last checkpoint. Bases are kept in runs/designs and shared, also by
 phantoms and real X-rays where they read the same.
 
     .venv/bin/python tests/bench/log_designs.py --images phantom \
-        --designs stated,weighted --seeds 1,2
+        --designs stated,beam --seeds 1,2
 
 Without --designs all of llamaxr_utils/data/designs.yaml, and the baselines.
 Two runs at a time: give each its own seeds, or both would make one base.
