@@ -38,10 +38,6 @@ def _score(o: argparse.Namespace) -> bool:
     return True
 
 
-def _say(text: str) -> None:
-    print(f"  {text} ...", file=sys.stderr)
-
-
 def _fetch(o: argparse.Namespace) -> bool:
     from .datasets import downloads
     from .llm.models import fetch_smollm2

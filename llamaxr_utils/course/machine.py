@@ -68,13 +68,6 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # man 5 proc
 
 
-def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch."""
-    from transformers import set_seed
-
-    set_seed(seed)
-
-
 # --- device and precision ---------------------------------------------------
 
 

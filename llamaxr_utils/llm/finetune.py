@@ -171,8 +171,9 @@ def add_lora(model: Any, rank: int = 16, alpha: int = 16,
             use_gradient_checkpointing="unsloth" if on_gpu else False)
     from peft import LoraConfig, get_peft_model
     from peft import prepare_model_for_kbit_training as prepare
+    from transformers import set_seed
 
-    machine.seed_everything(seed)
+    set_seed(seed)
     if stored_as(model) == "nf4":  # of 16 bit it would make 32
         model = prepare(model, use_gradient_checkpointing=on_gpu)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **shape))

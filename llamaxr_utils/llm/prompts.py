@@ -28,7 +28,6 @@ SHORT_INSTRUCTION = TEXTS["notebook_instruction"]
 #: after a blank, so that a word is the same token as inside a report.
 SHORT_TEMPLATE = "### Input:\nfindings: {input}\n\n### Response:\n"
 
-RESPONSE_HEADER = "### Response:\n"
 NO_FINDING = "no finding"
 #: The prompt that names nothing (formats of words).
 BLANK = SHORT_TEMPLATE.format(input=NO_FINDING)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..course import machine, run
@@ -23,6 +22,9 @@ from ..llm import models
 #: was measured to take (figures/data/gpu.csv; 0: not measured).
 BASES_GB = {"smollm2-135m": (0.3, 0), "llama-3.2-1b": (1.1, 0),
             "llama-3.1-8b": (5.7, 17.4)}  # fmt: skip
+PACKAGES = ("torch", "torchxrayvision", "transformers", "trl", "peft",
+            "bitsandbytes", "datasets", "pycocoevalcap", "rouge_score", "nltk",
+            "seaborn", "papermill", "jupyterlab")  # fmt: skip
 RESULTS_GB = 2.0  # a run's results and checkpoints, about
 OK, NOTE, FAIL = "[ OK ]", "[NOTE]", "[FAIL]"
 
@@ -66,24 +68,9 @@ def _line(good: bool, fact: str, do: str) -> str:
 
 
 def packages(unsloth: bool) -> str:
-    """What pyproject.toml asks for, in the versions of constraints.txt."""
-    top = run.project_folder()
-    lines = (top / "constraints.txt").read_text("utf-8").splitlines()
-    pinned = dict(line.split("==") for line in lines if "==" in line)
-    text = (top / "pyproject.toml").read_text("utf-8")
-    project = tomllib.loads(text)["project"]
-    names = project["dependencies"]
-    names += project["optional-dependencies"]["course"]
-    names += ["unsloth", "unsloth-zoo"] if unsloth else []
-    missing, other = [], []
-    for name in names:
-        try:
-            if version(name).split("+")[0] != pinned[name]:
-                other.append(f"{name} {version(name)}, not {pinned[name]}")
-        except PackageNotFoundError:
-            missing.append(name)
-    if other and not missing:
-        return f"{NOTE} Not the versions of ours: {'; '.join(other)}."
+    """What the notebooks import; versions are `make setup`'s business."""
+    names = [*PACKAGES, *(["unsloth", "unsloth_zoo"] if unsloth else [])]
+    missing = [name for name in names if not find_spec(name)]
     lacking = f" (not here: {', '.join(missing)})" if missing else ""
     return _line(not missing, f"{len(names)} packages{lacking}",
                  'make setup (Colab: the setup cell; or BACKEND = "peft")')
@@ -91,6 +78,8 @@ def packages(unsloth: bool) -> str:
 
 def gpu(base: str, precision: str) -> str:
     """Bases that are published in 4 bit are for a GPU."""
+    import torch
+
     device, _, reason = machine.pick_device()
     if "4bit" in models.base(base).source and device != "cuda":
         return _line(False, f"an NVIDIA GPU for {base} in 4 bit", "on Colab, "
@@ -101,17 +90,12 @@ def gpu(base: str, precision: str) -> str:
         return _line(False, f"{error.what} {error.why}", error.do)
     if device != "cuda":
         return f"{OK} {base} needs no GPU; here: {device}"
-    free, measured = free_gpu_gb(), BASES_GB.get(base, (0, 0))[1]
+    free = torch.cuda.mem_get_info()[0] / 1e9
+    measured = BASES_GB.get(base, (0, 0))[1]
     more = f"took {measured} GB" if measured else "was not measured"
     fact = f"{reason}, {free:.1f} GB free; notebook 04 with {base} {more}"
     return _line(free >= measured, fact,
                  "halve BATCH_SIZE and double ACCUMULATION, or PROFILE=t4")
-
-
-def free_gpu_gb() -> float:
-    import torch
-
-    return torch.cuda.mem_get_info()[0] / 1e9
 
 
 def disk(base: str, xrays: bool) -> str:

@@ -244,7 +244,6 @@ def adapter_of(
     folder = data.scratch / "adapters" / key
     weights, note = folder / "trained.safetensors", folder / "facts.json"
     model, tokenizer = finetune.load_in_4bit(base)
-    machine.seed_everything(seed)
     model = finetune.add_lora(model, design.rank, seed=seed)
     if note.is_file():
         with torch.no_grad():
