@@ -119,10 +119,10 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
 
     logging.disable_progress_bar()  # the terminal is for the report
     base = knobs["BASE"]
-    made = (artifacts.load(folder, "base_model")
-            if models.made_here(base) else None)
+    weights = (artifacts.load(folder, "base_model")
+               if models.made_here(base) else None)
     model, tokenizer = finetune.load_adapter(
-        models.locate(base, made), adapter, knobs["BACKEND"])
+        models.locate(base, weights), adapter, knobs["BACKEND"])
     longest = knobs["MAX_NEW_TOKENS"]
     decoding = generate.guided(knobs["GUIDANCE"], knobs["BEAMS"])
     row = generate.generate_reports(
@@ -291,8 +291,8 @@ def write_index(profile: str, images: str | None = None
         record = run.read_record(folder, notebook)
         if source.is_file() and record:
             target = source.with_suffix(".html")
-            made = target.stat().st_mtime if target.is_file() else 0
-            if made < source.stat().st_mtime:
+            age = target.stat().st_mtime if target.is_file() else 0
+            if age < source.stat().st_mtime:
                 _notebook_page(source, target)
             title = notebook.replace("_", " ")
             notebooks.append((title, target.name, record["seconds"]))

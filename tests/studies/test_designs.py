@@ -213,7 +213,7 @@ def test_goals_come_before_the_gap(notebook):
     log = rows(notebook, design=["loud", "good", "flat"], seed=1,
                gap=[0.4, 0.2, 0.01], normal_called=[0.9, 0.1, 0.1],
                abnormal_called=0.7)
-    space = {"pd": pd, "found": notebook["over_seeds"](log)}
+    space = {"pd": pd, "means": notebook["over_seeds"](log)}
     last = cell("10-21b").partition("tables.save_table")[0]
     exec(cell("10-21") + "\n" + last, space)  # noqa: S102
     goals = space["goals"]
