@@ -1,6 +1,8 @@
 """Helpers of the LLaMA-XR course: thin functions behind the notebooks.
 
-Importing the package is light; torch and transformers are imported inside
+Six folders, each importing only from those before it: `course` (runs, files,
+pictures), `datasets`, `vision` and `llm`, `evaluation`, `studies`; and
+`exercises`. Importing is light: torch and transformers are imported inside
 the functions that need them. For research and teaching, not for diagnosis.
 """
 

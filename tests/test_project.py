@@ -22,7 +22,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 8007, "modules": 45, "tests": 8458}
+BUDGET = {"package": 8002, "modules": 45, "tests": 8457}
 
 
 def shell(*command: str) -> subprocess.CompletedProcess:
@@ -66,7 +66,7 @@ def test_a_wing_imports_only_from_those_above_it():
 def test_a_module_says_what_it_is_for_and_loads_light(path):
     tree = ast.parse(path.read_text("utf-8"))
     words = (ast.get_docstring(tree) or "").split()
-    assert len(words) > (4 if path.stem == "__init__" else 9)
+    assert len(words) > 9
     heavy = {"torch", "torchvision", "torchxrayvision", "transformers", "trl",
              "peft", "datasets", "bitsandbytes", "unsloth"}
     for node in tree.body:
@@ -86,8 +86,7 @@ def test_the_size_budget():
     package, tests = modules(), (ROOT / "tests").rglob("*.py")
     size = {
         "package": sum(lines_of(package)),
-        # A wing's own file is one line that says what it is for.
-        "modules": sum(lines > 1 for lines in lines_of(package)),
+        "modules": len(package),
         "tests": sum(lines_of(tests)),
     }
     assert all(size[name] <= most for name, most in BUDGET.items()), size

@@ -1,1 +1,0 @@
-"""What serves a notebook while it runs; knows nothing of radiology."""

@@ -1,1 +1,0 @@
-"""Reports, conditions and images of IU X-ray."""

@@ -1,1 +1,0 @@
-"""Metrics, findings, baselines and cases."""

@@ -1,1 +1,0 @@
-"""What each exercise accepts, its hints and its solution, by notebook."""

@@ -1,1 +1,0 @@
-"""Prompts, base models, fine-tuning and decoding."""

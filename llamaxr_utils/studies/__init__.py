@@ -1,1 +1,0 @@
-"""What is asked of a finished run: grounding, audit, designs, report."""

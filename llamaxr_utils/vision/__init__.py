@@ -1,1 +1,0 @@
-"""Image networks, their scores and what they look at."""
