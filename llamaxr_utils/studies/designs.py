@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from ..course import artifacts, machine
+from ..course import artifacts
 from ..course.errors import CourseError
 from ..datasets import mesh
 from ..datasets.conditions import CONDITIONS, VIEWS
@@ -251,7 +251,6 @@ def adapter_of(
                 model.get_parameter(name).copy_(value)
         return model, tokenizer, json.loads(note.read_text("utf-8"))
     began = time.perf_counter()
-    machine.forget_peak()
     settings = ADAPTER | {
         "num_train_epochs": design.epochs, "seed": seed,
         "learning_rate": design.learning_rate,
@@ -263,7 +262,6 @@ def adapter_of(
              "trainable": sum(weight.numel() for weight in model.parameters()
                               if weight.requires_grad),
              "step_seconds": seconds / max(steps, 1),
-             "memory_gb": machine.peak_memory_gb(of_all=False),
              "train_seconds": time.perf_counter() - began}
 
     def write(part: Path) -> None:

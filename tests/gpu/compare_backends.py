@@ -171,14 +171,16 @@ def train_one(way: str, base: str, steps: int) -> dict:
     pairs = eight_pairs()
     tokens = sum(map(len, tokenizer(
         list(pairs["prompt"] + pairs["completion"]))["input_ids"]))
-    machine.forget_peak()
+    if cuda:  # what loading took does not count
+        torch.cuda.reset_peak_memory_stats()
     train = bare if way == "bare loop" else with_trainer
     losses, seconds = train(model, tokenizer, pairs, precision, rate, steps)
     step = statistics.median(seconds[WARM_UP:])
     return dict(
         way=way, tokens_per_second=round(tokens / step, 1),
         step_seconds=round(step, 4),
-        peak_memory_gb=machine.peak_memory_gb(of_all=False),
+        peak_memory_gb=round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        if cuda else machine.peak_memory_gb(),
         first_loss=round(losses[0], 4), last_loss=round(losses[-1], 4),
         steps=steps, tokens_a_step=tokens,
         trainable=model.get_nb_trainable_parameters()[0],
