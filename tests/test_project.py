@@ -22,7 +22,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 WINGS = ("course", "datasets", "vision", "llm", "evaluation", "exercises",
          "studies")
 #: Lines, and modules of the package: upper bounds.
-BUDGET = {"package": 7988, "modules": 45, "tests": 8459}
+BUDGET = {"package": 8003, "modules": 45, "tests": 8461}
 
 
 def shell(*command: str) -> subprocess.CompletedProcess:

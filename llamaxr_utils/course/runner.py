@@ -121,7 +121,8 @@ def run_course(profile: str = "cpu", images: str | None = None,
         if reason:
             print(f"{head}: {reason}", flush=True)
             knobs = {"PROFILE": profile, "IMAGES": images}
-            _run_and_record(folder, source, knobs, now)
+            with one_writer(folder):
+                _run_and_record(folder, source, knobs, now)
         record = run.read_record(folder, notebook) or {}
         done[notebook] = "ran" if reason else "skipped"
         print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
@@ -129,6 +130,25 @@ def run_course(profile: str = "cpu", images: str | None = None,
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")  # fmt: skip
     return done
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Nobody else runs notebooks in a run folder meanwhile; a killed command
+    holds it no longer."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    try:
+        with lock.acquire(timeout=0):
+            holder.write_text(str(os.getpid()))
+            yield
+    except Timeout:
+        raise CourseError(
+            f"runs/{folder.name} is being written already.",
+            f"Process {holder.read_text()} runs notebooks there.",
+            "Wait for it, or stop it; then the same command.") from None
 
 
 def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],

@@ -69,11 +69,10 @@ def clinical_scores(
     Gives ``micro F1``, ``macro F1`` (mean over the findings that a reference
     reports), ``negative F1`` (micro, over denials); ``hallucinations`` and
     ``omissions`` a report; ``abnormal as abnormal`` and ``normal as normal``,
-    the shares of such studies whose report says so; ``status`` as used; and
-    ``statistics``, int, (n, 6 * 24 + 5): for each finding true positives,
-    false positives and false negatives of "reported" and of "denied"; then
-    abnormal studies, those reported abnormal, normal studies, those reported
-    normal, studies.
+    the shares of such studies whose report says so; and ``statistics``, int,
+    (n, 6 * 24 + 5): for each finding true positives, false positives and
+    false negatives of "reported" and of "denied"; then abnormal studies,
+    those reported abnormal, normal studies, those reported normal, studies.
     """
     truth, written = (
         pd.DataFrame([label_report(t) for t in texts], columns=FINDINGS)
@@ -96,8 +95,7 @@ def clinical_scores(
         normal, normal & (healthy == "present"), np.ones(len(kinds), int)])
 
     scores = scores_from_statistics(statistics.sum(axis=0)).tolist()
-    return dict(zip(SCORES, scores, strict=True)) | {
-        "statistics": statistics, "status": kinds}
+    return dict(zip(SCORES, scores, strict=True), statistics=statistics)
 
 
 # --- the findings of the 18 conditions --------------------------------------

@@ -124,11 +124,8 @@ def pretraining_pairs(
         asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
         prompts.refuse_unknown("PRETRAIN_ON", kind, asked.columns)
-    # Kind after kind within a study; those of `own` come last.
-    blocks = [[kind for kind in kinds if kind not in own],
-              *([kind] for kind in kinds if kind in own)]
-    table = pd.concat([asked[block].stack() for block in blocks if block])
-    table = table.dropna().rename_axis(["study", "kind"])
+    table = asked[list(kinds)].stack().dropna()
+    table = table.rename_axis(["study", "kind"])
     table = table.reset_index(name="prompt")
     table["completion"] = table["study"].map(studies["findings"])
     silent = [*map(short, (prompts.NO_FINDING, "normal", "no indexing"))]

@@ -116,11 +116,11 @@ def pointing_game(
             hits = [heat.any() and mask.flat[heat.argmax()] for heat in heats]
             inside = [float(heat[mask].sum() / max(heat.sum(), 1e-12))
                       for heat in heats]  # fmt: skip
-            rows.append((condition, *hits, *inside, mask.mean()))
-    names = ["hit", "hit random", "inside", "inside random", "area"]
-    table = pd.DataFrame(rows, columns=["condition", *names])
-    groups = table.groupby("condition")
-    order = ["hit", "inside", "hit random", "inside random", "area"]
-    means = groups[order].mean()
+            rows.append((condition, hits[0], inside[0], hits[1], inside[1],
+                         mask.mean()))
+    names = ["hit", "inside", "hit random", "inside random", "area"]
+    groups = pd.DataFrame(rows, columns=["condition", *names]).groupby(
+        "condition")
+    means = groups.mean()
     means.insert(0, "n", groups.size())
     return means

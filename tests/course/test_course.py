@@ -251,6 +251,8 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(
             if (project / "notebooks" / "here").exists():
                 break
             time.sleep(0.1)
+        with pytest.raises(CourseError, match=f"Process {child.pid} runs"):
+            runner.run_course("smoke", first="02", last="02")
         kernels = psutil.Process(child.pid).children(recursive=True)
         child.send_signal(signal.SIGINT)
         out, _ = child.communicate(timeout=60)
