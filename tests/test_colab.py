@@ -3,8 +3,6 @@
 Nothing here runs on Colab: the record is data, the pins are compared with it.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from pathlib import Path
 
@@ -62,9 +60,7 @@ def test_unsloth_takes_the_pins_and_colabs_torch():
 
 def test_the_setup_cell_installs_with_these_pins(tmp_path, monkeypatch):
     calls: list[list[str]] = []
-    monkeypatch.setattr(
-        "subprocess.run", lambda command, **_: calls.append(command)
-    )
+    monkeypatch.setattr("subprocess.run", lambda call, **_: calls.append(call))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("sys.path", [])
     monkeypatch.chdir(tmp_path)

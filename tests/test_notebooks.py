@@ -5,8 +5,6 @@ network namespace of its own where that is permitted, and in any case with
 sockets that refuse to leave the machine.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import os
@@ -97,9 +95,6 @@ def test_knobs_are_declared_and_read_and_paper_items_saved_once(path):
         tags = cell.metadata.get("tags", [])
         tagged += [t[6:] for t in tags if t.startswith("paper:")]
     assert saved == tagged and len(set(saved)) == len(saved)
-
-
-# --- profile smoke ----------------------------------------------------------
 
 
 def offline(command: list[str]) -> list[str]:

@@ -1,7 +1,5 @@
 """Rules of the project as a whole: imports, sizes, versions, no leaks."""
 
-from __future__ import annotations
-
 import ast
 import importlib.metadata
 import os
@@ -47,9 +45,6 @@ def wing(path: Path) -> str:
     return path.parent.name if path.parent != PACKAGE else ""
 
 
-# --- the package ------------------------------------------------------------
-
-
 def test_a_wing_imports_only_from_those_above_it():
     wrong = set()
     for path in (p for p in modules() if wing(p)):
@@ -77,18 +72,15 @@ def test_a_module_says_what_it_is_for_and_loads_light(path):
             assert not heavy & {name.split(".")[0] for name in names}
 
 
-def lines_of(files) -> list[int]:
-    return [len(p.read_text("utf-8").splitlines()) for p in files]
+def lines_of(files) -> int:
+    return sum(len(p.read_text("utf-8").splitlines()) for p in files)
 
 
 def test_the_size_budget():
     """On the whole: what is spent in one place is missing in another."""
     package, tests = modules(), (ROOT / "tests").rglob("*.py")
-    size = {
-        "package": sum(lines_of(package)),
-        "modules": len(package),
-        "tests": sum(lines_of(tests)),
-    }
+    size = {"package": lines_of(package), "modules": len(package),
+            "tests": lines_of(tests)}
     assert all(size[name] <= most for name, most in BUDGET.items()), size
 
 
@@ -98,9 +90,6 @@ def test_package_data_is_packaged():
     assert {path for path in project_files() if PACKAGE in path.parents
             and path.suffix != ".py"} <= packaged
     assert PACKAGE / "profiles.yaml" in packaged
-
-
-# --- versions in one place --------------------------------------------------
 
 
 def constraints() -> dict[str, str]:
@@ -139,9 +128,6 @@ def test_versions_stand_in_the_constraints_alone():
     assert content["dependencies"][-1] == pip
 
 
-# --- what may not be in the repository --------------------------------------
-
-
 def test_no_results_and_no_large_file_are_tracked():
     files = project_files()
     assert not [p.name for p in files if p.stat().st_size > 1_000_000]
@@ -159,9 +145,6 @@ def test_no_paths_of_one_machine():
     for path in project_files():
         text = path.read_text("utf-8", errors="ignore")
         assert not pattern.search(text), path
-
-
-# --- the Makefile -----------------------------------------------------------
 
 
 def test_the_variables_reach_the_command():

@@ -8,8 +8,6 @@ recorded packages and the metadata of what is installed here, no network:
     .venv/bin/python tests/bench/colab_constraints.py
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import textwrap
@@ -30,7 +28,7 @@ TRAPS = ("torchao",)
 MARKERS = dict(
     python_version="3.13", python_full_version="3.13.5", os_name="posix",
     sys_platform="linux", platform_system="Linux", platform_machine="x86_64",
-)  # fmt: skip
+)
 HEAD = """\
 # Google Colab: written by tests/bench/colab_constraints.py, not by hand.
 # Colab's torch, torchvision and all else that satisfies the course's packages
@@ -92,8 +90,7 @@ def choose() -> tuple[dict[str, str], list[str]]:
         more = {
             name for name in asked.keys() - pinned - set(STACK)
             if name not in colab
-            or not all(r.contains(colab[name], True) for r in asked[name])
-        }  # fmt: skip
+            or not all(r.contains(colab[name], True) for r in asked[name])}
         pinned = pinned | more
     kept = sorted(asked.keys() - pinned)
     return {name: ours[name] for name in sorted(pinned)}, kept

@@ -6,8 +6,6 @@ Compare runs of the same machine, seed and number of threads (`taskset -c 0`
 makes them one). Seconds, memory, versions and dates do not count.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

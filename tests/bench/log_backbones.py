@@ -8,8 +8,6 @@ A quarter of an hour on two cores. Only numbers are written; rows that are
 there are not made again.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import logs
@@ -46,11 +44,9 @@ def main() -> None:
     indexed = studies[studies["status"].ne("not indexed")]
     image_ids = reports.load_image_ids()
     views = images.xray_views(
-        image_ids[image_ids["study_id"].isin(indexed["study_id"])]
-    )
+        image_ids[image_ids["study_id"].isin(indexed["study_id"])])
     labels = pd.DataFrame(
-        [mesh.labels(m) for m in indexed["mesh"]], index=indexed["study_id"]
-    )
+        [mesh.labels(m) for m in indexed["mesh"]], index=indexed["study_id"])
     ids = views["study_id"].unique()
     place = np.random.default_rng(SEED).permutation(len(ids)) % FOLDS
     fold = views["study_id"].map(dict(zip(ids, place))).to_numpy()

@@ -13,8 +13,6 @@ Without --designs all of llamaxr_utils/data/designs.yaml, and the baselines.
 Two runs at a time: give each its own seeds, or both would make one base.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -65,8 +63,7 @@ def base_of(
             num_train_epochs=design.pretrain_epochs, learning_rate=1e-3,
             per_device_train_batch_size=8, lr_scheduler_type="cosine",
             warmup_steps=20, save_strategy="steps", save_steps=200,
-            bf16=machine.pick_precision("auto") == "bf16", seed=seed,
-        )  # fmt: skip
+            bf16=machine.pick_precision("auto") == "bf16", seed=seed)
         result = finetune.train(model, tokenizer, corpus.assign(split="train"),
                                 data.scratch / "work" / key, settings)
 

@@ -6,8 +6,6 @@ Needs notebook 06 of each run; trains and scores nothing itself.
     .venv/bin/python tests/bench/log_real_runs.py cpu-real laptop-real
 """
 
-from __future__ import annotations
-
 import sys
 
 import logs
@@ -37,16 +35,14 @@ def rows(name: str) -> pd.DataFrame:
     tables = folder / "tables"
     scores = artifacts.load(folder, "summary")
     halves = pd.read_csv(tables / "halves.csv")
-    clinic = pd.read_csv(tables / "clinical.csv").melt(
-        "system", var_name="metric"
-    )
+    clinic = pd.read_csv(tables / "clinical.csv")
+    clinic = clinic.melt("system", var_name="metric")
     card = gap(artifacts.load(folder, "generations"))
     base = artifacts.manifest(folder, "tokenizer") or {"parameters": {}}
     own = [part.assign(protocol="findings", split="r2gen")
            for part in (clinic, card)]
-    paired = pd.read_csv(tables / "paired-tests.csv").rename(
-        columns={"other": "system"}
-    )
+    paired = pd.read_csv(tables / "paired-tests.csv")
+    paired = paired.rename(columns={"other": "system"})
     table = pd.concat([scores, halves, *own])
     on = ["system", "metric", "protocol", "split"]
     paired = paired.assign(protocol="r2gen", split="r2gen")

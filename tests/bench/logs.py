@@ -1,7 +1,5 @@
 """What the log_* scripts share: the tables of figures/data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

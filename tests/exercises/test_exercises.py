@@ -1,7 +1,5 @@
 """Each exercise: its stub, typical wrong answers, and its solution."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from llamaxr_utils.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07
 
 MODULES = (nb01, nb02, nb03, nb04, nb05, nb06, nb07)
 ALL = {name: task for module in MODULES
-       for name, task in module.EXERCISES.items()}  # fmt: skip
+       for name, task in module.EXERCISES.items()}
 
 
 def endless(model, ids, mask, eos, n, masked=True, last=True):
@@ -89,16 +87,13 @@ WRONG = {
         (lambda r, c: np.mean([nb06.corpus_bleu([a], [b], 2)
                                for a, b in zip(r, c)]), ""),
     ],
-    "06b": [
-        (lambda r, t: max(t, key=len), ""),
-        (lambda r, t: t[0], ""),
-    ],
+    "06b": [(lambda r, t: max(t, key=len), ""), (lambda r, t: t[0], "")],
     "07a": [
         (lambda r, g: {f: "found" for f in nb07.label_report(r)}, ""),
         (lambda r, g: {}, "enlarged"),
     ],
     "07b": [("a", "make it up"), ("b", "may be wrong")],
-}  # fmt: skip
+}
 
 
 def outcome(capsys, name, answer):

@@ -1,50 +1,24 @@
 """Notebook 08's audit: each verdict follows from its numbers, and turns."""
 
-from __future__ import annotations
-
-import json
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from conftest import cells, run_cells
 
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.studies import audit
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/08_audit_protocol.ipynb"
-
-
-@pytest.fixture(autouse=True)
-def no_java(monkeypatch):
-    """METEOR 1.5 takes seconds to start, and no verdict here needs it."""
-    name = "llamaxr_utils.evaluation.metrics.java_version"
-    monkeypatch.setattr(name, lambda: None)
-
-
-def cells() -> dict[str, str]:
-    listed = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    return {cell["id"]: "".join(cell["source"]) for cell in listed}
-
-
-def run_cells(names, **given) -> dict:
-    """The notebook's own cells on data of the test, last lines unshown."""
-    space = dict(given)
-    source = cells()
-    code = "\n".join([source["08-02"], *(source[n] for n in names)])
-    exec(code, space)  # noqa: S102
-    return space
+pytestmark = pytest.mark.usefixtures("no_java")
+SETTINGS = SimpleNamespace(SEED=0, SPLITS=40, RESAMPLES=20)
 
 
 def section(item, *names, **given) -> audit.Measured:
-    return run_cells(names, measured={}, nb=Settings, **given)["measured"][
-        item]
-
-
-class Settings:
-    SEED, SPLITS, RESAMPLES = 0, 40, 20
+    space = run_cells("08-02", *names, measured={}, nb=SETTINGS, **given)
+    return space["measured"][item]
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +28,14 @@ def studies():
     return reports.load_studies()
 
 
-@pytest.mark.parametrize(
-    ("r2gen", "answer"),
-    [(0.200, "the ruler gives the gain"),
-     (0.300, "the ruler does not give the gain"),
-     (None, "not measurable here")],
-)
+@pytest.mark.parametrize(("r2gen", "answer"), [
+    (0.200, "the ruler gives the gain"),
+    (0.300, "the ruler does not give the gain"),
+    (None, "not measurable here")])
 def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
-    results = {
-        key: {"BLEU-4": 0.1, "ROUGE-L": 0.3, "METEOR": meteor}
-        for key, meteor in ((("llamaxr", "none"), 0.302),
-                            (("r2gen", "r2gen"), r2gen))}
+    same = {"BLEU-4": 0.1, "ROUGE-L": 0.3}
+    results = {("llamaxr", "none"): same | {"METEOR": 0.302},
+               ("r2gen", "r2gen"): same | {"METEOR": r2gen}}
     table = audit.rows(results, ["protocol", "cleaning"])
     a = section("a", "08-08v", table=table)
     assert a.answer == answer
@@ -135,15 +106,13 @@ def test_h_the_numbers_fit_the_order_in_which_they_stand(monkeypatch):
     assert list(spread.index) == list(NATIVE_ORDER)
     by_name = spread.loc[list(CONDITIONS), "mean"].to_numpy()
     printed = pd.DataFrame({"first": by_name, "second": by_name})
-    monkeypatch.setattr(audit, "data", {
-        "score_spread": spread.reset_index(),
-        "figure_4_scores": printed}.get)
+    tables = {"score_spread": spread.reset_index(), "figure_4_scores": printed}
+    monkeypatch.setattr(audit, "data", tables.get)
     answer = "the numbers fit the alphabetical order"
     assert section("h", *order).answer == answer
 
 
-@pytest.mark.parametrize(("loss", "word"), [(1.5, "less"),
-                                            (2.0, "as much")])
+@pytest.mark.parametrize(("loss", "word"), [(1.5, "less"), (2, "as much")])
 def test_j_the_loss_of_the_log_decides(loss, word):
     losses = pd.Series([2.0, loss], index=[2e-6, 2e-4])
     j = section("j", "08-30", "08-30v", losses=losses)
@@ -164,20 +133,20 @@ def test_k_the_papers_examples_are_found_by_their_words(studies):
 
 def test_the_ledger_has_a_row_for_every_claim_and_says_what_was_not_run():
     one = audit.Measured("a", "yes", "Why.", pd.DataFrame(), {"METEOR": 0.1})
-    space = run_cells(["08-39"], measured={"a": one})
+    space = run_cells("08-02", "08-39", measured={"a": one})
     table = space["lines"].set_index("item")
     assert list(table.index) == [*"abcd", "e1", "e2", *"fghijkl"]
     assert table.loc["a", ["measured here", "METEOR"]].tolist() == ["yes", 0.1]
     assert (table["measured here"].drop("a") == "not run").all()
     assert table[["claim", "paper", "notebook"]].ne("").all(axis=None)
-    text = "\n".join(cells().values())
+    text = "\n".join(cells("08").values())
     assert all(f'measured["{item}"]' in text for item in table.index)
 
 
 def test_notebook_08_needs_no_torch():
     """Its imports, its labeller and its reading of torchxrayvision's source,
     with torch and transformers out of reach."""
-    source = cells()
+    source = cells("08")
     code = (
         "import sys\n"
         "class Gone:\n"
@@ -186,8 +155,7 @@ def test_notebook_08_needs_no_torch():
         "        if name.split('.')[0] in ('torch', 'transformers'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Gone)\n"
-        + source["08-02"]
-        + "\n" + source["08-24"]
+        + source["08-02"] + "\n" + source["08-24"]
         + "\ndenied_findings(['No pneumothorax.'], metrics.clean_author)\n"
         + source["08-28b"].partition("backbone =")[0]
         + "assert 'openi' in trained_on.lower()\n"

@@ -1,7 +1,5 @@
 """`check`: each line on a faked machine, and this machine as it is."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -47,7 +45,7 @@ def test_a_gpu_and_what_was_measured(card):
     assert "[FAIL] an NVIDIA GPU" in line and "PROFILE=cpu" in line
 
 
-#: A T4 has no bfloat16, an A100 has both; a CPU steps in no fp16.
+# A T4 has no bfloat16, an A100 has both; a CPU steps in no fp16.
 @pytest.mark.parametrize(("precision", "device", "best", "dtype"), [
     ("fp16", "cuda", "float16", "float16"),
     ("bf16", "cuda", "float16", None),
@@ -55,8 +53,7 @@ def test_a_gpu_and_what_was_measured(card):
     ("bf16", "cuda", "bfloat16", "bfloat16"),
     ("fp32", "cuda", "bfloat16", "float32"),
     ("fp16", "cpu", "float32", None),
-    ("bf16", "cpu", "float32", "float32"),
-])  # fmt: skip
+    ("bf16", "cpu", "float32", "float32")])
 def test_check_and_load_agree_on_what_can_start(
         card, precision, device, best, dtype):
     card(device, best)
@@ -80,8 +77,7 @@ def test_disk(monkeypatch):
 
 
 def test_the_hub_is_asked_for_a_header_and_its_answer_is_told(
-    monkeypatch, tmp_path
-):
+        monkeypatch, data):
     assert "[FAIL]" in check.base_model("llama-3.2-1b")  # no network
     asked = []
 
@@ -94,18 +90,15 @@ def test_the_hub_is_asked_for_a_header_and_its_answer_is_told(
         assert says in check.base_model("llama-3.1-8b")
     name = "Meta-Llama-3.1-8B-bnb-4bit"
     assert asked[0].endswith(f"unsloth/{name}/resolve/main/config.json")
-    (tmp_path / "models" / name).mkdir(parents=True)
-    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
+    (data / "models" / name).mkdir(parents=True)
     for base in ("llama-3.1-8b", "small-llama"):
         assert f"[ OK ] {base} is here" in check.base_model(base)
     assert len(asked) == 3
 
 
-def test_xrays_and_weights_are_looked_for_by_name(folders):
-    data = folders.parent / "data"
-    drawn = data / "phantoms" / "CXR1_1_IM-0001-3001.png"
-    drawn.parent.mkdir(parents=True)
-    drawn.touch()
+def test_xrays_and_weights_are_looked_for_by_name(data):
+    (data / "phantoms").mkdir()
+    (data / "phantoms" / "CXR1_1_IM-0001-3001.png").touch()
     assert not check.xrays_here()
     (data / "CXR1_1_IM-0001-3001.png").touch()
     assert check.xrays_here()

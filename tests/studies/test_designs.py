@@ -1,36 +1,24 @@
 """Designs: what is read, one row, the log; nothing here needs a real run."""
 
-from __future__ import annotations
-
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import log_designs
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_cells
 from scipy import stats
 from test_models import tiny_tokenizer
 
 from llamaxr_utils.course import artifacts, plots
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
-from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.llm import finetune, prompts
 from llamaxr_utils.studies import designs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
+pytestmark = pytest.mark.usefixtures("one_thread", "no_java")
 HEART, CLEAR = "The heart is enlarged.", "The lungs are clear. Normal heart."
 N = 40
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/10_compare_designs.ipynb"
-
-
-@pytest.fixture(autouse=True)
-def no_java(monkeypatch):
-    """No design is judged by METEOR."""
-    monkeypatch.setattr(metrics, "java_version", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +37,9 @@ def data(tmp_path_factory):
         "status": np.where(big, "abnormal", "normal"),
         "split": split,
     })
-    for column in artifacts.ARTIFACTS["studies"].columns:
-        if column not in studies:
-            studies[column] = ""
-    scores = pd.DataFrame(
-        rng.random((2 * N, 18)) * 0.3, columns=list(CONDITIONS)
-    )
+    columns = artifacts.ARTIFACTS["studies"].columns
+    studies = studies.reindex(columns=columns, fill_value="")
+    scores = pd.DataFrame(rng.random((2 * N, 18)) * 0.3, columns=CONDITIONS)
     scores["Cardiomegaly"] += 0.6 * np.repeat(big, 2)
     scores.insert(0, "study_id", np.repeat(ids, 2))
     scores.insert(1, "view", list(VIEWS) * N)
@@ -75,9 +60,6 @@ def design(**changed):
     return designs.designs()["stated"]._replace(**changed)
 
 
-# --- the table --------------------------------------------------------------
-
-
 def test_every_design_can_be_read_and_says_what_it_is():
     table = designs.designs()
     assert {"course", "stated", "paper"} <= set(table)
@@ -89,17 +71,11 @@ def test_every_design_can_be_read_and_says_what_it_is():
         assert one.decoding in designs.DECODING
         assert one.train_on in ("scores", "labels", "stated")
         assert set(one.pretrain.replace(" ", "").split(",")) <= kinds
-    assert len({d._replace(name="", about="") for d in table.values()}) == len(
-        table
-    ), "two designs are the same"
+    unnamed = {one._replace(name="", about="") for one in table.values()}
+    assert len(unnamed) == len(table), "two designs are the same"
 
 
-# --- what is read -----------------------------------------------------------
-
-
-def test_training_prompts_come_from_reports_and_test_prompts_from_scores(
-    data,
-):
+def test_prompts_come_from_reports_in_training_and_from_scores_in_tests(data):
     points = dict.fromkeys(CONDITIONS, 2.0)  # the network names none
     given = designs.prompts_of(data, design(), points)
     asked = designs.prompts_of(data, design(), points, "scores")
@@ -133,9 +109,6 @@ def test_pairs_are_of_training_and_validation_studies(data):
     assert list(some["completion"][:12]) == list(pairs["completion"][:12])
 
 
-# --- one row ----------------------------------------------------------------
-
-
 def test_numbers_of_a_perfect_and_of_a_constant_writer(data):
     truth = list(data.test["findings"])
     row = designs.measure(data, truth, n_samples=50)
@@ -158,9 +131,8 @@ def test_a_row_from_training_to_numbers(data, monkeypatch):
     assert seconds > 0
     data = data._replace(base=base)
     row = designs.run_design(one, data, 1)
-    assert (row["design"], row["images"], row["seed"]) == (
-        "small", "phantom", 1,
-    )
+    key = row["design"], row["images"], row["seed"]
+    assert key == ("small", "phantom", 1)
     assert row["n"] == len(data.test) == 8
     assert row["tokens"] >= row["prompt_tokens"] > 5
     assert np.isfinite([row["val_loss"], row["bleu4"], row["gap_high"]]).all()
@@ -174,21 +146,11 @@ def test_a_row_from_training_to_numbers(data, monkeypatch):
     assert changed <= {"design", "decode_seconds", "base_seconds"}
 
 
-# --- the log ----------------------------------------------------------------
-
-
-def cell(name):
-    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    return next("".join(c["source"]) for c in cells if c["id"] == name)
-
-
 @pytest.fixture
 def notebook():
     """What notebook 10 has defined once its log is read."""
-    space = {"pd": pd, "stats": stats, "plots": plots,
-             "nb": SimpleNamespace(images="phantom")}
-    exec(cell("10-08") + "\n" + cell("10-08b"), space)  # noqa: S102
-    return space
+    nb = SimpleNamespace(images="phantom")
+    return run_cells("10-08", "10-08b", pd=pd, stats=stats, plots=plots, nb=nb)
 
 
 def rows(space, **columns):
@@ -201,22 +163,20 @@ def test_the_interval_over_seeds_is_students(notebook):
                gap=[0.1, 0.2, 0.3, 0.15])
     table = notebook["over_seeds"](log).set_index("design")
     assert table.loc["a", "gap"] == pytest.approx(0.2)
-    # t(.975, 2) = 4.3027; sd 0.1
-    half = 4.3027 * 0.1 / np.sqrt(3)
+    half = 4.3027 * 0.1 / np.sqrt(3)  # t(.975, 2) = 4.3027; sd 0.1
     assert table.loc["a", "gap_to"] == pytest.approx(0.2 + half, abs=1e-5)
     assert np.isnan(table.loc["b", "gap_from"])
     assert list(table["seeds"]) == [3, 1]
 
 
 def test_goals_come_before_the_gap(notebook):
-    """The cells of notebook 10, but for the table that they save."""
     log = rows(notebook, design=["loud", "good", "flat"], seed=1,
                gap=[0.4, 0.2, 0.01], normal_called=[0.9, 0.1, 0.1],
                abnormal_called=0.7)
-    space = {"pd": pd, "means": notebook["over_seeds"](log)}
-    last = cell("10-21b").partition("tables.save_table")[0]
-    exec(cell("10-21") + "\n" + last, space)  # noqa: S102
-    goals = space["goals"]
+    tables = SimpleNamespace(save_table=lambda *_, **words: None)
+    means = notebook["over_seeds"](log)
+    goals = run_cells("10-21", "10-21b", pd=pd, means=means, tables=tables,
+                      nb=None)["goals"]
     assert list(goals["design"]) == ["good", "loud", "flat"]
     assert list(goals["reached"]) == [5, 4, 4]
     assert not goals.set_index("design").loc["flat", "gap"]

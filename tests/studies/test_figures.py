@@ -1,7 +1,5 @@
 """Figures 1 and 2: what they say is true, and they say it without colour."""
 
-from __future__ import annotations
-
 import draw
 import pandas as pd
 from matplotlib.text import Text

@@ -1,14 +1,11 @@
 """Grounding: writers whose grounding is known, and the card that tells."""
 
-from __future__ import annotations
-
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_cells
 
 from llamaxr_utils.course import plots, tables
 from llamaxr_utils.course.run import start
@@ -18,21 +15,11 @@ from llamaxr_utils.llm import prompts
 from llamaxr_utils.llm.generate import swap
 from llamaxr_utils.studies import grounding
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 POINTS = dict.fromkeys(CONDITIONS, 0.5)
 #: One condition a finding, so that no finding is named twice.
 SINGLE = ["Atelectasis", "Cardiomegaly", "Edema", "Effusion", "Emphysema",
           "Fibrosis", "Fracture", "Hernia", "Pneumothorax", "Lung Opacity"]
 HALF = CONDITIONS[::2]
-
-
-def cell(name):
-    """The source of a notebook's cell."""
-    (path,) = NOTEBOOKS.glob(f"{name[:2]}_*.ipynb")
-    for one in json.loads(path.read_text("utf-8"))["cells"]:
-        if one["id"] == name:
-            return "".join(one["source"])
-    raise KeyError(name)
 
 
 def labels_of(*present):
@@ -66,18 +53,14 @@ REFERENCES = grounded(SCORES)
 
 def card(write, **settings):
     settings = {"n_samples": 200, "n_dose": 20, "labels": LABELS} | settings
-    return grounding.grounding_report(
-        write, SCORES, REFERENCES, STATUS, **settings
-    )
+    return grounding.grounding_report(write, SCORES, REFERENCES, STATUS,
+                                      **settings)
 
 
 @pytest.fixture(scope="module")
 def cards():
     writers = (grounded, half_grounded, blind)
     return {write.__name__: card(write) for write in writers}
-
-
-# --- the card ---------------------------------------------------------------
 
 
 def test_the_card_of_a_grounded_writer_has_the_known_values(cards):
@@ -132,9 +115,8 @@ def test_the_verdict_follows_from_the_numbers(cards):
         "blind": "The reports do not measurably follow the scores.",
     }
     assert "18 of 18" in grounding.verdict(cards["grounded"])[3]
-    assert "100% of the abnormal studies: a collapse" in grounding.verdict(
-        cards["blind"]
-    )[4]
+    line = grounding.verdict(cards["blind"])[4]
+    assert "100% of the abnormal studies: a collapse" in line
 
 
 def test_nothing_reported_is_no_f1():
@@ -147,43 +129,30 @@ def test_nothing_reported_is_no_f1():
     assert "do not measurably" in lines[0] and len(lines) == 3
 
 
-# --- probes -----------------------------------------------------------------
-
-
 def test_donors_are_of_the_other_status_and_used_evenly():
     status = np.array(["normal"] * 7 + ["abnormal"] * 3 + ["not indexed"] * 2)
     donors = grounding.other_status(status, seed=1)
     assert not (status[donors] == status).any()
     assert "not indexed" not in set(status[donors])
-    assert np.bincount(donors[:7], minlength=12)[7:10].tolist() in (
-        [3, 2, 2], [2, 3, 2], [2, 2, 3],
-    )  # fmt: skip
+    assert sorted(np.bincount(donors[:7])[7:10]) == [2, 2, 3]
     assert len(set(donors[7:10])) == 3
     assert (donors == grounding.other_status(status, seed=1)).all()
     assert (donors != grounding.other_status(status, seed=2)).any()
 
 
-def curve(rates, condition="Edema"):
-    """A dose response with these mention rates over ten studies."""
-    return pd.DataFrame([
-        (condition, FINDING_OF[condition], dose, study,
-         study < round(10 * rate))
+@pytest.mark.parametrize(("rates", "rise", "rho", "falling"), [
+    ([0, 0.2, 0.4, 1], 1, 1, 0),
+    ([1, 0.6, 0.3, 0], -1, -1, 1),
+    ([0.4] * 4, 0, np.nan, 0),
+    ([0, 0, 1, 1], 1, 0.894427, 0),  # a threshold: ties in the ranks
+    ([0, 1, 0, 1], 1, 0.447214, 1 / 3)])
+def test_monotonicity_of_known_curves(rates, rise, rho, falling):
+    """Of a dose response with these mention rates over ten studies."""
+    curve = pd.DataFrame([
+        ("Edema", FINDING_OF["Edema"], dose, study, study < round(10 * rate))
         for dose, rate in enumerate(rates) for study in range(10)
     ], columns=["condition", "finding", "dose", "study", "mentioned"])
-
-
-@pytest.mark.parametrize(
-    ("rates", "rise", "rho", "falling"),
-    [
-        ([0, 0.2, 0.4, 1], 1, 1, 0),
-        ([1, 0.6, 0.3, 0], -1, -1, 1),
-        ([0.4] * 4, 0, np.nan, 0),
-        ([0, 0, 1, 1], 1, 0.894427, 0),  # a threshold: ties in the ranks
-        ([0, 1, 0, 1], 1, 0.447214, 1 / 3),
-    ],
-)
-def test_monotonicity_of_known_curves(rates, rise, rho, falling):
-    row = grounding.monotonicity(curve(rates)).iloc[0]
+    row = grounding.monotonicity(curve).iloc[0]
     got = row[["rise", "rho", "falling"]].astype(float).tolist()
     assert got == pytest.approx([rise, rho, falling], nan_ok=True, abs=1e-6)
 
@@ -196,8 +165,7 @@ def test_a_dose_moves_one_condition_in_both_views():
         return grounded(scores)
 
     table = grounding.dose_response(spy, SCORES[:2], [0, 1], ["Edema", "Mass"])
-    assert table["mentioned"].tolist() == [False] * 2 + [True] * 2 + [
-        False] * 2 + [True] * 2
+    assert table["mentioned"].tolist() == [False, False, True, True] * 2
     for one, row in zip(seen, table.itertuples(), strict=True):
         before = SCORES[row.study]
         assert (one[row.condition] == row.dose).all() and len(one) == 2
@@ -216,19 +184,15 @@ def test_notebook_09s_writer_decodes_each_prompt_once(score_format):
 
     first, normal = (prompts.build_prompt(one, score_format, POINTS)
                      for one in (SCORES[0], SCORES[-1]))
-    space = {
-        "asked": pd.DataFrame({"prompt": [normal]}),
-        "own": pd.DataFrame({"generated": ["as before"]}),
-        "prompts": prompts, "plots": plots, "model": None, "tokenizer": None,
-        "generate": SimpleNamespace(generate_reports=generate_reports),
-        "score_format": score_format, "threshold": POINTS,
-        "settings": {"batch_size": 3},
-    }
-    exec(cell("09-08b"), space)  # noqa: S102
-    write = space["write"]
+    write = run_cells(
+        "09-08b", asked=pd.DataFrame({"prompt": [normal]}),
+        own=pd.DataFrame({"generated": ["as before"]}), prompts=prompts,
+        plots=plots, model=None, tokenizer=None, score_format=score_format,
+        generate=SimpleNamespace(generate_reports=generate_reports),
+        threshold=POINTS, settings={"batch_size": 3})["write"]
     report = first.split("\n")[1]
-    assert write([SCORES[0], SCORES[-1], SCORES[0]]) == [
-        report, "as before", report]
+    three = write([SCORES[0], SCORES[-1], SCORES[0]])
+    assert three == [report, "as before", report]
     write(SCORES[:2])
     assert decoded[0] == ([first], {"batch_size": 3})
     assert len(decoded[1][0]) == 1
@@ -242,20 +206,15 @@ def test_notebook_09_sets_cards_side_by_side(cards):
     short = cards["blind"]._replace(rows=cards["blind"].rows.query(
         "test != @grounding.DOSE"))
     shown = {"grounded": cards["grounded"], "blind": short}
-    space = {"np": np, "grounding": grounding, "cards": shown}
-    exec(cell("09-24b"), space)  # noqa: S102
+    space = run_cells("09-24b", np=np, grounding=grounding, cards=shown)
     wide = space["side_by_side"](pd.concat(
         [one.rows.assign(system=name) for name, one in shown.items()]
     )).set_index("measure")
     assert list(wide.columns) == ["test", "grounded", "blind"]
     gap = wide.loc[grounding.GAP, "blind"]
     assert set(gap) == {"0.000 [0.00, 0.00]"}
-    assert wide.loc[grounding.STEEP, ["grounded", "blind"]].tolist() == [
-        "18", "–"]
+    assert wide.loc[grounding.STEEP].tolist()[1:] == ["18", "–"]
     assert wide.loc[grounding.TOP, "grounded"] == "0.100"
-
-
-# --- the card of notebook 05 -------------------------------------------------
 
 
 @pytest.mark.parametrize("write", [grounded, blind])
@@ -266,16 +225,13 @@ def test_the_card_of_a_collapsed_model_says_so(write, folders):
         texts = [f"{text} View {i}." for i, text in enumerate(texts)]
     reports = pd.DataFrame({"generated": texts})
     ids = [f"S{i}" for i in range(20)]
-    space = {
-        "pd": pd, "grounding": grounding, "tables": tables, "plain": reports,
-        "own": reports, "donors": swap(20, 3407), "decoding": "greedy",
-        "test": pd.DataFrame({"study_id": ids, "completion": REFERENCES,
-                              "prompt": [str(s) for s in SCORES]}),
-        "studies": pd.DataFrame({"study_id": ids, "status": STATUS}),
-        "nb": start("05_generate_reports", "smoke"),
-    }
-    for name in ("05-16b", "05-17"):
-        exec(cell(name), space)  # noqa: S102
+    test = pd.DataFrame({"study_id": ids, "completion": REFERENCES,
+                         "prompt": list(map(str, SCORES))})
+    space = run_cells(
+        "05-16b", "05-17", pd=pd, grounding=grounding, tables=tables,
+        plain=reports, own=reports, donors=swap(20, 3407), decoding="greedy",
+        test=test, studies=test.assign(status=STATUS),
+        nb=start("05_generate_reports", "smoke"))
     card = space["card"].set_index("swap test")["this run"]
     assert ("no sign" in card["grounding gap"]) == (write is blind)
     if write is blind:
@@ -283,26 +239,18 @@ def test_the_card_of_a_collapsed_model_says_so(write, folders):
         assert card["different greedy reports"] == 20
 
 
-# --- the slider of notebook 09 ----------------------------------------------
-
-
 def test_the_strip_marks_what_changed_and_escapes_what_was_written():
-    """The notebook's own cells, with a writer that writes HTML."""
-    class Run:
-        stamp = "profile <cpu>"
+    """The slider of notebook 09, with a writer that writes HTML."""
+    def write(scores):
+        return [f"<b>x</b> always. {text}" for text in grounded(scores)]
 
-    space: dict = {}
-    exec(cell("09-02"), space)  # noqa: S102
-    space |= {
-        "write": lambda scores: [f"<b>x</b> always. {text}"
-                                 for text in grounded(scores)],
-        "own_scores": [SCORES[1]], "status": ["normal"], "nb": Run,
-        "points": pd.DataFrame({"train_prevalence": [0.2, 0.1]},
-                               index=["Cardiomegaly", "Edema"]),
-    }
-    code = cell("09-33") + "\n" + cell("09-33b")
-    exec(code.replace("HTML(", "page = HTML(", 1), space)  # noqa: S102
-    page = space["page"].data
+    pages = []
+    common = pd.Series({"Cardiomegaly": 0.2, "Edema": 0.1})
+    run_cells("09-33", "09-33b", **run_cells("09-02") | {
+        "write": write, "own_scores": [SCORES[1]], "status": ["normal"],
+        "points": common.to_frame("train_prevalence"), "HTML": pages.append,
+        "nb": SimpleNamespace(stamp="profile <cpu>")})
+    (page,) = pages
     assert "1.00 → 0" in page and "0.00 → 1" in page
     assert f"<mark>{baselines.SENTENCES['Edema']}</mark>" in page
     assert f"<del>{baselines.SENTENCES['Cardiomegaly']}</del>" in page

@@ -1,7 +1,5 @@
 """Notebook 11's collection: complete, honest about what is missing."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -14,9 +12,8 @@ from llamaxr_utils.datasets.conditions import NATIVE_ORDER
 from llamaxr_utils.evaluation import published
 from llamaxr_utils.studies import rebuild
 
-#: All that the paper has.
-PAPER = [f"figure-{i}" for i in range(1, 5)]
-PAPER += [f"table-{i}" for i in range(1, 7)]
+PAPER = [*(f"figure-{i}" for i in range(1, 5)),
+         *(f"table-{i}" for i in range(1, 7))]
 
 
 def test_every_item_of_the_paper_is_listed_once_and_has_its_cell():
@@ -77,17 +74,13 @@ def test_without_any_run_there_are_counts_and_commands(quiet):
     assert gain["verdict"] == "not comparable"  # two protocols
 
 
-@pytest.mark.parametrize(
-    ("images", "split", "words"),
-    [
-        ("phantom", "r2gen", {"not comparable"}),
-        ("real", "unknown", {"not comparable"}),
-        ("real", "random", {"not comparable"}),
-        ("real", "r2gen", {"reproduced", "differs"}),
-        ("stale", "r2gen", {"not run"}),
-        ("edited", "r2gen", {"not run"}),
-    ],
-)
+@pytest.mark.parametrize(("images", "split", "words"), [
+    ("phantom", "r2gen", {"not comparable"}),
+    ("real", "unknown", {"not comparable"}),
+    ("real", "random", {"not comparable"}),
+    ("real", "r2gen", {"reproduced", "differs"}),
+    ("stale", "r2gen", {"not run"}),
+    ("edited", "r2gen", {"not run"})])
 def test_a_verdict_needs_xrays_a_split_and_numbers_of_now(
         quiet, images, split, words):
     folder = finish("phantom" if images == "phantom" else "real").folder
@@ -120,9 +113,8 @@ def test_the_36_scores_of_figure_4(quiet):
         (0.01, rebuild.RELEASED, "differs"),
         (0.0, "densenet-small@iu-train", "not run"),
     ):
-        scores = pd.DataFrame(
-            [printed["first"], printed["second"] + shift]
-        ).set_axis(list(NATIVE_ORDER), axis=1)
+        both = [printed["first"], printed["second"] + shift]
+        scores = pd.DataFrame(np.array(both), columns=NATIVE_ORDER)
         nb.save("image_scores", scores.assign(
             study_id="CXR24", view=["frontal", "lateral"], backbone=backbone))
         nb.finish()

@@ -1,7 +1,5 @@
 """The `report` command: scores, text, caveats, pages, clear errors."""
 
-from __future__ import annotations
-
 import re
 import shutil
 
@@ -16,7 +14,6 @@ from llamaxr_utils.course.run import WARNING
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.llm import finetune, generate
 from llamaxr_utils.studies import report
-from llamaxr_utils.studies.report import about_text
 from llamaxr_utils.vision import backbones
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,39 +23,33 @@ def table(**means: float) -> pd.DataFrame:
     """A score table: every point at .5, every mean .1 unless given."""
     scores = pd.DataFrame(
         {"frontal": 0.1, "lateral": np.nan, "mean": 0.1, "point": 0.5},
-        index=pd.Index(CONDITIONS, name="condition"),
-    )
+        index=pd.Index(CONDITIONS, name="condition"))
     for name, value in means.items():
         scores.loc[name, ["frontal", "mean"]] = value
     return scores.assign(named=scores["mean"] >= scores["point"])
 
 
-# --- caveats ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "scores", "expected"),
-    [("The heart is enlarged.", {"Cardiomegaly": 0.9}, []),
-     ("The lungs are clear.", {}, []),
-     ("No pleural effusion.", {"Edema": 0.8, "Effusion": 0.7},
-      ["denied", "not stated"]),
-     # To deny consolidation is not to deny every opacity.
-     ("No focal consolidation.", {"Lung Opacity": 0.8}, ["not stated"]),
-     ("The lungs are clear.", {"Lung Opacity": 0.8}, ["denied"]),
-     # Other words for the same shadow state it.
-     ("There is a consolidation.", {"Infiltration": 0.9}, []),
-     ("There is a granuloma.", {"Nodule": 0.9}, []),
-     ("A pacemaker is in place.", {}, ["beyond the scores"]),
-     (" ", {}, ["empty"]),
-     ("XXXX lungs are clear.", {}, ["placeholder"])],
-)
+@pytest.mark.parametrize(("text", "scores", "expected"), [
+    ("The heart is enlarged.", {"Cardiomegaly": 0.9}, []),
+    ("The lungs are clear.", {}, []),
+    ("No pleural effusion.", {"Edema": 0.8, "Effusion": 0.7},
+     ["denied", "not stated"]),
+    # To deny consolidation is not to deny every opacity.
+    ("No focal consolidation.", {"Lung Opacity": 0.8}, ["not stated"]),
+    ("The lungs are clear.", {"Lung Opacity": 0.8}, ["denied"]),
+    # Other words for the same shadow state it.
+    ("There is a consolidation.", {"Infiltration": 0.9}, []),
+    ("There is a granuloma.", {"Nodule": 0.9}, []),
+    ("A pacemaker is in place.", {}, ["beyond the scores"]),
+    (" ", {}, ["empty"]),
+    ("XXXX lungs are clear.", {}, ["placeholder"])])
 def test_the_text_is_held_against_the_scores(text, scores, expected):
-    kinds = {kind for kind, _ in about_text(text, table(**scores))}
+    kinds = {kind for kind, _ in report.about_text(text, table(**scores))}
     assert sorted(kinds) == expected
 
 
 def test_a_finding_without_support_is_named_with_its_sentence():
-    ((kind, line),) = about_text(
+    ((kind, line),) = report.about_text(
         "The lungs are clear. There may be a small effusion.",
         table(Effusion=0.4))
     assert kind == "unsupported" and "There may be a small effusion." in line
@@ -73,11 +64,8 @@ def test_a_condition_without_an_operating_point_is_never_named():
     assert list(scores.index[~scores["named"]]) == ["Hernia"]
     assert scores["lateral"].isna().all()
     assert (scores["mean"] == scores["frontal"]).all()
-    caveats = about_text("There is a hiatal hernia.", scores)
+    caveats = report.about_text("There is a hiatal hernia.", scores)
     assert "beyond the scores" in dict(caveats)
-
-
-# --- the pages --------------------------------------------------------------
 
 
 def a_draft(text="The heart is <b>enlarged</b> & big. A mass <i>x</i>."):
@@ -85,7 +73,7 @@ def a_draft(text="The heart is <b>enlarged</b> & big. A mass <i>x</i>."):
     heat = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     scores = table(Cardiomegaly=0.9)
     return report.Draft(
-        text, "### Input:\n<x>", scores, about_text(text, scores),
+        text, "### Input:\n<x>", scores, report.about_text(text, scores),
         {"frontal": (grey, heat, "Cardiomegaly")},
         {"frontal image": "<img src=x>.png", "backbone": "densenet@x"})
 
@@ -109,9 +97,6 @@ def test_the_text_fits_80_columns_and_says_the_same():
     assert max(map(len, text.splitlines())) <= 80
     assert "unsupported" in text and "* Cardiomegaly" in text
     assert "–" in text and "(empty)" in report.as_text(a_draft(""))
-
-
-# --- the command ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +147,16 @@ def test_the_command_writes_text_and_page(place, capsys, monkeypatch):
     monkeypatch.setattr(generate, "generate_reports",
                         lambda *a, **k: pd.DataFrame([row]))
     files = [str(place / "frontal.png"), str(place / "lateral.png")]
-    code = main(["report", *files, "--profile", "smoke",
-                 "--html", str(place / "out.html")])
+    page = place / "out.html"
+    code = main(["report", *files, "--profile", "smoke", "--html", str(page)])
     text, errors = capsys.readouterr()
     assert code == 0, errors
     assert "random network" in text and "trained on phantoms" in text
     assert "view missing" not in text and "Loading weights" not in errors
     assert "densenet-small@random, 64 x 64" in text
-    page = (place / "out.html").read_text()
-    assert page.count('<img alt="') == 4
-    for shown in (text, page):
+    html = page.read_text()
+    assert html.count('<img alt="') == 4
+    for shown in (text, html):
         assert "The heart is enlarged." in shown and "random-llama" in shown
 
 
