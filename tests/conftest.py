@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
@@ -51,6 +52,13 @@ def data(folders):
     return place
 
 
+@pytest.fixture
+def no_java(monkeypatch):
+    """METEOR 1.5 takes seconds to start; for tests that need no METEOR."""
+    name = "llamaxr_utils.evaluation.metrics.java_version"
+    monkeypatch.setattr(name, lambda: None)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """torch on one thread: quicker for tiny models, and repeatable."""
@@ -95,6 +103,21 @@ def model():
     grey = grey.astype(np.uint8)
     backbones.train(model, grey, labels, 3, batch_size=8)
     return model
+
+
+def cells(number):
+    """Name -> source of every cell of a notebook."""
+    folder = Path(__file__).parents[1] / "notebooks"
+    (path,) = folder.glob(f"{number}_*.ipynb")
+    listed = json.loads(path.read_text("utf-8"))["cells"]
+    return {cell["id"]: "".join(cell["source"]) for cell in listed}
+
+
+def run_cells(*names, **space):
+    """What these cells of a notebook define on data of the test."""
+    code = "\n".join(cells(name[:2])[name] for name in names)
+    exec(code, space)  # noqa: S102
+    return space
 
 
 class Reader(HTMLParser):
