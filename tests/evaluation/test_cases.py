@@ -1,26 +1,22 @@
-"""Reports side by side: outcomes, remarks, Tables 4 to 6, the case page.
-
-The last part opens the page in Chromium, and is skipped without one.
-"""
+"""Reports side by side: outcomes, remarks, Tables 4 to 6, the case page;
+its last tests open the page in Chromium, and are skipped without one."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Reader
+from conftest import Reader, run_cells
 from PIL import Image, PngImagePlugin
 
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import cases
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/07_read_cases.ipynb"
 REFERENCE = "The heart is enlarged. No pleural effusion. No pneumothorax."
 FIRST = "The heart is enlarged. There is no pleural effusion."
 SECOND = "The heart is normal. No effusion. There is a rib fracture."
@@ -76,32 +72,21 @@ def test_green_is_right_in_one_system_and_the_strongest_outcome_stands():
     assert [names for _, names in cases.decisive(text)] == [[], ["Fracture"]]
 
 
-def run_cells(*names, **space):
-    """The notebook's own cells on data of the test."""
-    listed = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    source = {cell["id"]: "".join(cell["source"]) for cell in listed}
-    for name in ("07-02", *names):
-        exec(source[name], space)  # noqa: S102
-    return space
-
-
 @pytest.mark.parametrize(("last", "other"), [
     ("CXR1_IM-2", ("CvT2DistilGPT2", ["One.", "Two."])),
     ("CXR7_IM-2", ("nearest neighbour", ["n", "m"])),
 ])
 def test_published_predictions_are_taken_where_they_are_whole(
-        last, other, folders):
-    (folders.parent / "data").mkdir()
-    table = pd.DataFrame({"id": ["CXR2_IM-1", last],
-                          "generated": ["Two.", "One."]})
-    table.to_csv(folders.parent / "data" / "cvt2distilgpt2_iu_test.csv")
+        last, other, data):
+    (data / "cvt2distilgpt2_iu_test.csv").write_text(
+        f"id,generated\nCXR2_IM-1,Two.\n{last},One.\n")
     tuned = pd.DataFrame({"study_id": ["CXR1", "CXR2"]})
-    space = run_cells("07-11b", near=["n", "m"], tuned=tuned)
+    space = run_cells("07-02", "07-11b", near=["n", "m"], tuned=tuned)
     assert (space["other"], space["reports"]) == other
 
 
 def test_table_4_quotes_each_text_and_remarks_by_state():
-    space = run_cells("07-18a", "07-18c", "07-18d",
+    space = run_cells("07-02", "07-18a", "07-18c", "07-18d",
                       study={"reference": REFERENCE}, named={"CXR1": ()})
     row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
     first = space["performance"](row, {"a": REFERENCE, "b": SECOND}).iloc[0]
@@ -119,7 +104,7 @@ def test_table_4_quotes_each_text_and_remarks_by_state():
 
 
 def test_table_5_names_what_was_found_by_whom_and_is_escaped():
-    space = run_cells("07-21", "07-21a", "07-21b",
+    space = run_cells("07-02", "07-21", "07-21a", "07-21b",
                       named={"CXR1": ["Fracture"]})
     row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
     line = space["table_5_row"](row, {"a": FIRST, "b": SECOND})
@@ -212,8 +197,7 @@ def test_nothing_of_a_report_leaves_its_place(tmp_path):
 
 def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path))
-    grey = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
-    Image.fromarray(grey).save(tmp_path / "large.png")
+    Image.linear_gradient("L").save(tmp_path / "large.png")
     (tmp_path / "heat").mkdir()
     note = PngImagePlugin.PngInfo()
     note.add_text("Description", "Edema")
@@ -231,9 +215,6 @@ def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
     for image in (*first["img"].values(), first["heat"]["frontal"]):
         assert image.startswith("data:image/jpeg;base64,")
         assert len(image) < 8_000
-
-
-# --- in a browser -----------------------------------------------------------
 
 
 @pytest.fixture
@@ -258,9 +239,8 @@ def open_page(tmp_path):
 
     quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run",
              "--disable-background-networking", "--disable-component-update"]
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=quiet)
+    with driver.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=quiet)
         yield opened
         browser.close()
     assert trouble == []
@@ -269,9 +249,8 @@ def open_page(tmp_path):
 def listed(page):
     """The studies in the list; also rows that no frame has drawn yet, whose
     inner text is empty (content-visibility)."""
-    return page.locator("#list button").evaluate_all(
-        "rows => rows.map(row => row.firstChild.data)"
-    )
+    rows = page.locator("#list button")
+    return rows.evaluate_all("all => all.map(row => row.firstChild.data)")
 
 
 def test_order_keyboard_filters_and_marks(open_page):
@@ -299,8 +278,8 @@ def test_order_keyboard_filters_and_marks(open_page):
 
 
 def test_markup_is_shown_and_no_script_but_the_page_s_own_runs(open_page):
-    rows = table([("CXR7", "normal", EVIL, f"A fracture. {EVIL}", 0.1)])
-    page = open_page(rows)
+    page = open_page(
+        table([("CXR7", "normal", EVIL, f"A fracture. {EVIL}", 0.1)]))
     assert page.locator("main script, main img").count() == 0
     text = page.inner_text("main")
     assert "<script>document['title']='owned'</script>" in text

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from conftest import run_cells
 
-from llamaxr_utils.datasets.conditions import (
-    CONDITION_FINDINGS,
-    CONDITIONS,
-    FINDING_OF,
-    NAMED_BY,
-    VIEWS,
-)
+from llamaxr_utils.datasets import conditions
+from llamaxr_utils.datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
 from llamaxr_utils.evaluation import baselines, clinical
 from llamaxr_utils.evaluation.findings import FINDINGS
-
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/03_build_prompts.ipynb"
 
 
 def test_every_condition_has_a_finding_that_its_sentence_states():
     assert set(FINDING_OF) == set(CONDITIONS)
-    assert len(CONDITION_FINDINGS) == 15
-    assert set(NAMED_BY) <= set(FINDINGS[1:])
+    assert len(conditions.CONDITION_FINDINGS) == 15
+    assert set(conditions.NAMED_BY) <= set(FINDINGS[1:])
     for condition, sentence in baselines.SENTENCES.items():
         assert FINDING_OF[condition] in clinical.present(sentence)
 
@@ -38,11 +29,8 @@ def test_findings_are_counted_when_present_only():
     assert clinical.micro_f1(counts.sum(axis=0)) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(
-    ("train_on", "named"),
-    [("scores", set()), ("labels", {"Cardiomegaly"}),
-     ("stated", {"Effusion"})],
-)
+@pytest.mark.parametrize(("train_on", "named"), [
+    ("scores", set()), ("labels", {"Cardiomegaly"}), ("stated", {"Effusion"})])
 def test_training_prompts_name_what_was_asked_for(train_on, named):
     studies = pd.DataFrame({  # one whose report and headings disagree
         "study_id": ["CXR1", "CXR2"],
@@ -52,11 +40,7 @@ def test_training_prompts_name_what_was_asked_for(train_on, named):
     })
     both = pd.MultiIndex.from_product([studies["study_id"], VIEWS])
     scores = pd.DataFrame(0.5, both, CONDITIONS)
-    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    space = {"pd": pd, "clinical": clinical}
-    for cell in cells:
-        if cell["id"] == "03-22f":
-            exec("".join(cell["source"]), space)  # noqa: S102
+    space = run_cells("03-22f", pd=pd, clinical=clinical)
     given = space["training_scores"](train_on, studies, scores)
     lateral = given.loc["CXR1", "lateral"]
     assert {*lateral.index[lateral == 1]} == named

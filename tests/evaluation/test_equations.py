@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import run_cells
 from nltk.translate.bleu_score import sentence_bleu
 from nltk.translate.meteor_score import single_meteor_score
 from pycocoevalcap.rouge.rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/06_evaluate_reports.ipynb"
 PAIRS = [
     ("the heart is normal and the lungs are clear",) * 2,
     ("there is a small left pleural effusion and the heart is enlarged",
@@ -34,11 +32,8 @@ EXACT = SimpleNamespace(stem=lambda word: word, synsets=lambda word: [])
 @pytest.fixture(scope="module")
 def equations():
     """The functions that the notebook's cells define."""
-    names = {"np": np, "Counter": Counter}
-    for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
-        if cell["id"].startswith("06-08") and cell["source"][0][:4] == "def ":
-            exec("".join(cell["source"]), names)  # noqa: S102
-    return names
+    names = ("06-08b", "06-08e", "06-08h", "06-08i")
+    return run_cells(*names, np=np, Counter=Counter)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=range(len(PAIRS)))

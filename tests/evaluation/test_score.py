@@ -14,11 +14,7 @@ import pytest
 from llamaxr_utils import __main__ as commands
 from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets.reports import (
-    FIRST_PART,
-    load_studies,
-    r2gen_split,
-)
+from llamaxr_utils.datasets import reports
 from llamaxr_utils.evaluation import baselines, clinical, metrics, score
 from llamaxr_utils.evaluation.score import read_predictions
 
@@ -29,15 +25,17 @@ TEXTS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_java(monkeypatch):
-    """Without Java a run takes seconds; METEOR 1.5 is tested elsewhere."""
-    monkeypatch.setattr(metrics, "java_version", lambda: None)
+pytestmark = pytest.mark.usefixtures("no_java")
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return reports.load_studies().set_index("study_id")
 
 
 @pytest.fixture(scope="module")
 def split():
-    return r2gen_split().set_index("split")
+    return reports.r2gen_split().set_index("split")
 
 
 def write(path, ids, texts=TEXTS, **columns):
@@ -53,27 +51,21 @@ def few(tmp_path, split):
     return write(tmp_path / "few.csv", split.loc["test", "study_id"][164:176])
 
 
-# --- files are read ---------------------------------------------------------
-
-
-def test_references_are_the_findings_by_either_form_of_id(tmp_path, split):
-    test = split.loc["test"]
-    a = read_predictions(write(tmp_path / "long.csv", test["r2gen_id"]))
-    b = read_predictions(write(tmp_path / "short.csv", test["study_id"],
-                               reference="Clear."))  # fmt: skip
+def test_references_are_the_findings_by_either_form_of_id(
+        tmp_path, split, studies):
+    test, path = split.loc["test"], tmp_path / "x.csv"
+    a = read_predictions(write(path, test["r2gen_id"]))
+    b = read_predictions(write(path, test["study_id"], reference="Clear."))
     assert a.table.equals(b.table) and a.split == b.split == "r2gen test"
-    findings = load_studies().set_index("study_id")["findings"]
-    expected = findings.loc[a.table["study_id"]].tolist()
+    expected = studies["findings"][a.table["study_id"]].tolist()
     assert a.table["reference"].tolist() == expected
     assert a.notes == b.notes == []
 
 
-def test_which_list_the_studies_are_of(tmp_path, split, few):
+def test_which_list_the_studies_are_of(tmp_path, split, few, studies):
     val = list(split.loc["val", "study_id"])
     train = list(split.loc["train", "study_id"][:3])
-    studies = load_studies()
-    usable = studies["findings"].ne("") & studies["split_r2gen"].eq("none")
-    other = list(studies.loc[usable, "study_id"][:3])
+    other = studies.query("findings != '' and split_r2gen == 'none'").index[:3]
     for name, ids in {"r2gen val": val, "part of val": val[:9],
                       "mixed": val[:3] + train, "not known": other}.items():
         path = write(tmp_path / "x.csv", ids)
@@ -82,8 +74,8 @@ def test_which_list_the_studies_are_of(tmp_path, split, few):
     assert part.split == "part of test" and "Part of a test" in part.notes[0]
 
 
-def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
-    studies = load_studies().set_index("study_id")
+def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(
+        tmp_path, studies):
     silent = studies.index[studies["findings"].eq("")][0]
     text = ('id,generated\r\nCXR1,"Clear, both\nlungs ""here""."\r\nCXR2\r\n'
             f"{silent},x\r\n")
@@ -99,23 +91,20 @@ def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
         read_predictions(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "was not found"),
-        (b"", "can't be read"),
-        (b"id,generated\n", "holds no predictions"),
-        (b"study;generated\nCXR1;x\n", "no column id"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "can't be read"),
-        (b'id,generated\nCXR1,"x\n', "can't be read"),
-        (b"id,generated\nCXR1,a,b,c\n", "can't be read"),
-        (b"id,generated\nCXR1,a\nCXR2,a,b\n", "can't be read"),
-        (b"id,generated\nCXR1,x\n ,y\n", "1 ids that are not IU X"),
-        (b"id,generated\nCXR1,x\nCXR1_IM-0001,y\n", "more than once"),
-        (b"id,generated\nCXR1,x\n\x1b[31mCXR99999,y\n", "1 ids that are not"),
-        (b"id,generated\nCXR1_2_3,x\n", "1 ids that are not IU X-ray"),
-    ],
-)
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "was not found"),
+    (b"", "can't be read"),
+    (b"id,generated\n", "holds no predictions"),
+    (b"study;generated\nCXR1;x\n", "no column id"),
+    (b"\x89PNG\r\n\x1a\n\x00\xff", "can't be read"),
+    (b'id,generated\nCXR1,"x\n', "can't be read"),
+    (b"id,generated\nCXR1,a,b,c\n", "can't be read"),
+    (b"id,generated\nCXR1,a\nCXR2,a,b\n", "can't be read"),
+    (b"id,generated\nCXR1,x\n ,y\n", "1 ids that are not IU X"),
+    (b"id,generated\nCXR1,x\nCXR1_IM-0001,y\n", "more than once"),
+    (b"id,generated\nCXR1,x\n\x1b[31mCXR99999,y\n", "1 ids that are not"),
+    (b"id,generated\nCXR1_2_3,x\n", "1 ids that are not IU X-ray"),
+])
 def test_a_wrong_csv_is_refused(tmp_path, content, message):
     path = tmp_path / "bad.csv"
     if content is not None:
@@ -124,8 +113,6 @@ def test_a_wrong_csv_is_refused(tmp_path, content, message):
         read_predictions(path)
     assert "bad.csv" in caught.value.what and "\x1b" not in str(caught.value)
 
-
-# --- tables of systems ------------------------------------------------------
 
 REFERENCES = [
     f"The {organ} is {state} and there is no {finding}."
@@ -190,17 +177,15 @@ def test_repeats_are_averaged_by_study(results):
     assert (paired["difference"] > 0).any()
 
 
-def test_the_medoid_report_on_the_parts_of_the_test_list():
+def test_the_medoid_report_on_the_parts_of_the_test_list(studies, split):
     """One constant training report on the first 170 and the other 420."""
-    studies = load_studies().set_index("study_id")
     medoid = baselines.medoid(
         list(studies.query("split_r2gen == 'train'")["findings"]))
-    listed = r2gen_split().query("split == 'test'")["study_id"]
-    scored = metrics.score_reports(
-        list(studies["findings"][listed]), [medoid] * 590, "r2gen")
-    for rows, expected in ((np.arange(590), 0.148),
-                           (np.arange(FIRST_PART), 0.209),
-                           (np.arange(FIRST_PART, 590), 0.128)):
+    truth = list(studies["findings"][split.loc["test", "study_id"]])
+    scored = metrics.score_reports(truth, [medoid] * 590, "r2gen")
+    first, every = reports.FIRST_PART, np.arange(590)
+    for rows, expected in ((every, 0.148), (every[:first], 0.209),
+                           (every[first:], 0.128)):
         part = summarised({("medoid report", "r2gen"): scored}, rows=rows)
         part = part.set_index("metric").loc["BLEU-4"]
         assert part["value"] == pytest.approx(expected, abs=0.0006)
@@ -231,33 +216,26 @@ def test_scores_of_single_studies_carry_their_id():
     assert np.isclose(exact["value"], 1.0).all()
 
 
-# --- a file is scored -------------------------------------------------------
-
-
 def test_the_numbers_are_those_of_the_modules_and_say_their_terms(
-    tmp_path, split
-):
+        tmp_path, split, studies):
     """R2Gen's test list, shuffled, against a constant report."""
     order = split.loc["test", "r2gen_id"].sample(frac=1, random_state=1)
     whole = score.score_file(
         write(tmp_path / "mine.csv", order, TEXTS[:1]), n_samples=100)
     rows = whole["rows"].set_index(["system", "protocol", "metric"])
-    studies = load_studies().set_index("study_id")
-    ids = split.loc["test", "study_id"]
-    truth, constant = list(studies["findings"][ids]), list(TEXTS[:1]) * 590
+    test = studies.loc[split.loc["test", "study_id"]]
+    truth, constant = list(test["findings"]), list(TEXTS[:1]) * 590
     for protocol in ("r2gen", "llamaxr"):
         expected = metrics.score_reports(truth, constant, protocol)
         for metric in ("BLEU-4", "ROUGE-L"):
             line = rows.loc["mine.csv", protocol, metric]
             assert line["value"] == pytest.approx(expected[metric])
             assert line["low"] < line["value"] < line["high"]
-    expected = clinical.clinical_scores(
-        truth, constant, list(studies["status"][ids]))
+    expected = clinical.clinical_scores(truth, constant, list(test["status"]))
     line = rows.loc["mine.csv", "labels", "negative F1"]
     assert line["value"] == pytest.approx(expected["negative F1"])
     common = rows.loc["most frequent report", "r2gen", "CIDEr"]
     assert common["value"] == pytest.approx(0.344, abs=0.001)
-
     assert set(rows["split"]) == {"r2gen test"} and set(rows["n"]) == {590}
     mine = rows.index.get_level_values("system") == "mine.csv"
     assert set(rows["images"][mine]) == {"not known"}
@@ -268,10 +246,9 @@ def test_the_numbers_are_those_of_the_modules_and_say_their_terms(
 
 
 @pytest.mark.parametrize(("ids", "known"), [("train", 2), ("none", 0)])
-def test_no_baseline_that_has_seen_the_answer(tmp_path, ids, known):
-    studies = load_studies()
-    usable = studies["findings"].ne("") & studies["split_r2gen"].eq(ids)
-    path = write(tmp_path / "x.csv", studies.loc[usable, "study_id"][:2])
+def test_no_baseline_that_has_seen_the_answer(tmp_path, ids, known, studies):
+    usable = studies.query("findings != '' and split_r2gen == @ids").index
+    path = write(tmp_path / "x.csv", usable[:2])
     scored = score.score_file(path, n_samples=20)
     assert set(scored["rows"]["system"]) == {"x.csv"}
     assert f"{known} of these are in its training list" in scored["notes"][-1]
