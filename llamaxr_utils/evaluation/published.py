@@ -16,17 +16,11 @@ R2GEN_TEST = 590  #: studies in the test part of R2Gen's split
 
 
 def quoted_rows() -> pd.DataFrame:
-    """Table 3 as printed, with what is known of each row: ``protocol``,
-    ``split`` ("r2gen": its authors' rows, and the one whose predictions are
-    public) and ``n``; ``origin`` and ``images``."""
+    """Table 3 of the paper as printed (NaN: a dash), with what is known of
+    each row: ``protocol``, ``split`` ("r2gen": its authors' rows, and the one
+    whose predictions are public) and ``n``; ``origin`` and ``images``."""
     table = pd.read_csv(DATA / "published_results.csv")
     return table.assign(origin="quoted", images="X-rays")
-
-
-def published_results() -> pd.DataFrame:
-    """Table 3 of the paper as printed: ``system``, ``year``, ``citation``
-    and six metrics; NaN where the paper has a dash."""
-    return quoted_rows()[["system", "year", "citation", *METRICS]]
 
 
 def table_1() -> pd.DataFrame:

@@ -105,8 +105,8 @@ def test_published_figures_of_a_peer():
 
 
 def test_published_table_is_the_papers():
-    table = published.published_results().set_index("system")
-    assert list(table.columns) == ["year", "citation", *NAMES]
+    table = published.quoted_rows().set_index("system")
+    assert {"year", "citation", *NAMES} <= set(table.columns)
     peers, paper = table.drop(index="LLaMA-XR"), table.loc["LLaMA-XR"]
     assert len(peers) == 19 and table["citation"].notna().all()
     # The two gains in the paper's last row.

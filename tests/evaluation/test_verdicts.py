@@ -67,7 +67,7 @@ def test_a_run_beside_a_row_of_the_paper(paper, taken, changes, word, reason):
 
 def test_table_1_has_the_papers_rows_and_two_columns_more():
     table = published.table_1().set_index("method")
-    results = set(published.published_results()["system"])
+    results = set(published.quoted_rows()["system"])
     assert len(table) == 21 and set(table.index) - results == {"RadCouncil"}
     public = table["predictions public"].eq("yes")
     assert list(table.index[public]) == ["CvT-DistilGPT2"]
@@ -90,7 +90,7 @@ def test_table_3_quotes_20_rows_then_this_runs(folders, no_java):
     for column in ("protocol", "split", "images", "origin", "system"):
         assert table[column].notna().all() and table[column].ne("").all()
     quoted = table[table["origin"] == "quoted"].set_index("system")
-    printed = published.published_results().set_index("system")
+    printed = published.quoted_rows().set_index("system")
     pd.testing.assert_frame_equal(quoted[METRICS], printed[METRICS])
     by_protocol = quoted.groupby("protocol").size()
     assert dict(by_protocol) == {"llamaxr": 1, "r2gen": 19}
