@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import socket
+import tarfile
 import tempfile
+import threading
+from functools import partial
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -71,6 +77,14 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
+def studies():
+    """All 3,955 of IU X-ray, as they are in torchxrayvision."""
+    from llamaxr_utils.datasets import reports
+
+    return reports.load_studies()
+
+
+@pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """A folder with a tiny language model, untaught."""
     from test_models import tiny_base
@@ -118,6 +132,47 @@ def run_cells(*names, **space):
     code = "\n".join(cells(name[:2])[name] for name in names)
     exec(code, space)  # noqa: S102
     return space
+
+
+def tarred(*entries, kind=tarfile.REGTYPE):
+    """The bytes of a .tgz of these names and contents."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as content:
+        for name, body in entries:
+            info = tarfile.TarInfo(name)
+            info.size, info.type = len(body), kind
+            info.linkname = "" if kind == tarfile.REGTYPE else "/etc/hostname"
+            content.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def send(to, body, length=None):
+    """Answer a request; a wrong `length` breaks it off."""
+    to.send_response(200)
+    to.send_header("Content-Length", str(length or len(body)))
+    to.end_headers()
+    to.wfile.write(body)
+    to.wfile.flush()
+
+
+@contextlib.contextmanager
+def serving(files, faults=()):
+    """Address and list of asked paths; `faults`: path -> its first answer."""
+    asked, waiting = [], dict(faults)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            waiting.pop(self.path, send)(self, files[self.path])
+
+        def log_message(self, *words):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serve = partial(server.serve_forever, poll_interval=0.02)
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
 
 
 class Reader(HTMLParser):

@@ -1,7 +1,5 @@
 """The order trap: scores are told apart by name, never by place."""
 
-from __future__ import annotations
-
 import pytest
 
 from llamaxr_utils.datasets import conditions
@@ -30,17 +28,14 @@ def test_values_follow_their_names(names):
         assert type(named[conditions.plain_name(name)]) is float
 
 
-@pytest.mark.parametrize(
-    ("n", "names"),
-    [
-        (17, NATIVE_ORDER[:-1]),
-        (18, (*NATIVE_ORDER[:-1], "Covid")),
-        (18, (*NATIVE_ORDER[:-1], NATIVE_ORDER[0])),
-        (19, (*NATIVE_ORDER, "Hernia")),
-        (18, [""] * 18),
-        (17, NATIVE_ORDER),
-    ],
-)
+@pytest.mark.parametrize(("n", "names"), [
+    (17, NATIVE_ORDER[:-1]),
+    (18, (*NATIVE_ORDER[:-1], "Covid")),
+    (18, (*NATIVE_ORDER[:-1], NATIVE_ORDER[0])),
+    (19, (*NATIVE_ORDER, "Hernia")),
+    (18, [""] * 18),
+    (17, NATIVE_ORDER),
+])
 def test_names_that_are_not_the_18_are_refused(n, names):
     with pytest.raises(ValueError, match="not the 18 conditions"):
         conditions.by_name(range(n), names)

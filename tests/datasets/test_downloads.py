@@ -1,24 +1,19 @@
 """Fetched files and archives, from a local server that misbehaves."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
-import os
 import random
-import signal
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 import zipfile
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
+from conftest import send, serving, tarred
 
 from llamaxr_utils import __main__ as commands
 from llamaxr_utils.course.errors import CourseError
@@ -35,33 +30,9 @@ def zipped(*entries):
     return buffer.getvalue()
 
 
-def tarred(*entries, kind=tarfile.REGTYPE):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as content:
-        for name, body in entries:
-            info = tarfile.TarInfo(name)
-            info.size, info.type = len(body), kind
-            info.linkname = "" if kind == tarfile.REGTYPE else "/etc/hostname"
-            content.addfile(info, io.BytesIO(body))
-    return buffer.getvalue()
-
-
-EVERYTHING = {
-    f"CXR2_IM-0652-{n}001": random.Random(n).randbytes(999)
-    for n in range(1, 7)
-}  # fmt: skip
+EVERYTHING = {f"CXR2_IM-0652-{n}001": random.Random(n).randbytes(999)
+              for n in range(1, 7)}
 FILES = [(f"x/{name}.png", body) for name, body in EVERYTHING.items()]
-
-
-# --- a server ---------------------------------------------------------------
-
-
-def send(to, body, length=None):
-    to.send_response(200)
-    to.send_header("Content-Length", str(length or len(body)))
-    to.end_headers()
-    to.wfile.write(body)
-    to.wfile.flush()
 
 
 def cut(to, body):
@@ -74,29 +45,6 @@ def web_page(to, body):
 
 def unavailable(to, body):
     to.send_error(503)
-
-
-@contextlib.contextmanager
-def serving(files, faults=()):
-    """Address and list of asked paths; `faults`: path -> its first answer."""
-    asked, waiting = [], dict(faults)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            waiting.pop(self.path, send)(self, files[self.path])
-
-        def log_message(self, *words):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        serve = partial(server.serve_forever, poll_interval=0.02)
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-
-
-# --- the X-rays -------------------------------------------------------------
 
 
 def kept():
@@ -114,8 +62,8 @@ def collection(folders, monkeypatch):
 
 @pytest.mark.parametrize("fault", [cut, web_page, unavailable])
 def test_the_archive_is_taken_whole_and_fetched_once(fault, collection):
-    with serving({ARCHIVE: tarred(*FILES)}, {ARCHIVE: fault}) as server:
-        url, asked = server
+    files = {ARCHIVE: tarred(*FILES)}
+    with serving(files, {ARCHIVE: fault}) as (url, asked):
         with pytest.raises(CourseError, match="could not be"):
             downloads.fetch_xrays(url)
         assert kept() == {}
@@ -139,7 +87,7 @@ def test_a_killed_download_leaves_nothing_and_is_run_again(folders):
     with serving({ARCHIVE: body}, {ARCHIVE: stall}) as (url, asked):
         run = subprocess.Popen([*command, "--mirror", url])
         assert reached.wait(30)
-        os.kill(run.pid, signal.SIGKILL)
+        run.kill()
         run.wait()
         assert kept() == {}
         subprocess.run([*command, "--mirror", url], check=False)
@@ -163,11 +111,8 @@ def test_an_archive_from_this_machine(tmp_path, collection, capsys):
     assert "wget -c" in caught.value.do
 
 
-# --- archives ---------------------------------------------------------------
-
 PACKERS = pytest.mark.parametrize(
-    ("pack", "name"), [(zipped, "a.zip"), (tarred, "a.tgz")]
-)
+    ("pack", "name"), [(zipped, "a.zip"), (tarred, "a.tgz")])
 
 
 def unpack(place, name, content):
@@ -177,16 +122,12 @@ def unpack(place, name, content):
 
 
 def files_in(folder):
-    return {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*") if not path.is_dir()
-    }  # fmt: skip
+    return {path.relative_to(folder).as_posix()
+            for path in folder.rglob("*") if not path.is_dir()}
 
 
 @PACKERS
-def test_a_new_archive_is_unpacked_again_a_damaged_one_is_not(
-    tmp_path, pack, name
-):
+def test_a_new_archive_is_unpacked_again_a_damaged_not(tmp_path, pack, name):
     noise = random.Random(1).randbytes(4000)
     whole = pack(("1.png", noise), ("2.png", noise))
     damaged = whole[:60] + b"?" * 400 + whole[460:]
@@ -211,14 +152,12 @@ def test_no_path_leads_out(tmp_path, pack, name, bad):
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE,
-                                  tarfile.CHRTYPE])  # fmt: skip
+                                  tarfile.CHRTYPE])
 def test_links_that_lead_out_and_devices_are_refused(tmp_path, kind):
     with pytest.raises(CourseError, match="could not be unpacked"):
         unpack(tmp_path, "a.tgz", tarred(("link.png", b""), kind=kind))
     assert files_in(tmp_path) == {"a.tgz"}
 
-
-# --- published files --------------------------------------------------------
 
 RAW = 'report,dicom_id\n"the lungs, clear.",CXR1_IM-0001\na scar.,CXR2_IM\n'
 ROWS = [["CXR1_IM-0001", "the lungs, clear."], ["CXR2_IM", "a scar."]]
@@ -257,3 +196,7 @@ def test_published_files_are_pinned():
     assert all(len(file.sha256) == 64 for file in downloads.FILES.values())
     commit = downloads.SOURCES["cvt2distilgpt2"].url.split("/")[5]
     assert len(commit) == 40
+    weights = downloads.FILES[downloads.PAPER]
+    known = "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
+    assert weights.sha256 == known
+    assert "nih-pc-chex-mimic_ch-google-openi-kaggle" in weights.url

@@ -1,7 +1,5 @@
 """Images: their files and views, grey bytes, the network's range."""
 
-from __future__ import annotations
-
 import io
 import os
 import zipfile
@@ -11,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from llamaxr_utils.course.errors import CourseError
@@ -20,11 +18,7 @@ from llamaxr_utils.datasets import images, reports
 WIDE = np.tile(np.arange(200, dtype=np.uint8), (100, 1))  # 100 x 200, grey
 RAMP = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
 GREY = np.linspace(0, 255, 64).reshape(8, 8)
-
-
-@pytest.fixture(scope="module")
-def known():
-    return images.known_views()
+KNOWN = images.known_views()
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +50,14 @@ def encoded():
     return buffer.getvalue()
 
 
-# --- names and layouts ------------------------------------------------------
-
-
-def test_every_image_id_is_recognised_under_both_names(known, ids):
+def test_every_image_id_is_recognised_under_both_names(ids):
     openi = ids["image_id"]
     assert openi.map(images.openi_id).equals(openi)
     kaggle = openi.str.replace("^CXR(1_1_)?", "", regex=True) + ".dcm"
     first = ids["study_id"].eq("CXR1")
     kaggle[first] = "1_" + kaggle[first]
     assert kaggle.map(images.openi_id).equals(openi)
-    assert len(known) == 7426 and set(known["image_id"]) <= set(openi)
+    assert len(KNOWN) == 7426 and set(KNOWN["image_id"]) <= set(openi)
 
 
 def test_each_layout_is_told_by_its_names(data):
@@ -85,8 +76,7 @@ def test_each_layout_is_told_by_its_names(data):
     put(data, "phantoms/v1-64/CXR7_IM-1384-1001.png")
     paths = images.find_images().set_index("image_id")["path"]
     assert set(paths.index) == {
-        "CXR1_1_IM-0001-3001", "CXR2_IM-0652-1001", "CXR3_IM-1384-1001",
-    }  # fmt: skip
+        "CXR1_1_IM-0001-3001", "CXR2_IM-0652-1001", "CXR3_IM-1384-1001"}
     assert paths["CXR1_1_IM-0001-3001"] == first
     assert all(path.is_file() for path in paths)
 
@@ -97,9 +87,9 @@ def test_without_xrays_it_says_where_they_come_from(data, ids):
         images.xray_views(ids)
 
 
-def test_a_read_only_data_folder(data, known, folders, monkeypatch):
+def test_a_read_only_data_folder(data, folders, monkeypatch):
     """A class folder: nothing is written there, caches go to the runs."""
-    one, two = known["image_id"][:2]
+    one, two = KNOWN["image_id"][:2]
     with zipfile.ZipFile(data / "xrays.zip", "w") as archive:
         archive.writestr(f"{one}.png", encoded())
     save(data, f"{two}.png", flat(1))
@@ -114,12 +104,9 @@ def test_a_read_only_data_folder(data, known, folders, monkeypatch):
     images.read_grey(images.locate(paths[0]), 8)
 
 
-# --- views ------------------------------------------------------------------
-
-
-def test_one_image_a_view_and_the_lowest_number(known, ids):
+def test_one_image_a_view_and_the_lowest_number(ids):
     chosen = images.choose_views(ids)
-    listed = ids.merge(known, on="image_id")
+    listed = ids.merge(KNOWN, on="image_id")
     lowest = listed.groupby(["study_id", "view"])["image_id"].min()
     picked = chosen.set_index(["study_id", "view"])["image_id"]
     assert picked.sort_index().equals(lowest.sort_index())
@@ -131,8 +118,8 @@ def test_one_image_a_view_and_the_lowest_number(known, ids):
     assert (first == "lateral").sum() > 200
 
 
-def test_phantoms_take_the_places_of_the_real_views(folders, ids):
-    studies = reports.load_studies().head(3)[["study_id", "mesh"]]
+def test_phantoms_take_the_places_of_the_real_views(folders, studies, ids):
+    studies = studies.head(3)[["study_id", "mesh"]]
     only = images.choose_views(ids).merge(studies["study_id"])[:-1]
     views = images.draw_views(studies, only.drop(columns="view"), size=16)
     names = ["study_id", "image_id", "view"]
@@ -142,8 +129,8 @@ def test_phantoms_take_the_places_of_the_real_views(folders, ids):
     assert images.read_views(views, 16)[0].shape == (len(views), 16, 16)
 
 
-def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
-    frontal = known.loc[known["view"] == "frontal", "image_id"].sort_values()
+def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data):
+    frontal = KNOWN.loc[KNOWN["view"] == "frontal", "image_id"].sort_values()
     ids = pd.DataFrame({"study_id": "CXR1", "image_id": frontal[:3]})
     for image_id in frontal[1:3]:
         save(data, f"{image_id}.png", flat(1))
@@ -151,9 +138,6 @@ def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data, known):
     assert row.path == f"{row.image_id}.png" == f"{frontal.iloc[1]}.png"
     assert row.view_source == "published list"
     assert row.image_source == "IU X-ray"
-
-
-# --- pictures ---------------------------------------------------------------
 
 
 def test_rows_keep_their_order_and_unreadable_ones_are_listed(data):
@@ -173,14 +157,11 @@ def test_rows_keep_their_order_and_unreadable_ones_are_listed(data):
         images.read_views(rows, 8, "stretch")
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("a.png", lambda picture: picture.convert("RGB")),
-        ("a.jpg", lambda picture: picture.convert("CMYK")),
-        ("a.jpg", lambda picture: picture.resize((2000, 1000))),
-    ],
-)
+@pytest.mark.parametrize(("name", "change"), [
+    ("a.png", lambda picture: picture.convert("RGB")),
+    ("a.jpg", lambda picture: picture.convert("CMYK")),
+    ("a.jpg", lambda picture: picture.resize((2000, 1000))),
+])
 def test_any_coat_gives_the_same_grey(tmp_path, name, change):
     """A large JPEG is decoded small."""
     file = tmp_path / name
@@ -205,38 +186,29 @@ def test_squash_keeps_everything_and_crop_keeps_the_shape(tmp_path):
     assert (cropped[0] == range(50, 150)).all()  # no resampling
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("MONOCHROME2", GREY), ("MONOCHROME1", 255 - GREY)]
-)
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("MONOCHROME2", GREY), ("MONOCHROME1", 255 - GREY)])
 def test_dicom_of_either_kind(tmp_path, kind, expected):
-    file = tmp_path / "a.dcm"
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    data = FileDataset(str(file), {}, file_meta=meta, preamble=bytes(128))
-    data.SOPClassUID = meta.MediaStorageSOPClassUID
+    file, data = tmp_path / "a.dcm", Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
     data.set_pixel_data(RAMP, kind, 12)
     data.save_as(file, enforce_file_format=True)
     assert np.abs(images.read_grey(file, 8) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("CXR7.png", encoded()[:1500]),
-        ("CXR7.png", encoded()),  # a bomb
-        ("CXR7.dcm", b"no dicom at all"),
-    ],
-)
+@pytest.mark.parametrize(("name", "content"), [
+    ("CXR7.png", encoded()[:1500]),
+    ("CXR7.png", encoded()),  # a bomb
+    ("CXR7.dcm", b"no dicom at all"),
+])
 def test_a_broken_file_is_named(tmp_path, name, content, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     file = put(tmp_path, name, content)
     with pytest.raises(CourseError, match=f"{name} could not be") as caught:
         images.read_grey(file, 8)
     assert caught.value.why.strip(". ")
-
-
-# --- the range --------------------------------------------------------------
 
 
 def test_the_range_is_torchxrayvisions():
@@ -252,18 +224,15 @@ def test_the_range_is_torchxrayvisions():
         images.check_range(images.to_model_range(flat(value)))
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        lambda grey: grey / 255,
-        lambda grey: grey / 127.5 - 1,
-        lambda grey: (grey / 255 - 0.449) / 0.226,  # ImageNet's
-        lambda grey: grey.astype(float),
-        lambda grey: grey * 257.0,
-        lambda grey: images.to_model_range(grey) * 8.03 - 1024,  # twice
-        lambda grey: np.where(grey > 9, np.nan, 0.0),
-    ],
-)
+@pytest.mark.parametrize("mistake", [
+    lambda grey: grey / 255,
+    lambda grey: grey / 127.5 - 1,
+    lambda grey: (grey / 255 - 0.449) / 0.226,  # ImageNet's
+    lambda grey: grey.astype(float),
+    lambda grey: grey * 257.0,
+    lambda grey: images.to_model_range(grey) * 8.03 - 1024,  # twice
+    lambda grey: np.where(grey > 9, np.nan, 0.0),
+])
 def test_a_wrong_range_is_refused_and_explained(mistake):
     with pytest.raises(CourseError, match="issue 89") as caught:
         images.check_range(mistake(WIDE))

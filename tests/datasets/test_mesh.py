@@ -6,7 +6,7 @@ import pytest
 
 from llamaxr_utils.datasets import images, mesh
 from llamaxr_utils.datasets.conditions import CONDITIONS
-from llamaxr_utils.datasets.reports import load_image_ids, load_studies
+from llamaxr_utils.datasets.reports import load_image_ids
 
 #: Studies with the condition, of all 3,955: measured, to notice a change.
 POSITIVES = {
@@ -16,19 +16,13 @@ POSITIVES = {
     "Hernia": 50, "Infiltration": 65, "Lung Lesion": 131,
     "Lung Opacity": 652, "Mass": 17, "Nodule": 467,
     "Pleural Thickening": 60, "Pneumonia": 42, "Pneumothorax": 27,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def studies():
-    return load_studies()
+}
 
 
 def test_status_and_positives_of_all_reports(studies):
     states = studies["mesh"].map(mesh.status)
     assert Counter(states) == {
-        "normal": 1391, "abnormal": 2469, "not indexed": 95,
-    }  # fmt: skip
+        "normal": 1391, "abnormal": 2469, "not indexed": 95}
     labels = studies["mesh"].map(mesh.labels)
     assert sum(map(Counter, labels), Counter()) == POSITIVES
     has_any = labels.map(lambda named: any(named.values()))
@@ -48,40 +42,34 @@ def test_every_rule_is_used_and_spelled_right(studies):
     assert set(mesh.ZONES) | set(mesh.SEVERITIES) <= words
 
 
-@pytest.mark.parametrize(
-    ("heading", "expected"),
-    [
-        ("Nodule/lung/apex/right", ["Lung Lesion", "Nodule"]),
-        ("Calcified Granuloma/lung/lingula", ["Nodule"]),
-        ("Granuloma/ribs/right/posterior", [""]),
-        ("Density/lung/right/round", ["Lung Opacity", "Nodule"]),
-        ("Cicatrix/lung/apex/bilateral", ["Fibrosis"]),
-        ("Cicatrix/pleura/left", ["Pleural Thickening"]),
-        ("Cardiac Shadow/obscured/severe", [""]),
-        ("Aorta/tortuous", [""]),
-        ("Hydropneumothorax/right", ["Effusion", "Pneumothorax"]),
-        ("Subcutaneous  Emphysema/right", [""]),
-        ("Costophrenic Angle/right/blunted", [""]),
-        ("Deformity/ribs/right/multiple/healed", ["Fracture"]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("heading", "expected"), [
+    ("Nodule/lung/apex/right", ["Lung Lesion", "Nodule"]),
+    ("Calcified Granuloma/lung/lingula", ["Nodule"]),
+    ("Granuloma/ribs/right/posterior", [""]),
+    ("Density/lung/right/round", ["Lung Opacity", "Nodule"]),
+    ("Cicatrix/lung/apex/bilateral", ["Fibrosis"]),
+    ("Cicatrix/pleura/left", ["Pleural Thickening"]),
+    ("Cardiac Shadow/obscured/severe", [""]),
+    ("Aorta/tortuous", [""]),
+    ("Hydropneumothorax/right", ["Effusion", "Pneumothorax"]),
+    ("Subcutaneous  Emphysema/right", [""]),
+    ("Costophrenic Angle/right/blunted", [""]),
+    ("Deformity/ribs/right/multiple/healed", ["Fracture"]),
+])
 def test_decisions(heading, expected):
     findings = mesh.parse_headings([heading])
     assert [finding.condition for finding in findings] == expected
     assert sum(mesh.labels([heading]).values()) == sum(map(bool, expected))
 
 
-@pytest.mark.parametrize(
-    ("heading", "side", "zone", "severity"),
-    [
-        ("Pleural Effusion/left/small", "left", "", "mild"),
-        ("Opacity/lung/middle lobe", "right", "middle", ""),
-        ("Opacity/lung/middle lobe/bilateral", "bilateral", "middle", ""),
-        ("Opacity/lung/left/right/large", "bilateral", "", "severe"),
-        ("Opacity/lung/base/lower lobe/left", "left", "base", ""),
-        ("Mediastinum/paratracheal/enlarged ", "", "mediastinum", ""),
-    ],
-)
+@pytest.mark.parametrize(("heading", "side", "zone", "severity"), [
+    ("Pleural Effusion/left/small", "left", "", "mild"),
+    ("Opacity/lung/middle lobe", "right", "middle", ""),
+    ("Opacity/lung/middle lobe/bilateral", "bilateral", "middle", ""),
+    ("Opacity/lung/left/right/large", "bilateral", "", "severe"),
+    ("Opacity/lung/base/lower lobe/left", "left", "base", ""),
+    ("Mediastinum/paratracheal/enlarged ", "", "mediastinum", ""),
+])
 def test_place(heading, side, zone, severity):
     finding = mesh.parse_headings([heading])[0]
     assert finding[2:] == (side, zone, severity)

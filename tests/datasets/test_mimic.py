@@ -1,11 +1,8 @@
 """The snippet of bring_mimic_cxr.md on MIMIC-CXR-JPG's layout."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -36,24 +33,21 @@ def tables(folders):
         (50000003, 10000002, ["LATERAL", ""], " IMPRESSION: Normal.",
          "validate", {}),
         (50000004, 10000002, ["PA"], None, "test", {"Support Devices": 1}),
-    ]  # fmt: skip
+    ]
     rows = [("gone", 10000003, 50000009, "PA", "train")]  # not on this disk
     for study, patient, views, report, part, _ in plan:
         place = folder / f"files/p{str(patient)[:2]}/p{patient}"
         (place / f"s{study}").mkdir(parents=True)
         for i, view in enumerate(views):
-            name = f"{study}-{i}"
-            Image.fromarray(np.full((8, 8), 99, np.uint8)).save(
-                place / f"s{study}" / f"{name}.jpg")
-            rows.append((name, patient, study, view, part))
+            file = place / f"s{study}" / f"{study}-{i}.jpg"
+            Image.new("L", (8, 8), 99).save(file)
+            rows.append((file.stem, patient, study, view, part))
         if report:
             (place / f"s{study}.txt").write_text(report)
     names = ["dicom_id", "subject_id", "study_id", "ViewPosition", "split"]
     table = pd.DataFrame(rows, columns=names)
-    labels = pd.DataFrame([
-        {"subject_id": patient, "study_id": study, **known}
-        for study, patient, *_, known in plan
-    ])  # fmt: skip
+    labels = pd.DataFrame({"subject_id": patient, "study_id": study, **known}
+                          for study, patient, *_, known in plan)
     for name, part in (("metadata", table[names[:4]]), ("chexpert", labels),
                        ("split", table.drop(columns="ViewPosition"))):
         part.to_csv(folder / f"mimic-cxr-2.0.0-{name}.csv.gz", index=False)
@@ -71,15 +65,13 @@ def test_mimic_becomes_studies_and_views(tables):
     assert studies.iloc[0, :4].to_dict() == {
         "findings": "The heart is enlarged. There is a small left pleural "
         "effusion.", "impression": "Small effusion.",
-        "indication": "___ year old with cough.", "comparison": "",
-    }  # fmt: skip
+        "indication": "___ year old with cough.", "comparison": ""}
     assert studies["split"].tolist() == ["train", "train", "none"]
     assert views.set_index(["study_id", "view"])["image_id"].to_dict() == {
         ("s50000001", "frontal"): "50000001-2",  # PA before AP
         ("s50000001", "lateral"): "50000001-0",
         ("s50000002", "frontal"): "50000002-0",
-        ("s50000003", "lateral"): "50000003-0",
-    }
+        ("s50000003", "lateral"): "50000003-0"}
     assert len(images.read_views(views, 8)[1]) == 4
     # The labels reach the course as headings; doubtful edema is not there.
     assert list(studies["status"]) == ["abnormal", "normal", "not indexed"]

@@ -27,7 +27,7 @@ HEADINGS = [
     "Opacity/lung/middle lobe/right", "Mass/lung/upper lobe/left",
     "Nodule/lung/upper lobe/right", "Thickening/pleura/right",
     "Pneumonia/lower lobe/right", "Pneumothorax/right/large",
-]  # fmt: skip
+]
 #: Mean grey of a left-sided effusion's picture in 3 x 3 blocks: measured.
 BLOCKS = [[98.5, 133.2, 109.3], [127.2, 178.9, 142.8], [142.3, 207.6, 190.8]]
 
@@ -92,25 +92,21 @@ def test_zones_lie_above_each_other(view):
 
 def test_severity_shows_and_nothing_else_depends_on_labels():
     """Far from a small nodule two pictures are equal, noise included."""
-    small, moderate, large = (
-        sum(masks(i, f"Pleural Effusion/right/{word}")["Effusion"].sum()
-            for i in range(6))
-        for word in ("small", "moderate", "large")
-    )  # fmt: skip
-    assert small < moderate < large
+    areas = [sum(masks(i, f"Pleural Effusion/right/{word}")["Effusion"].sum()
+                 for i in range(6)) for word in ("small", "moderate", "large")]
+    assert areas[0] < areas[1] < areas[2]
     changed = change("CXR5", ["Nodule/lung/apex/right"], "frontal")
     assert changed[40:].max() <= 2
 
 
 def test_views_are_drawn_once_and_by_two_processes_alike(tmp_path):
     """More than 64 pictures, so that the pool is used."""
-    views = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(66)]})
-    views["view"] = 33 * list(VIEWS)
-    views["mesh"] = [["Cardiomegaly"]] * 66
+    views = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(66)],
+                          "view": 33 * list(VIEWS),
+                          "mesh": [["Cardiomegaly"]] * 66})
     calls = []
     paths = phantoms.draw_files(
-        views, tmp_path, 16, progress=lambda *n: calls.append(n)
-    )
+        views, tmp_path, 16, progress=lambda *n: calls.append(n))
     assert calls == [(n, 66) for n in range(1, 67)]
     for row, path in list(zip(views.itertuples(), paths, strict=True))[-2:]:
         picture = draw(row.study_id, ["Cardiomegaly"], row.view, 16)
@@ -132,10 +128,8 @@ def test_findings_are_found_where_they_were_drawn_and_nowhere_else():
         x, y = x.reshape(2 * n, -1), np.repeat([1, 0], n)
         model = make_pipeline(StandardScaler(), RidgeClassifier(300.0))
         folds = StratifiedKFold(6, shuffle=True, random_state=0)
-        score = cross_val_predict(
-            model, x, y, cv=folds, method="decision_function"
-        )
-        return roc_auc_score(y, score)
+        return roc_auc_score(y, cross_val_predict(
+            model, x, y, cv=folds, method="decision_function"))
 
     well = [draw(f"CXR{i}", []) for i in range(n)]
     for heading in ("Cardiomegaly", "Pleural Effusion/right", "Pneumothorax"):

@@ -1,20 +1,16 @@
 """The real reports, counted; splits; what is no report."""
 
-from __future__ import annotations
-
-import io
-import tarfile
 from itertools import pairwise
 
-import pandas as pd
 import pytest
+from conftest import tarred
 
 from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 
 #: Own text in OpenI's form.
-XML = """<?xml version="1.0" encoding="utf-8"?>
+XML = """<?xml version="1.0" encoding="utf-8"?>{doctype}
 <eCitation><uId id="CXR{number}"/>
 <MedlineCitation><Article><Abstract>
 <AbstractText Label="COMPARISON">{comparison}</AbstractText>
@@ -26,16 +22,9 @@ XML = """<?xml version="1.0" encoding="utf-8"?>
 </eCitation>"""
 
 
-def xml(number=7, comparison="None &amp; <b>none</b>."):
-    return XML.format(number=number, comparison=comparison)
-
-
-@pytest.fixture(scope="module")
-def studies():
-    return reports.load_studies()
-
-
-# --- counts and splits ------------------------------------------------------
+def xml(number=7, comparison="None &amp; <b>none</b>.", doctype=""):
+    text = XML.format(number=number, comparison=comparison, doctype=doctype)
+    return text.encode()
 
 
 def test_studies_sections_and_images(studies):
@@ -44,11 +33,9 @@ def test_studies_sections_and_images(studies):
     assert len(studies) == 3955
     numbers = studies["study_id"].str[3:].astype(int)
     assert numbers.is_unique and numbers.is_monotonic_increasing
-    findings, impression = (
-        studies[section].ne("") for section in ("findings", "impression")
-    )
-    assert findings.sum() == 3425
-    assert impression.sum() == 3921
+    findings, impression = (studies[section].ne("")
+                            for section in ("findings", "impression"))
+    assert (findings.sum(), impression.sum()) == (3425, 3921)
     assert (~findings & ~impression).sum() == 28
     assert studies["findings"].str.contains("XXXX").sum() == 1486
     words = studies["findings"][findings].str.split().map(len)
@@ -63,8 +50,7 @@ def test_studies_sections_and_images(studies):
 def test_r2gens_split(studies):
     listed = studies["split_r2gen"]
     assert listed.value_counts().to_dict() == {
-        "train": 2069, "none": 1000, "test": 590, "val": 296,
-    }  # fmt: skip
+        "train": 2069, "none": 1000, "test": 590, "val": 296}
     usable = studies["findings"].ne("") & studies["n_images"].ge(2)
     assert (listed.ne("none") == usable).all()
 
@@ -74,9 +60,8 @@ def test_copied_reports_and_the_two_parts_of_the_test_list(studies):
     r2gen = reports.r2gen_split().merge(studies, on="study_id")
     same = r2gen["findings"].map(reports.normalise)
     copied = same.isin(set(same[r2gen["split"] == "train"]))
-    test = pd.DataFrame({
-        "normal": r2gen["status"].eq("normal"), "copied": copied,
-    })[r2gen["split"] == "test"]  # fmt: skip
+    r2gen = r2gen.assign(normal=r2gen["status"].eq("normal"), copied=copied)
+    test = r2gen.loc[r2gen["split"] == "test", ["normal", "copied"]]
     assert test["copied"].sum() == 277
     edge = reports.FIRST_PART
     shares = [100 * part.mean() for part in (test[:edge], test[edge:])]
@@ -96,9 +81,6 @@ def test_the_random_split_is_seeded_70_10_20_of_the_usable(studies):
     assert not reports.random_split(usable, seed=2).equals(split)
 
 
-# --- the archive ------------------------------------------------------------
-
-
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Loads an archive of these bytes."""
@@ -113,20 +95,10 @@ def load(tmp_path, monkeypatch):
     return load
 
 
-def packed(members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as content:
-        for name, text in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(text)
-            content.addfile(info, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
-
 def test_reports_are_read_in_memory(load, tmp_path):
     """A path that leads out of the archive is only a name."""
-    members = {"../../10.xml": xml(10), "/tmp/9.xml": xml(9), "a.txt": "-"}
-    table = load(packed(members))
+    table = load(tarred(
+        ("../../10.xml", xml(10)), ("/tmp/9.xml", xml(9)), ("a.txt", b"-")))
     assert [file.name for file in tmp_path.iterdir()] == ["a.tgz"]
     assert list(table["study_id"]) == ["CXR9", "CXR10"]
     row = table.iloc[0]
@@ -139,10 +111,10 @@ def test_reports_are_read_in_memory(load, tmp_path):
 
 def test_reports_of_ones_own_folder_or_archive(tmp_path):
     archive = tmp_path / "own.tgz"
-    archive.write_bytes(packed({"10.xml": xml(10), "9.xml": xml(9)}))
+    archive.write_bytes(tarred(("10.xml", xml(10)), ("9.xml", xml(9))))
     (tmp_path / "own" / "deep").mkdir(parents=True)
     for n in (9, 10):
-        (tmp_path / "own" / "deep" / f"{n}.xml").write_text(xml(n))
+        (tmp_path / "own" / "deep" / f"{n}.xml").write_bytes(xml(n))
     tables = [reports.load_studies("folder", place)
               for place in (archive, tmp_path / "own")]
     assert list(tables[0]["study_id"]) == ["CXR9", "CXR10"]
@@ -152,35 +124,23 @@ def test_reports_of_ones_own_folder_or_archive(tmp_path):
 
 
 #: A few bytes that become gigabytes, and another file's content.
-BOMBS = [
-    '<!ENTITY a "ha">' + "".join(
-        f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in pairwise("abcdefgh")
-    ),
-    '<!ENTITY i SYSTEM "file:///etc/hostname">',
-]  # fmt: skip
+LAUGHS = "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">'
+                 for a, b in pairwise("abcdefgh"))
+BOMBS = [xml(1, "&i;", f"<!DOCTYPE a [{entities}]>") for entities in (
+    f'<!ENTITY a "ha">{LAUGHS}', '<!ENTITY i SYSTEM "file:///etc/hostname">')]
+WHOLE = tarred(*((f"{i}.xml", xml(i)) for i in range(50)))
 
 
-def bomb(content):
-    head, body = xml(comparison="&i;").split("\n", 1)
-    return f"{head}\n<!DOCTYPE a [{content}]>\n{body}"
-
-
-WHOLE = packed({f"{i}.xml": xml(i) for i in range(50)})
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (packed({"1.xml": xml(1), "2.xml": xml()[:300]}), "unclosed"),
-        (packed({"1.xml": xml().replace("CXR7", "CXRseven")}), "seven"),
-        (packed({"1.xml": bomb(BOMBS[0])}), "EntitiesForbidden"),
-        (packed({"1.xml": bomb(BOMBS[1])}), "EntitiesForbidden"),
-        (packed({}), "number"),
-        (b"no archive", "ReadError"),
-        (WHOLE[: len(WHOLE) // 2], "EOFError"),
-        (WHOLE[:200] + b"?" + WHOLE[201:], "error"),
-    ],
-)
+@pytest.mark.parametrize(("content", "why"), [
+    (tarred(("1.xml", xml(1)), ("2.xml", xml()[:300])), "unclosed"),
+    (tarred(("1.xml", xml("seven"))), "seven"),
+    (tarred(("1.xml", BOMBS[0])), "EntitiesForbidden"),
+    (tarred(("1.xml", BOMBS[1])), "EntitiesForbidden"),
+    (tarred(), "number"),
+    (b"no archive", "ReadError"),
+    (WHOLE[: len(WHOLE) // 2], "EOFError"),
+    (WHOLE[:200] + b"?" + WHOLE[201:], "error"),
+])
 def test_a_corrupt_archive_is_refused(load, content, why):
     with pytest.raises(CourseError, match=r"a\.tgz could not be") as caught:
         load(content)

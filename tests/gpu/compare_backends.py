@@ -12,8 +12,6 @@ Needs a GPU of 40 GB, 25 GB of disk under ``TMPDIR`` and five minutes;
 What it gave is in ``figures/data/gpu.csv``.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -21,13 +21,6 @@ def section(item, *names, **given) -> audit.Measured:
     return space["measured"][item]
 
 
-@pytest.fixture(scope="module")
-def studies():
-    from llamaxr_utils.datasets import reports
-
-    return reports.load_studies()
-
-
 @pytest.mark.parametrize(("r2gen", "answer"), [
     (0.200, "the ruler gives the gain"),
     (0.300, "the ruler does not give the gain"),

@@ -1,15 +1,11 @@
 """Networks by full name: made, trained, saved, and refused."""
 
-from __future__ import annotations
-
 import pickle
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import numpy as np
 import pytest
 import torch
+from conftest import serving
 from sklearn.metrics import f1_score
 
 from llamaxr_utils.__main__ import main
@@ -75,7 +71,7 @@ def test_training_separates_what_can_be_separated(trained, pictures):
 def test_the_same_seed_trains_the_same(pictures):
     part = [values[:16] for values in pictures]
     first, again = (backbones.train(backbones.build(SMALL), *part, 1, 8)
-                    for _ in range(2))  # fmt: skip
+                    for _ in range(2))
     assert first == again
 
 
@@ -126,26 +122,14 @@ def test_a_saved_network_gives_the_same_scores(trained, pictures, tmp_path):
         backbones.load(tmp_path)
 
 
-class Trap:
-    """Code that runs when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return open, (str(self.file), "w")
-
-
-def pin(monkeypatch, file):
-    """Let a file of our own pass for the published one."""
-    known, name = downloads.FILES[backbones.RELEASED], backbones.RELEASED
-    known = known._replace(sha256=artifacts.sha256(file))
-    monkeypatch.setitem(downloads.FILES, name, known)
-
-
 def test_a_file_with_another_hash_is_refused_before_it_is_opened(tmp_path):
     sprung, file = tmp_path / "sprung", tmp_path / "weights.pt"
-    file.write_bytes(pickle.dumps(Trap(sprung)))
+
+    class Trap:
+        def __reduce__(self):  # what runs when it is unpickled
+            return open, (str(sprung), "w")
+
+    file.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(CourseError) as caught:
         backbones.load_released(file=file)
     assert downloads.FILES[backbones.RELEASED].url in caught.value.do
@@ -161,21 +145,17 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
     from torchxrayvision.datasets import default_pathologies
     from torchxrayvision.models import model_urls
 
-    name, site = backbones.RELEASED, tmp_path / "site"
-    site.mkdir()
-    file = site / downloads.file_name(name)
+    name = backbones.RELEASED
+    file = tmp_path / downloads.file_name(name)
     inside = backbones.build("densenet121@random", seed=4)
     torch.save(inside, file)
-    serve = partial(SimpleHTTPRequestHandler, directory=site)
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", print)
-    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        mirror = f"http://127.0.0.1:{server.server_port}/"
-        assert main(["fetch", name, "--mirror", mirror]) == 1
+    with serving({f"/{file.name}": file.read_bytes()}) as (url, _):
+        order = ["fetch", name, "--mirror", f"{url}/"]
+        assert main(order) == 1
         assert "SHA-256" in capsys.readouterr().err
-        pin(monkeypatch, file)
-        assert main(["fetch", name, "--mirror", mirror]) == 0
-        server.shutdown()
+        ours = downloads.FILES[name]._replace(sha256=artifacts.sha256(file))
+        monkeypatch.setitem(downloads.FILES, name, ours)
+        assert main(order) == 0
     kept = run.cache_folder() / "weights"
     assert (kept / f"{name}.safetensors").is_file()
     (kept / file.name).unlink()  # the pickle is not opened again
@@ -188,11 +168,3 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
         assert torch.allclose(model.op_threshs, points)
     scores = backbones.predict(model, np.zeros((1, 224, 224), np.uint8))
     assert scores.shape == (1, 18)
-
-
-def test_the_pinned_hash_is_the_released_files():
-    weights = downloads.FILES[backbones.RELEASED]
-    assert weights.sha256 == (
-        "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
-    )
-    assert "nih-pc-chex-mimic_ch-google-openi-kaggle" in weights.url

@@ -1,7 +1,5 @@
 """Images to 18 scores a view; the range trap; AUC; unfinished work."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -31,22 +29,16 @@ def views(data):
         grey[32:, 10:] += light  # what `model` was taught, off the centre
         Image.fromarray(grey.astype(np.uint8)).save(data / f"{name}.png")
     (data / "c_f.png").write_bytes(b"no image")
-    rows = [
-        ("CXR9", "frontal", "a_f.png"),
-        ("CXR9", "lateral", "a_l.png"),
-        ("CXR2", "frontal", "b_f.png"),
-        ("CXR5", "frontal", "c_f.png"),
-    ]
+    rows = [("CXR9", "frontal", "a_f.png"), ("CXR9", "lateral", "a_l.png"),
+            ("CXR2", "frontal", "b_f.png"), ("CXR5", "frontal", "c_f.png")]
     return pd.DataFrame(rows, columns=["study_id", "view", "path"])
 
 
 def test_one_row_a_view_and_nan_for_what_is_missing(model, views, tmp_path):
     scores = features.score_views(model, views)
-    assert list(zip(scores["study_id"], scores["view"])) == [
-        (study, view)
-        for study in ("CXR9", "CXR2", "CXR5")
-        for view in ("frontal", "lateral")
-    ]
+    rows = [(study, view) for study in ("CXR9", "CXR2", "CXR5")
+            for view in ("frontal", "lateral")]
+    assert list(zip(scores["study_id"], scores["view"])) == rows
     missing = scores[NAMES].isna()
     assert missing.all(axis=1).tolist() == [False] * 3 + [True] * 3
     assert (missing.all(axis=1) == missing.any(axis=1)).all()
@@ -56,8 +48,7 @@ def test_one_row_a_view_and_nan_for_what_is_missing(model, views, tmp_path):
     schema = artifacts.ARTIFACTS["image_scores"].columns
     assert tuple(scores.columns) == (*schema, *CONDITIONS)
     artifacts.save(
-        tmp_path, "image_scores", scores, writer="02_extract_features"
-    )
+        tmp_path, "image_scores", scores, writer="02_extract_features")
     back = artifacts.load(tmp_path, "image_scores")
     pd.testing.assert_frame_equal(back, scores)
 
@@ -74,9 +65,7 @@ def test_scores_belong_to_their_picture_and_their_name(model, views):
 
 
 @pytest.mark.parametrize("factor", [1 / 1024, 0])
-def test_the_wrong_range_does_not_reach_the_reader(
-    model, views, monkeypatch, factor
-):
+def test_the_wrong_range_is_not_scored(model, views, monkeypatch, factor):
     """Pixels in [-1, 1] (torchxrayvision issue 89); scores all the same."""
     right = images.to_model_range
     monkeypatch.setattr(
@@ -105,18 +94,15 @@ def test_scores_of_files(model, views, data, tmp_path):
         features.score_images(paths)  # the released network is the default
 
 
-def test_a_killed_scoring_goes_on_where_it_was(
-    model, data, tmp_path, monkeypatch
-):
+def test_a_killed_scoring_goes_on(model, data, tmp_path, monkeypatch):
     rng, part = np.random.default_rng(3), tmp_path / "part.parquet"
     for i in range(40):
         noise = rng.integers(0, 256, (64, 64)).astype(np.uint8)
         Image.fromarray(noise).save(data / f"{i}.png")
     (data / "5.png").write_bytes(b"no image")
-    views = pd.DataFrame(
-        [(f"CXR{i}", "frontal", f"{i}.png") for i in range(40)],
-        columns=["study_id", "view", "path"],
-    )
+    views = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(40)],
+                          "view": "frontal",
+                          "path": [f"{i}.png" for i in range(40)]})
     whole = features.score_views(model, views, batch_size=4)
     monkeypatch.setattr(features, "SAVE_EVERY", 2)
     predict, seen = backbones.predict, []
@@ -135,13 +121,12 @@ def test_a_killed_scoring_goes_on_where_it_was(
     assert sum(map(len, features._resume(part, key))) == 16
     other = backbones.build(SMALL, seed=1)
     for what in ((other, views, "squash"), (model, views, "crop"),
-                 (model, views[::-1], "squash")):  # fmt: skip
+                 (model, views[::-1], "squash")):
         assert features._resume(part, features._key(*what)) == []
 
     seen.clear()  # of ten batches four were kept; six are left to do
     monkeypatch.setattr(
-        backbones, "predict", lambda *a: (seen.append(1), predict(*a))[1]
-    )
+        backbones, "predict", lambda *a: (seen.append(1), predict(*a))[1])
     again = features.score_views(model, views, batch_size=4, part=part)
     assert len(seen) == 6
     pd.testing.assert_frame_equal(again, whole)
@@ -173,18 +158,14 @@ def test_the_interval_of_an_auc():
     auc, low, high = features.auc_interval(ill, well)
     assert auc == pytest.approx((ill[:, None] > well).mean())
     draws = [(rng.choice(ill, 80)[:, None] > rng.choice(well, 300)).mean()
-             for _ in range(500)]  # fmt: skip
+             for _ in range(500)]
     expected = np.quantile(draws, [0.025, 0.975])
     assert [low, high] == pytest.approx(expected, abs=0.015)
-    same = features.auc_interval(np.ones(3), np.ones(4))
-    assert same == (0.5, 0.5, 0.5)
-
-
-# --- notebook 02: how were Figure 4's numbers made? -------------------------
+    assert features.auc_interval(np.ones(3), np.ones(4)) == (0.5, 0.5, 0.5)
 
 
 def notebook_function(name, **known):
-    """A function as it stands in a cell of the notebook."""
+    """A function as it stands in a cell of notebook 02."""
     file = "notebooks/02_extract_features.ipynb"
     text = (Path(__file__).parents[2] / file).read_text("utf-8")
     cells = ("".join(cell["source"]) for cell in json.loads(text)["cells"])
@@ -193,11 +174,9 @@ def notebook_function(name, **known):
     return known[name]
 
 
-@pytest.mark.parametrize(
-    ("order", "resize"),
-    [("the network's", "squash"), ("alphabetical", "crop")],
-)
-def test_the_way_that_made_the_numbers_is_told(
+@pytest.mark.parametrize(("order", "resize"), [
+    ("the network's", "squash"), ("alphabetical", "crop")])
+def test_the_way_that_made_figure_4s_numbers_is_told(
     order, resize, model, tmp_path, monkeypatch
 ):
     printed = features.printed_scores()
@@ -212,7 +191,7 @@ def test_the_way_that_made_the_numbers_is_told(
         coarse.resize(shape).save(files[-1])
     # Lateral first:
     grey = [images.read_grey(file, model.resolution, resize)
-            for file in files[::-1]]  # fmt: skip
+            for file in files[::-1]]
     scores = backbones.predict(model, np.stack(grey))
     if order == "alphabetical":
         scores = scores[:, [model.pathologies.index(c) for c in CONDITIONS]]
@@ -220,13 +199,11 @@ def test_the_way_that_made_the_numbers_is_told(
 
     read = notebook_function(
         "figure_4_readings", model=model, images=images, features=features,
-        backbones=backbones, np=np, pd=pd, CONDITIONS=CONDITIONS, VIEWS=VIEWS,
-    )  # fmt: skip
+        backbones=backbones, np=np, pd=pd, CONDITIONS=CONDITIONS, VIEWS=VIEWS)
     table = read(files)
     assert len(table) == 16
     best, second = table["largest difference"][:2]
     assert best < 1e-5
     assert second > 1e-3
-    assert table.iloc[0, :4].tolist() == [
-        order, "lateral", "[-1024, 1024]", resize
-    ]  # fmt: skip
+    way = [order, "lateral", "[-1024, 1024]", resize]
+    assert table.iloc[0, :4].tolist() == way

@@ -1,7 +1,5 @@
 """Heatmaps: where they lie, and what they are worth on phantoms."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +8,6 @@ from PIL import Image
 from llamaxr_utils.datasets import phantoms
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.vision import backbones, heatmaps
-
-SMALL = "densenet-small@phantom"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,8 +35,7 @@ def test_maps_for_the_case_page(model, data, tmp_path):
     views = pd.DataFrame(
         [("CXR1", "frontal", "a.png"), ("CXR1", "lateral", "b.png"),
          ("CXR2", "frontal", "a.png")],
-        columns=["study_id", "view", "path"],
-    )  # fmt: skip
+        columns=["study_id", "view", "path"])
     scores = pd.DataFrame(0.1, index=[0, 1, 2], columns=list(CONDITIONS))
     scores.loc[0, "Effusion"] = 0.9
     scores.loc[2] = np.nan  # CXR2 has no scores
@@ -58,11 +53,10 @@ def test_maps_for_the_case_page(model, data, tmp_path):
 
 @pytest.mark.parametrize("case", ["lesion", "elsewhere", "everywhere"])
 def test_the_pointing_game_marks_maps_that_are_known(monkeypatch, case):
-    mesh = [["Cardiomegaly/severe"], ["Pleural Effusion/left/large"],
-            ["normal"]]  # fmt: skip
-    studies = pd.DataFrame({"study_id": ["CXR1", "CXR2", "CXR3"],
-                            "mesh": mesh})  # fmt: skip
-    model = backbones.build(SMALL)
+    mesh = ["Cardiomegaly/severe"], ["Pleural Effusion/left/large"], ["normal"]
+    ids = ["CXR1", "CXR2", "CXR3"]
+    studies = pd.DataFrame({"study_id": ids, "mesh": mesh})
+    model = backbones.build("densenet-small@phantom")
 
     def known(network, grey, condition):
         if network is not model:  # the random control sees nothing
