@@ -1,7 +1,5 @@
 """`start` and `finish`: knobs, folders, messages, records."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
