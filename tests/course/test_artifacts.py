@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
-import textwrap
+import os
+import signal
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -31,8 +31,8 @@ FROM_SCORES = ["image_scores", "operating_points", "prompts", "adapter",
 
 def table(name: str, rows: int = 3) -> pd.DataFrame:
     columns = artifacts.ARTIFACTS[name].columns
-    return pd.DataFrame(
-        {c: [f"{c} {row}" for row in range(rows)] for c in columns})
+    return pd.DataFrame({c: [f"{c} {i}" for i in range(rows)]
+                         for c in columns})
 
 
 def save(folder: Path, name: str, value=None, **options) -> Path:
@@ -71,8 +71,8 @@ def test_what_was_saved_is_loaded_and_says_where_it_comes_from(folder):
     for name, spec in artifacts.ARTIFACTS.items():
         value = artifacts.load(folder, name)
         if spec.columns:
-            right = table(name)
-            pd.testing.assert_frame_equal(value, right, check_dtype=False)
+            pd.testing.assert_frame_equal(value, table(name),
+                                          check_dtype=False)
         else:
             assert (value / "weights.bin").read_bytes() == name.encode()
     save(folder, "prompts", parameters={"SEED": 3})
@@ -81,8 +81,8 @@ def test_what_was_saved_is_loaded_and_says_where_it_comes_from(folder):
     assert record["parameters"] == {"SEED": 3}
     assert {"python", "torch"} <= set(record["versions"])
     assert record["sha256"] == artifacts.sha256(folder / "prompts.parquet")
-    studies = artifacts.sha256(folder / "studies.parquet")
-    assert record["inputs"]["studies"] == studies
+    assert record["inputs"]["studies"] == artifacts.sha256(
+        folder / "studies.parquet")
 
 
 def test_only_its_writer_writes_an_artifact_and_with_its_columns(folder):
@@ -92,9 +92,6 @@ def test_only_its_writer_writes_an_artifact_and_with_its_columns(folder):
     with pytest.raises(ValueError, match=r"lacks the columns \['completion"):
         save(folder, "prompts", half)
     assert len(artifacts.load(folder, "prompts")) == 3
-
-
-# --- staleness --------------------------------------------------------------
 
 
 def test_one_byte_of_image_scores_and_all_downstream_name_it(folder):
@@ -133,9 +130,6 @@ def test_what_is_missing_names_its_notebook(tmp_path):
         artifacts.load(tmp_path / "smoke-real", "image_scores")
     assert "02_extract_features" in caught.value.why
     assert "FROM=02 PROFILE=smoke IMAGES=real`" in caught.value.do
-
-
-# --- whole or not at all ----------------------------------------------------
 
 
 def test_a_full_disk_leaves_the_old_artifact(folder, monkeypatch):
@@ -181,34 +175,27 @@ def test_an_artifact_that_fails_keeps_the_old_one(
     assert leftovers(folder) == []
 
 
-KILLED = textwrap.dedent("""
-    import os, pathlib, signal, sys
-    import pandas as pd
-    from llamaxr_utils.course import artifacts
-
+def save_and_die(folder: Path, name: str) -> None:
+    """kill -9 while half of the new content is written."""
     def half(*given, **_):
-        part = pathlib.Path(given[-1])
-        if part.name.startswith(".adapter"):
+        part = Path(given[-1])
+        if name == "adapter":
             part.mkdir()
             part = part / "weights.bin"
         part.write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
 
     pd.DataFrame.to_parquet = half
-    folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
-    spec = artifacts.ARTIFACTS[name]
-    table = pd.DataFrame({c: ["new"] for c in spec.columns})
-    value = table if spec.columns else half
-    artifacts.save(folder, name, value, writer=spec.writer)
-""")
+    save(folder, name, half if name == "adapter" else None)
 
 
 @pytest.mark.parametrize("name", ["prompts", "adapter"])
 def test_kill_in_the_middle_of_a_save(folder, name):
-    """kill -9 while half of the new content is written."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), name], check=False)
-    assert done.returncode == -9
+    child = get_context("spawn").Process(
+        target=save_and_die, args=(folder, name))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert len(leftovers(folder)) == 1
     artifacts.load(folder, "summary")  # nothing happened to the old content
     save(folder, name)  # and the next save is not in its way
@@ -217,7 +204,6 @@ def test_kill_in_the_middle_of_a_save(folder, name):
 
 def test_kill_between_artifact_and_manifest_is_noticed(folder, monkeypatch):
     """The new table with the old manifest is not taken for whole."""
-
     def killed(*_):
         raise KeyboardInterrupt
 

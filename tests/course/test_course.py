@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import FIXTURES
+from test_artifacts import change_a_byte
 
 from llamaxr_utils import __main__ as commands
 from llamaxr_utils.course import run, runner
@@ -54,10 +55,10 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     shutil.copytree(FIXTURES / "course", folder / "notebooks")
     home = poisoned_home(tmp_path_factory.mktemp("home"))
-    changed = {"HOME": str(home), "JUPYTER_PATH": str(home / "share"),
-               "LLAMAXR_RUNS": str(folder / "runs")}
-    done = subprocess.run(COMMAND, cwd=folder, env=os.environ | changed,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        COMMAND, cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": str(home), "JUPYTER_PATH": f"{home}/share",
+             "LLAMAXR_RUNS": f"{folder}/runs"})
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -72,9 +73,8 @@ def project(base, tmp_path, monkeypatch):
 
 
 def reasons(project: Path) -> list[str]:
-    folder = project / "runs" / "smoke"
     sources = [project / "notebooks" / f"{name}.ipynb" for name in TINY]
-    return [runner.why_run(folder, source,
+    return [runner.why_run(project / "runs" / "smoke", source,
                            runner.state_now(source, "smoke", "phantom"))
             for source in sources]
 
@@ -106,9 +106,6 @@ def test_a_line_a_notebook_in_a_fresh_kernel_of_this_interpreter(base):
         assert words in out
 
 
-# --- skipping ---------------------------------------------------------------
-
-
 def test_a_second_call_runs_nothing_and_force_what_was_chosen(
     project, monkeypatch
 ):
@@ -125,7 +122,7 @@ def test_a_second_call_runs_nothing_and_force_what_was_chosen(
     assert ran == list(TINY[1:])
 
 
-def change_outputs_and_ids(project):
+def change_outputs_and_ids(project, _):
     path = project / "notebooks" / f"{TINY[1]}.ipynb"
     nb = json.loads(path.read_text())
     for cell in nb["cells"]:
@@ -136,7 +133,7 @@ def change_outputs_and_ids(project):
     path.write_text(json.dumps(nb))
 
 
-def change_a_cell(project):
+def change_a_cell(project, _):
     set_source(project, TINY[1], 1, "import pandas as pd  # mine")
 
 
@@ -146,21 +143,18 @@ def change_the_profile(project, monkeypatch):
     monkeypatch.setattr(run, "declared", lambda: changed)
 
 
-def damage(project):
-    path = project / "runs" / "smoke" / "studies.parquet"
-    content = bytearray(path.read_bytes())
-    content[10] ^= 1
-    path.write_bytes(content)
+def damage(project, _):
+    change_a_byte(project / "runs" / "smoke" / "studies.parquet")
 
 
-def run_by_hand(project):
+def run_by_hand(*_):
     nb = run.start(TINY[2], "smoke")
     nb.load("image_scores")
     nb.finish()
 
 
 def remove(name):
-    return lambda project: (project / "runs" / "smoke" / name).unlink()
+    return lambda project, _: (project / "runs" / "smoke" / name).unlink()
 
 
 @pytest.mark.parametrize(("change", "expected"), [
@@ -178,13 +172,9 @@ def remove(name):
 def test_what_changed_is_run_again_and_what_follows(
     project, monkeypatch, change, expected
 ):
-    given = [monkeypatch] if change is change_the_profile else []
-    change(project, *given)
+    change(project, monkeypatch)
     for reason, right in zip(reasons(project), expected, strict=True):
         assert reason if right is None else reason == right
-
-
-# --- FROM and TO, inputs ----------------------------------------------------
 
 
 def test_from_and_to_by_number_or_name():
@@ -195,9 +185,8 @@ def test_from_and_to_by_number_or_name():
         runner.choose("05", "03")
 
 
-def test_missing_inputs_are_named_in_a_course_and_made_by_hand(
-    project, capsys
-):
+def test_missing_inputs_are_named_in_a_course_and_made_by_hand(project,
+                                                               capsys):
     shutil.rmtree(project / "runs")
     arguments = ["course", "--profile", "smoke", "--from", "02", "--to", "02"]
     assert commands.main(arguments) == 1
@@ -211,9 +200,6 @@ def test_missing_inputs_are_named_in_a_course_and_made_by_hand(
     assert "image_scores is not ready: running 01 to 02 first" in out
     assert "[2/2] 02_extract_features: ran" in out
     assert out.rstrip().endswith("Inputs: image_scores [OK]")
-
-
-# --- failures ---------------------------------------------------------------
 
 
 def test_a_failing_cell(project, capsys):
@@ -237,9 +223,8 @@ def test_a_kernel_that_dies(project):
         runner.run_course("smoke", last="01")
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(
-    project, request
-):
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project,
+                                                            request):
     set_source(project, TINY[1], 5, "open('here', 'w'); import time\n"
                "time.sleep(60)")
     # A shell in the background (nohup, CI) hands on that SIGINT is ignored.
@@ -247,9 +232,8 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True,
                           stderr=subprocess.STDOUT) as child:
-        for _ in range(600):
-            if (project / "notebooks" / "here").exists():
-                break
+        stop = time.monotonic() + 60
+        while not Path("notebooks/here").exists() and time.monotonic() < stop:
             time.sleep(0.1)
         with pytest.raises(CourseError, match=f"Process {child.pid} runs"):
             runner.run_course("smoke", first="02", last="02")

@@ -1,11 +1,9 @@
 """`start` and `finish`: knobs, folders, messages, records."""
 
-from __future__ import annotations
-
 import json
 
-import pandas as pd
 import pytest
+from test_artifacts import save, table
 
 from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.course.errors import CourseError
@@ -29,22 +27,17 @@ def begin(profile="smoke", **options):
     return run.start(NOTEBOOK, profile, **options)
 
 
-def rows(name):
-    columns = artifacts.ARTIFACTS[name].columns
-    return pd.DataFrame({column: ["x"] for column in columns})
-
-
 def test_the_profiles_file_is_sound(monkeypatch):
     monkeypatch.undo()
     known = run.declared()
     names = {"smoke", "cpu", "laptop", "t4", "a100", "paper", "author"}
     assert set(known["profiles"]) == names
-    for notebook, table in known["notebooks"].items():
-        for knob, row in (table or {}).items():
+    for notebook, knobs in known["notebooks"].items():
+        for knob, row in (knobs or {}).items():
             assert knob.isupper(), (notebook, knob)
             columns = {column.removesuffix("-real") for column in row}
-            others = {"else", "about", "says"}
-            assert columns <= names | others, (notebook, knob)
+            columns -= {"else", "about", "says"}
+            assert columns <= names, (notebook, knob)
             assert "else" in row or names <= set(row), (notebook, knob)
     for profile in ("smoke", "cpu", "laptop"):
         assert known["profiles"][profile]["images"] == "phantom"
@@ -52,10 +45,9 @@ def test_the_profiles_file_is_sound(monkeypatch):
 
 def test_one_folder_is_one_run_of_a_known_profile_and_images():
     for profile, images, name in (
-        ("cpu", None, "cpu"), ("cpu", "phantom", "cpu"),
-        ("cpu", "real", "cpu-real"), ("t4", "real", "t4"),
-        ("t4", "phantom", "t4-phantom"),
-    ):
+            ("cpu", None, "cpu"), ("cpu", "phantom", "cpu"),
+            ("cpu", "real", "cpu-real"), ("t4", "real", "t4"),
+            ("t4", "phantom", "t4-phantom")):
         assert run.run_name(profile, images) == name
     with pytest.raises(CourseError, match="smoke, cpu, laptop, t4, a100"):
         begin("fast")
@@ -81,13 +73,12 @@ def test_a_change_of_no_knob_names_the_nearest():
 
 
 def test_finish_records_what_was_read_and_written(folders, capsys):
-    folder, scores = folders / "smoke", rows("image_scores")
-    artifacts.save(folder, "image_scores", scores,
-                   writer="02_extract_features")
+    folder = folders / "smoke"
+    save(folder, "image_scores", inputs=[])
     nb = begin(reads=["image_scores"])
     assert "Inputs: image_scores [OK]" in capsys.readouterr().out
     nb.load("image_scores")
-    nb.save("prompts", rows("prompts"))
+    nb.save("prompts", table("prompts"))
     nb.file("tables", "tokens.csv").write_text("a\n1\n")
     nb.finish()
     record = run.read_record(folder, NOTEBOOK)
@@ -109,7 +100,7 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
 def test_what_an_interrupted_run_left_whole_is_taken_once():
     nb = begin()
     assert nb.unfinished("prompts") is None
-    nb.save("prompts", rows("prompts"))  # and then the run stops
+    nb.save("prompts", table("prompts"))  # and then the run stops
     assert begin(change={"SEED": 1}).unfinished("prompts") is None
     again = begin()
     assert again.unfinished("prompts") == nb.folder / "prompts.parquet"

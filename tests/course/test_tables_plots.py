@@ -1,7 +1,5 @@
 """What leaves a notebook: stamped, titled, described."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,10 +10,8 @@ from llamaxr_utils.course import plots, run, tables
 
 ALT = 'A line that rises from left to right, from <"zero"> to one.'
 TABLE = pd.DataFrame({
-    "system": ["a|b", "two\nlines"],
-    "value": [0.123456789, np.nan],
-    "n": pd.array([590, None], dtype="Int64"),
-})
+    "system": ["a|b", "two\nlines"], "value": [0.123456789, np.nan],
+    "n": pd.array([590, None], dtype="Int64")})
 
 
 @pytest.fixture(params=["phantom", "real"])

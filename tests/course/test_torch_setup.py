@@ -1,7 +1,5 @@
 """torch beside a torchvision that does not load; threads that sleep."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Both backends, one function; 4 bit, and what happens without a kernel."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json
@@ -10,16 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_finetune import (
-    OTHER,
-    PROMPTS,
-    fresh,
-    furthest,
-    make_pairs,
-    train,
-    trained_weights,
-)
+import test_finetune as tiny
+import torch
+from safetensors.torch import load_file, save_file
+from test_models import PROMPTS
 
 from llamaxr_utils.course import machine
 from llamaxr_utils.llm import finetune, generate
@@ -29,23 +23,21 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def losses(base, folder, backend, seed=3407, first=False):
     """Training and validation losses; `first` uses the model before."""
-    import torch
-
     model, tokenizer = finetune.load_in_4bit(base, backend)
     model = finetune.add_lora(model, backend=backend, seed=seed)
     if first:
         model.eval()
         with torch.inference_mode():
-            model(tokenizer(OTHER, return_tensors="pt")["input_ids"])
+            model(tokenizer(tiny.OTHER, return_tensors="pt")["input_ids"])
             generate.generate_reports(
                 model, tokenizer, [PROMPTS["effusion"]], max_new_tokens=4)
-    _, result = train(base, make_pairs(), folder, 2, (model, tokenizer),
-                      optim="adamw_8bit")
+    _, result = tiny.train(base, tiny.make_pairs(), folder, 2,
+                           (model, tokenizer), optim="adamw_8bit")
     return list(result.log["loss"])
 
 
 def furthest_apart(a, b):
-    return max(abs(x - y) for x, y in zip(a, b, strict=True))
+    return np.abs(np.subtract(a, b)).max()
 
 
 def in_a_process_of_its_own(base, folder):
@@ -55,22 +47,13 @@ def in_a_process_of_its_own(base, folder):
     told = {"before": sorted(sys.modules.keys() & heavy)}
     model, tokenizer = finetune.load_in_4bit(base, "unsloth")
     told["stored"] = finetune.stored_as(model)
-    import torch
-    from safetensors.torch import save_file
-
     torch.set_num_threads(1)
     model = finetune.add_lora(model, backend="unsloth")
-    save_file(trained_weights(model), folder / "start.safetensors")
-    train(base, make_pairs(), folder / "c", None, (model, tokenizer))
-
-    def written(model, tokenizer):
-        return list(generate.generate_reports(
-            model, tokenizer, list(PROMPTS.values())[:3], max_new_tokens=6
-        )["generated"])
-
-    told["text"] = written(model, tokenizer)
+    save_file(tiny.trained_weights(model), folder / "start.safetensors")
+    tiny.train(base, tiny.make_pairs(), folder / "c", None, (model, tokenizer))
+    told["text"] = tiny.written(model, tokenizer)
     model.save_pretrained(folder / "adapter")
-    told["again"] = written(*finetune.load_adapter(
+    told["again"] = tiny.written(*finetune.load_adapter(
         base, folder / "adapter", "unsloth"))
     for first in (False, True):
         told[f"first {first}"] = losses(base, folder / "c", "unsloth",
@@ -84,31 +67,28 @@ def with_unsloth(base, tmp_path_factory):
     if importlib.util.find_spec("unsloth") is None:
         pytest.skip("unsloth is not installed here")
     folder = tmp_path_factory.mktemp("unsloth")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_backends"
-    code += "; test_backends.in_a_process_of_its_own(*sys.argv[2:])"
+    code = ("import sys, test_backends as tests; "
+            "tests.in_a_process_of_its_own(*sys.argv[1:])")
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), base,
-         str(folder)],
-        capture_output=True, text=True, check=False, timeout=300,
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        [sys.executable, "-c", code, base, str(folder)],
+        capture_output=True, text=True, check=False, timeout=300, cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path),
+                          "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert "should be imported before" not in done.stderr  # unsloth's words
     return folder, json.loads((folder / "told.json").read_text())
 
 
-def test_unsloth_comes_first_and_starts_and_reloads_as_peft(
-    base, with_unsloth
-):
+def test_unsloth_comes_first_and_starts_and_reloads_as_peft(base,
+                                                            with_unsloth):
     """The package's modules import nothing heavy, `load_in_4bit` does. One
     seed makes the same LoRA in both; a saved adapter writes the same."""
-    from safetensors.torch import load_file
-
     folder, told = with_unsloth
     assert told["before"] == []
     assert told["stored"] == "nf4"
     assert told["text"] == told["again"]
     start = load_file(folder / "start.safetensors")
-    assert furthest(start, trained_weights(fresh(base)[0])) == 0
+    assert tiny.furthest(start, tiny.trained_weights(tiny.fresh(base)[0])) == 0
 
 
 def test_both_backends_have_the_same_loss_curve(base, with_unsloth, tmp_path):
@@ -119,17 +99,13 @@ def test_both_backends_have_the_same_loss_curve(base, with_unsloth, tmp_path):
     assert furthest_apart(ours, with_unsloth[1]["first False"]) < noise / 10
 
 
-def has_the_trouble():
-    from bitsandbytes.nn.modules import has_avx512bf16
-
-    return has_avx512bf16() and machine.pick_device()[0] == "cpu"
-
-
 def test_evaluating_before_training_changes_nothing(
     base, tmp_path, request, monkeypatch
 ):
     """The corruption that `keep_weights_packed_once` is there for."""
-    if not has_the_trouble():
+    from bitsandbytes.nn.modules import has_avx512bf16
+
+    if not has_avx512bf16() or machine.pick_device()[0] != "cpu":
         pytest.skip("no AVX512-BF16 on this CPU, or a GPU: nothing repacks")
     told = request.getfixturevalue("with_unsloth")[1]
     assert furthest_apart(told["first False"], told["first True"]) < 1e-4
@@ -142,20 +118,16 @@ def test_evaluating_before_training_changes_nothing(
         assert furthest_apart(alone, wrong) > 0.01
 
 
-def no_kernel(*_, **__):
-    raise NotImplementedError("no kernel for this\nlong story")
-
-
 def test_what_is_missing_is_found_by_trying(monkeypatch):
-    import bitsandbytes
-    import torch
+    def no_kernel(*_, **__):
+        raise NotImplementedError("no kernel for this\nlong story")
 
     with torch.inference_mode():
         assert finetune.no_4bit("cpu", "float32") == ""
     reason = finetune.no_4bit("mps", "float32")
     assert reason and "\n" not in reason
     with monkeypatch.context() as patch:
-        patch.setattr(bitsandbytes, "matmul_4bit", no_kernel)
+        patch.setattr("bitsandbytes.matmul_4bit", no_kernel)
         assert finetune.no_4bit("cpu", "float32") == (
             "NotImplementedError: no kernel for this")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
@@ -183,6 +155,6 @@ def test_without_a_kernel_lora_goes_on_a_base_that_stays_as_it_is(
     assert "LoRA, not QLoRA: the base stays in float32." in printed
     assert "on this cpu (ModuleNotFoundError" in printed
     model = finetune.add_lora(model)
-    _, result = train(base, pairs, tmp_path, model=(model, tokenizer))
+    _, result = tiny.train(base, pairs, tmp_path, model=(model, tokenizer))
     assert result.log["loss"].iloc[-1] < result.log["loss"].iloc[0] - 0.1
     assert finetune.stored_as(model) == "float32"

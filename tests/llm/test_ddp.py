@@ -1,19 +1,15 @@
 """Several processes train as one does; one of them writes."""
 
-from __future__ import annotations
-
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
-from test_models import SENTENCES, tiny_base, tiny_tokenizer
+from test_models import PROMPTS, SENTENCES, tiny_base, tiny_tokenizer
 
 from llamaxr_utils.course import artifacts
 from llamaxr_utils.llm import finetune
-from llamaxr_utils.llm.prompts import SHORT_TEMPLATE
 
 #: Six updates of 8. Where they do not divide, the last update of an epoch
 #: repeats a few studies on several processes, and the losses drift apart.
@@ -27,9 +23,7 @@ SETTINGS = dict(
     per_device_eval_batch_size=2, logging_steps=1, eval_strategy="steps",
     eval_steps=5, save_strategy="steps", save_steps=5, seed=3,
     optim="adamw_torch", train_sampling_strategy="group_by_length",
-    gradient_checkpointing=True,  # as on a GPU
-)
-COMMAND = ["-m", "llamaxr_utils.llm.finetune", "--profile", "laptop"]
+    gradient_checkpointing=True)  # as on a GPU
 
 
 def studies():
@@ -38,11 +32,10 @@ def studies():
     for i in range(N_TRAIN + N_VAL):
         word, more = words[i % 6], words[(i // 6) % 6]
         findings = SENTENCES[word] + (f" {SENTENCES[more]}" if i % 3 else "")
-        prompt = SHORT_TEMPLATE.format(input=word)
         split = "train" if i < N_TRAIN else "val"
-        rows.append((f"CXR{i + 1}", split, prompt, findings, [word]))
-    columns = ["study_id", "split", "prompt", "completion", "mesh"]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append((f"CXR{i + 1}", split, PROMPTS[word], findings, [word]))
+    return pd.DataFrame(rows, columns=[
+        "study_id", "split", "prompt", "completion", "mesh"])
 
 
 def train(place):
@@ -51,19 +44,16 @@ def train(place):
                           place / "checkpoints", SETTINGS, patience=9)
 
 
-def launch_two(arguments, cwd, **variables):
+def launch_two(arguments, cwd):
     """What `accelerate launch` printed for two CPU processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     # Its --cpu would start one process; without a GPU --multi_gpu uses gloo.
+    # Port 0 is one that is free.
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-         "--num_processes", "2", "--num_machines", "1", "--main_process_port",
-         port, "--mixed_precision", "no", "--dynamo_backend", "no",
-         *arguments], capture_output=True, text=True, check=False,
-        timeout=240, cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables})
+         *("--num_processes 2 --num_machines 1 --main_process_port 0 "
+           "--mixed_precision no --dynamo_backend no").split(), *arguments],
+        capture_output=True, text=True, check=False, timeout=240, cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout[-999:] + done.stderr[-3000:]
     return done.stdout
 
@@ -98,7 +88,8 @@ def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
             laptop, name, value, writer=artifacts.ARTIFACTS[name].writer,
             inputs=inputs, parameters=knobs)
     before = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}
-    printed = launch_two(COMMAND, tmp_path)
+    printed = launch_two(["-m", "llamaxr_utils.llm.finetune",
+                          "--profile", "laptop"], tmp_path)
     assert printed.count("[1/1] 04_finetune_qlora: ran") == 1
     for name in ("adapter", "training_log"):
         assert artifacts.stale_because(laptop, name) is None
@@ -106,8 +97,7 @@ def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
     assert before.items() <= after.items()
     assert set(after) - set(before) == {
         "adapter", "adapter.json", "figures", "notebooks", "records",
-        "tables", "training_log.csv", "training_log.json",
-    }
+        "tables", "training_log.csv", "training_log.json"}
     facts = pd.read_csv(laptop / "tables" / "training.csv", index_col="fact")
     assert facts.loc["processes", "this run"] == "2"
     assert facts.loc["steps", "this run"] == str(N_TRAIN // 8)

@@ -3,13 +3,12 @@
 Interrupted trainings are in test_resume, both backends in test_backends.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 
 import pandas as pd
 import pytest
+import torch
 from test_models import PROMPTS, SENTENCES
 
 from llamaxr_utils.course import run
@@ -20,8 +19,7 @@ from llamaxr_utils.llm import finetune, generate, models
 SETTINGS = dict(
     num_train_epochs=3, per_device_train_batch_size=2, learning_rate=5e-3,
     gradient_checkpointing=False, seed=3, optim="adamw_torch",
-    logging_steps=1,
-)
+    logging_steps=1)
 #: Validation reports that contradict the training ones.
 OTHER = "Quite other words stand here."
 
@@ -49,8 +47,6 @@ def train(base, pairs, folder, patience=None, model=None, on="completion",
 
 def loss_on(model, tokenizer, pairs, split="val", on="completion"):
     """Mean loss a token of the completion, or of all, by hand."""
-    import torch
-
     losses = []
     model.eval()
     for row in pairs[pairs["split"] == split].itertuples():
@@ -66,9 +62,8 @@ def loss_on(model, tokenizer, pairs, split="val", on="completion"):
 
 
 def trained_weights(model):
-    return {name: weight.detach().clone()
-            for name, weight in model.named_parameters()
-            if weight.requires_grad}
+    return {name: weight.detach().clone() for name, weight
+            in model.named_parameters() if weight.requires_grad}
 
 
 def furthest(a, b):
@@ -76,9 +71,14 @@ def furthest(a, b):
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-def test_the_base_lies_in_nf4_under_seven_pairs_that_change_nothing_yet(base):
-    import torch
+def written(model, tokenizer, tokens=6):
+    """The start of what a model writes to each of `PROMPTS`."""
+    made = generate.generate_reports(model, tokenizer, [*PROMPTS.values()],
+                                     max_new_tokens=tokens)
+    return list(made["generated"])
 
+
+def test_the_base_lies_in_nf4_under_seven_pairs_that_change_nothing_yet(base):
     plain, tokenizer = finetune.load_in_4bit(base)
     weight = plain.model.layers[0].mlp.up_proj.weight
     assert weight.dtype == torch.uint8
@@ -87,9 +87,8 @@ def test_the_base_lies_in_nf4_under_seven_pairs_that_change_nothing_yet(base):
     assert plain.lm_head.weight.dtype != torch.uint8
     assert tokenizer.padding_side == "left"
     switch = "support_avx512bf16_for_cpu"
-    switches = [vars(part)[switch] for part in plain.modules()
-                if hasattr(part, switch)]
-    assert switches == [False] * 14
+    assert [vars(part)[switch] for part in plain.modules()
+            if hasattr(part, switch)] == [False] * 14
     ids = tokenizer(OTHER, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         before = plain(ids).logits
@@ -112,9 +111,8 @@ def test_what_does_not_load_says_what_to_do(base, tmp_path, monkeypatch):
         finetune.load_in_4bit(base, "unsloth")
 
 
-def test_a_completion_that_would_be_cut_stops_before_training(
-    base, pairs, tmp_path
-):
+def test_a_completion_that_would_be_cut_stops_before_training(base, pairs,
+                                                              tmp_path):
     tokenizer = models.load_tokenizer(base)
     texts = list(pairs["prompt"] + pairs["completion"])
     longest = max(map(len, tokenizer(texts)["input_ids"])) + 1
@@ -140,14 +138,10 @@ def test_where_the_loss_is_taken(base, pairs, tmp_path, on, own_padding):
     assert result.facts["first_batch_loss"] == pytest.approx(expected, 1e-5)
 
 
-# --- the first batch, compared with plain torch -----------------------------
-
 def first_positions(self, model, inputs, *args, **kwargs):
     """The fault that this guard was built after: labels narrowed to the
     columns that have one, paired with the logits of the first positions (as
     unsloth's forward does when it is handed columns to keep)."""
-    import torch
-
     targets = inputs["labels"][:, 1:]
     columns = (targets != -100).any(dim=0).nonzero()[:, 0]
     narrow = targets[:, columns]
@@ -158,8 +152,6 @@ def first_positions(self, model, inputs, *args, **kwargs):
 
 def first_row_only(self, model, inputs, *args, **kwargs):
     """The right number, but the gradient of one row alone."""
-    import torch
-
     logits = model(input_ids=inputs["input_ids"]).logits[:, :-1]
     logits = torch.cat([logits[:1], logits[1:].detach()])
     return torch.nn.functional.cross_entropy(
@@ -194,23 +186,19 @@ def test_other_tokens_than_given_are_refused(base, pairs, tmp_path,
 
 
 def test_rows_of_a_batch_with_and_without_padding():
-    import torch
-
     tokens = torch.arange(8)
     padded = {"input_ids": tokens.view(2, 4), "attention_mask":
               torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])}
     flat = {"input_ids": tokens[None],
             "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])}
-    assert [[batch["input_ids"][row].tolist()
-             for row in finetune.batch_rows(batch)]
-            for batch in (padded, flat)] == [
-        [[1, 2, 3], [4, 5]], [[0, 1, 2], [3, 4, 5, 6], [7]]]
+    for batch, rows in ((padded, [[1, 2, 3], [4, 5]]),
+                        (flat, [[0, 1, 2], [3, 4, 5, 6], [7]])):
+        assert [batch["input_ids"][row].tolist()
+                for row in finetune.batch_rows(batch)] == rows
 
 
 def test_a_step_of_the_papers_size_moves_the_adapter(base, pairs, tmp_path):
     """2e-6 is lost in bfloat16: of LoRA's A hardly a weight would move."""
-    import torch
-
     model = fresh(base)
     before = trained_weights(model[0])
     train(base, pairs, tmp_path, model=model, learning_rate=2e-6,
@@ -241,22 +229,17 @@ def test_early_stopping_restores_the_best_checkpoint(base, pairs, tmp_path):
 
 
 def test_a_reloaded_adapter_writes_the_same(base, pairs, tmp_path):
-    def written(model):
-        return list(generate.generate_reports(
-            model, tokenizer, [*PROMPTS.values()], max_new_tokens=12
-        )["generated"])
-
     model, tokenizer = fresh(base)
-    untrained = written(model)
+    untrained = written(model, tokenizer, 12)
     train(base, pairs, tmp_path / "c", model=(model, tokenizer),
           num_train_epochs=12, learning_rate=2e-2)
-    here = written(model)
+    here = written(model, tokenizer, 12)
     assert here != untrained
     model.save_pretrained(tmp_path / "adapter")
     shutil.copytree(base, tmp_path / "base")
-    model, _ = finetune.load_adapter(
+    reloaded = finetune.load_adapter(
         str(tmp_path / "base"), tmp_path / "adapter")
-    assert written(model) == here
+    assert written(*reloaded, 12) == here
 
 
 @pytest.mark.parametrize(("rows", "trained"), [("train", [1, 2]),

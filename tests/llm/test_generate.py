@@ -1,13 +1,10 @@
 """Batched greedy decoding: order, padding, ends; guidance; swapped scores."""
 
-from __future__ import annotations
-
-from itertools import chain
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_finetune import SETTINGS
 from test_models import PROMPTS, SENTENCES, tiny_tokenizer
 
 from llamaxr_utils.llm import finetune, generate, models, prompts
@@ -27,26 +24,9 @@ def writer(tmp_path_factory):
     log = finetune.train(
         model, tokenizer, pairs.assign(split="train"),
         tmp_path_factory.mktemp("training"),
-        dict(num_train_epochs=60, per_device_train_batch_size=2,
-             learning_rate=5e-3, gradient_checkpointing=False, seed=3,
-             optim="adamw_torch", save_strategy="no", logging_steps=30),
-    ).log
+        SETTINGS | dict(num_train_epochs=60, save_strategy="no")).log
     assert log["loss"].iloc[0] > 2 and log["loss"].iloc[-1] < 0.2
     return model, tokenizer
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The batches that reach the model, as texts."""
-    batches = []
-    decode = generate._decode
-
-    def seen(model, tokenizer, texts, *settings):
-        batches.append(texts)
-        return decode(model, tokenizer, texts, *settings)
-
-    monkeypatch.setattr(generate, "_decode", seen)
-    return batches
 
 
 def write(writer, prompts, **options):
@@ -93,17 +73,24 @@ def test_a_report_that_was_cut_says_so(writer):
     assert list(made["finished"]) == list(lengths == limit)
 
 
-def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, decoded):
+def test_the_same_prompt_is_decoded_once_but_for_sampling(writer, monkeypatch):
+    decoded, decode = [], generate._decode
+
+    def seen(model, tokenizer, texts, *settings):
+        decoded.extend(texts)
+        return decode(model, tokenizer, texts, *settings)
+
+    monkeypatch.setattr(generate, "_decode", seen)
     prompts = [ASKED[1], ASKED[0], ASKED[1], ASKED[1]]
     made = write(writer, prompts)
-    assert sorted(chain(*decoded)) == sorted(set(prompts))
+    assert sorted(decoded) == sorted(set(prompts))
     assert list(made["generated"]) == [REPORTS[i] for i in (1, 0, 1, 1)]
     assert len(write(writer, [])) == 0
     decoded.clear()
     torch.manual_seed(0)
     made = write(writer, ASKED[:1] * 6, do_sample=True, temperature=8.0,
                  max_new_tokens=6)
-    assert len([*chain(*decoded)]) == 6
+    assert len(decoded) == 6
     assert made["generated"].nunique() > 1
 
 
@@ -124,14 +111,13 @@ def test_guided_greedy_text_is_that_of_transformers(untaught):
             ids = model.generate(
                 **asked, negative_prompt_ids=blank, guidance_scale=2.0,
                 max_new_tokens=24, do_sample=False, pad_token_id=0)
-        new = ids[0, asked["input_ids"].shape[1] :]
-        assert report == tokenizer.decode(
-            new, skip_special_tokens=True).strip()
+        new = tokenizer.decode(ids[0, asked["input_ids"].shape[1] :],
+                               skip_special_tokens=True)
+        assert report == new.strip()
 
 
-def test_guided_beams_are_those_of_readings_without_a_cache(
-    untaught, monkeypatch
-):
+def test_guided_beams_are_those_of_readings_without_a_cache(untaught,
+                                                            monkeypatch):
     """Beams change places: the second reading has to follow them."""
     def texts(beams):
         return list(write(untaught, ASKED, max_new_tokens=24,

