@@ -138,8 +138,9 @@ def one_writer(folder: Path) -> Iterator[None]:
     holds it no longer."""
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    place = folder / "records"
+    place.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(place / ".lock"), place / ".holder"
     try:
         with lock.acquire(timeout=0):
             holder.write_text(str(os.getpid()))
