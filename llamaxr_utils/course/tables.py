@@ -6,7 +6,11 @@ title.
 
 from __future__ import annotations
 
+from html import escape
+from typing import Any
+
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from .artifacts import write_whole
 from .run import WARNING, Run
@@ -14,8 +18,8 @@ from .run import WARNING, Run
 
 def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
                item: str = "", decimals: int = 3, of_images: bool = True,
-               shown: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Write a table of this run, and give it back to be shown.
+               shown: pd.DataFrame | None = None, rows: int = 8) -> Any:
+    """Write a table of this run; return it as `show` does.
 
     `item` is the paper item that it rebuilds, and its file name where `name`
     is empty. The CSV keeps `table` with all digits; the Markdown and the page
@@ -32,7 +36,17 @@ def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
     write_whole(csv, lambda part: table.to_csv(part, index=False))
     write_whole(page, lambda part: part.write_text(text, "utf-8"))
     print(f"{full}  [runs/{nb.name}/tables/{name}.csv]")
-    return table.round(decimals) if shown is None else shown
+    return show(table if shown is None else shown, rows, decimals)
+
+
+def show(table: pd.DataFrame, rows: int = 8, decimals: int = 3) -> Any:
+    """The first `rows` of a table as a notebook shows them: without an index,
+    texts left, numbers right."""
+    from IPython.display import Markdown
+
+    text = escape(markdown(table.head(rows), decimals), quote=False)
+    more = f"\n\n*{rows} of {len(table)} rows.*" if len(table) > rows else ""
+    return Markdown(text + more)
 
 
 def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
@@ -49,5 +63,7 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
         for column in table.columns
     ]  # fmt: skip
     cells = table.astype(object).map(cell).mask(table.isna(), "–")
-    rows = [header, ["---"] * len(header), *cells.itertuples(index=False)]
+    rule = ["---:" if is_numeric_dtype(kind) else ":---"
+            for kind in table.dtypes]
+    rows = [header, rule, *cells.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

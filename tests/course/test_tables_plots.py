@@ -31,8 +31,13 @@ def shown(monkeypatch):
 
 
 def test_a_table_is_csv_and_markdown_and_says_where_it_comes_from(nb, capsys):
-    back = tables.save_table(nb, TABLE, "scores", title="Scores")
-    assert back["value"][0] == 0.123
+    back = tables.save_table(nb, TABLE, "scores", title="Scores", rows=1)
+    header, rule, first, *_, last = back.data.splitlines()
+    assert (header, rule) == ("| system | value | n |",
+                              "| :--- | ---: | ---: |")
+    assert (first, last) == ("| a\\|b | 0.123 | 590 |", "*1 of 2 rows.*")
+    assert tables.show(pd.DataFrame({"a": ["<b>"]})).data.endswith(
+        "&lt;b&gt; |")
     assert f"runs/{nb.name}/tables/scores.csv" in capsys.readouterr().out
     folder = nb.folder / "tables"
     csv = pd.read_csv(folder / "scores.csv")
