@@ -70,10 +70,12 @@ check: $(READY)
 	@$(IN) -m mypy --no-error-summary
 
 test: check
-	@$(IN) -m pytest
+	@$(IN) -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	    --no-loadscope-reorder
 
 lab: $(READY)
-	@$(IN) -m jupyterlab notebooks
+	@$(IN) -m jupyterlab --ServerApp.root_dir=. \
+	    --LabApp.default_url=/lab/tree/notebooks/01_explore_data.ipynb
 
 tidy: $(READY)
 	@$(IN) -m jupyter nbconvert --clear-output --inplace notebooks/*.ipynb

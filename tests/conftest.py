@@ -21,6 +21,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 _PLACE = tempfile.TemporaryDirectory(prefix="llamaxr-tests-")
 os.environ["LLAMAXR_RUNS"] = str(Path(_PLACE.name) / "runs")
 os.environ["LLAMAXR_DATA"] = str(Path(_PLACE.name) / "data")
@@ -63,17 +64,6 @@ def no_java(monkeypatch):
     """METEOR 1.5 takes seconds to start; for tests that need no METEOR."""
     name = "llamaxr_utils.evaluation.metrics.java_version"
     monkeypatch.setattr(name, lambda: None)
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """torch on one thread: quicker for tiny models, and repeatable."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,6 @@ from test_models import PROMPTS
 from llamaxr_utils.course import machine
 from llamaxr_utils.llm import finetune, generate
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def losses(base, folder, backend, seed=3407, first=False):
     """Training and validation losses; `first` uses the model before."""

@@ -23,8 +23,6 @@ SETTINGS = dict(
 #: Validation reports that contradict the training ones.
 OTHER = "Quite other words stand here."
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make_pairs():
     rows = [("train", PROMPTS[w], text) for w, text in SENTENCES.items()]

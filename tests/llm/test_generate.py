@@ -12,8 +12,6 @@ from llamaxr_utils.llm import finetune, generate, models, prompts
 ASKED, REPORTS = list(PROMPTS.values()), list(SENTENCES.values())
 TEXT = ["generated", "n_tokens", "finished"]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory):

@@ -8,8 +8,6 @@ import torch
 from llamaxr_utils.course import machine
 from llamaxr_utils.llm import finetune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_the_papers_trainable_parameters():
     """Rank 16 on the seven linear layers of Llama 3.1 8B."""

@@ -17,8 +17,6 @@ from test_models import tiny_base
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune, models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def at_step(event, step, act):
     """A callback of the trainer that acts at an event of a step."""

@@ -13,8 +13,6 @@ from llamaxr_utils.llm import models
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
          "s", "Ġ", "lu", "ng", "lung"]
 MERGES = ["l u", "n g", "lu ng"]
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def llama():
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -16,7 +16,7 @@ from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.llm import finetune, prompts
 from llamaxr_utils.studies import designs
 
-pytestmark = pytest.mark.usefixtures("one_thread", "no_java")
+pytestmark = pytest.mark.usefixtures("no_java")
 HEART, CLEAR = "The heart is enlarged.", "The lungs are clear. Normal heart."
 N = 40
 

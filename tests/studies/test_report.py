@@ -16,8 +16,6 @@ from llamaxr_utils.llm import finetune, generate
 from llamaxr_utils.studies import report
 from llamaxr_utils.vision import backbones
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def table(**means: float) -> pd.DataFrame:
     """A score table: every point at .5, every mean .1 unless given."""

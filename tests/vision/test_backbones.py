@@ -18,8 +18,6 @@ from llamaxr_utils.vision import backbones
 SMALL = "densenet-small@phantom"
 N = 48
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def pictures():

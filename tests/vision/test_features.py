@@ -17,8 +17,6 @@ from llamaxr_utils.vision import backbones, features
 SMALL = "densenet-small@phantom"
 NAMES = list(CONDITIONS)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def views(data):

@@ -9,8 +9,6 @@ from llamaxr_utils.datasets import phantoms
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.vision import backbones, heatmaps
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_a_heatmap_lies_on_what_the_network_looks_at(model):
     size = model.resolution
