@@ -97,6 +97,15 @@ def test_knobs_are_declared_and_read_and_paper_items_saved_once(path):
     assert saved == tagged and len(set(saved)) == len(saved)
 
 
+def test_links_between_pages_lead_somewhere():
+    pages = [*NOTEBOOKS, *ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
+    links = [(page, link) for page in pages for link in re.findall(
+        r"\]\(([^)\s:#]+)[)#]", page.read_text("utf-8"))]
+    assert len(links) > 20
+    for page, link in links:
+        assert (page.parent / link).exists(), (page.name, link)
+
+
 def offline(command: list[str]) -> list[str]:
     """The command without any network device, where that is permitted."""
     try:
