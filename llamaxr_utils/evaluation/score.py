@@ -48,32 +48,10 @@ KEYS = ["system", "protocol", "split", "images", "n"]
 def statistics_of(
     result: Mapping[str, Any],
 ) -> tuple[np.ndarray, stats.Function, list[str]]:
-    """`stats.metric_statistics`, one row a study: repeats are averaged."""
+    """`stats.metric_statistics`, one row a study."""
     if "statistics" in result:  # of `clinical_scores`
         return result["statistics"], scores_from_statistics, list(SCORES)
-    rows, function, names = stats.metric_statistics(dict(result))
-    repeats = result["record"].get("repeats", 1)
-    return rows.reshape(repeats, -1, rows.shape[1]).mean(0), function, names
-
-
-def score_repeats(references: Sequence[str], runs: Sequence[Sequence[str]],
-                  protocol: str) -> dict[str, Any]:
-    """`metrics.score_reports` of a system that was run several times.
-
-    The numbers are over all runs (a corpus metric: of the pooled runs),
-    ``per_report`` holds them one after the other, and the record has
-    ``repeats``. Intervals draw a study with all of its runs.
-    """
-    each = [score_reports(references, run, protocol) for run in runs]
-    if len(each) == 1:
-        return each[0]
-    empty = sum(one["record"]["n_empty_candidates"] for one in each)
-    result = each[0] | {
-        "per_report": pd.concat([one["per_report"] for one in each]),
-        "record": each[0]["record"] | {
-            "repeats": len(runs), "n_empty_candidates": empty}}
-    rows, function, names = statistics_of(result)
-    return result | dict(zip(names, function(rows.sum(axis=0)).tolist()))
+    return stats.metric_statistics(dict(result))
 
 
 def summarise(
@@ -228,20 +206,18 @@ def score_file(path: str | Path, n_samples: int = 1000,
     given = read_predictions(path)
     ids, truth = given.table["study_id"], list(given.table["reference"])
     name = plain(Path(path).name)[:36]
-    systems = {name: [list(given.table["generated"])]}
+    systems = {name: list(given.table["generated"])}
     systems |= _baselines(given, seed)
 
     results: dict[tuple[str, str], Any] = {}
     kinds = ids.map(reports.load_studies().set_index("study_id")["status"])
-    for system, runs in tqdm(systems.items(), "Scoring"):
+    for system, texts in tqdm(systems.items(), "Scoring"):
         for protocol in ("r2gen", "llamaxr"):
-            results[system, protocol] = score_repeats(truth, runs, protocol)
-        each = [clinical_scores(truth, run, list(kinds))["statistics"]
-                for run in runs]
-        results[system, "labels"] = {"statistics": np.mean(each, axis=0)}
+            results[system, protocol] = score_reports(truth, texts, protocol)
+        results[system, "labels"] = clinical_scores(truth, texts, list(kinds))
 
-    counts = {system: pd.Series(runs[0]).value_counts()
-              for system, runs in systems.items()}
+    counts = {system: pd.Series(texts).value_counts()
+              for system, texts in systems.items()}
     terms: dict[str, Any] = {"split": given.split, "images": "not known",
                              "n_samples": n_samples, "seed": seed}
     return {
@@ -259,7 +235,7 @@ def score_file(path: str | Path, n_samples: int = 1000,
     }
 
 
-def _baselines(given: Predictions, seed: int) -> dict[str, list[list[str]]]:
+def _baselines(given: Predictions, seed: int) -> dict[str, list[str]]:
     """Reports from R2Gen's training list, if the studies allow it."""
     train = reports.load_studies().query("split_r2gen == 'train'")
     n, texts = len(given.table), list(train["findings"])
@@ -269,10 +245,9 @@ def _baselines(given: Predictions, seed: int) -> dict[str, list[list[str]]]:
             "No baselines: they are for studies of R2Gen's lists; "
             f"{known} of these are in its training list.")
         return {}
-    draws = [baselines.random_reports(texts, n, seed + i) for i in range(5)]
-    return {"most frequent report": [[baselines.most_frequent(texts)] * n],
-            "medoid report": [[baselines.medoid(texts)] * n],
-            "random report, 5 seeds": draws}
+    return {"most frequent report": [baselines.most_frequent(texts)] * n,
+            "medoid report": [baselines.medoid(texts)] * n,
+            "random report": baselines.random_reports(texts, n, seed)}
 
 
 # --- shown and written ------------------------------------------------------
