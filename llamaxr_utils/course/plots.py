@@ -96,8 +96,8 @@ def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
     """Stamp, save (PNG and SVG), show with alt text, and close.
 
     `item` is the paper item that it rebuilds, and its file name where `name`
-    is empty. For a plot of the real reports alone (`of_images` false) the
-    title does not say "(phantom images)"; the stamp still does.
+    is empty. Where no image of the run is behind a plot (`of_images` false),
+    neither its title nor its stamp names the run's images.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
@@ -108,7 +108,9 @@ def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
     elif of_images:
         first = figure.axes[0]
         first.set_title(first.get_title("left") + nb.title_note, loc="left")
-    figure.text(0.995, 0, nb.stamp, ha="right", va="top", size=6, color="0.45")
+    of_run = "" if of_images else f"{nb.images} images · "
+    stamp = nb.stamp.replace(of_run, "")
+    figure.text(0.995, 0, stamp, ha="right", va="top", size=6, color="0.45")
     for suffix in ("svg", "png"):
         content = picture(figure, suffix, alt)
         path = nb.file("figures", f"{name or item}.{suffix}")

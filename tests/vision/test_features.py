@@ -163,8 +163,8 @@ def test_the_interval_of_an_auc():
 
 
 def notebook_function(name, **known):
-    """A function as it stands in a cell of notebook 02."""
-    file = "notebooks/02_extract_features.ipynb"
+    """A function as it stands in a cell of notebook 11."""
+    file = "notebooks/11_rebuild_paper.ipynb"
     text = (Path(__file__).parents[2] / file).read_text("utf-8")
     cells = ("".join(cell["source"]) for cell in json.loads(text)["cells"])
     (code,) = (cell for cell in cells if cell.startswith(f"def {name}("))
@@ -196,9 +196,9 @@ def test_the_way_that_made_figure_4s_numbers_is_told(
     monkeypatch.setattr(features, "printed_scores", lambda: scores)
 
     read = notebook_function(
-        "figure_4_readings", model=model, images=images, features=features,
+        "figure_4_readings", images=images, features=features,
         backbones=backbones, np=np, pd=pd, CONDITIONS=CONDITIONS, VIEWS=VIEWS)
-    table = read(files)
+    table = read(model, files)
     assert len(table) == 16
     best, second = table["largest difference"][:2]
     assert best < 1e-5
