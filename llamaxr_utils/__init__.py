@@ -16,8 +16,7 @@ prepare()
 _WINGS = {
     "reports": "datasets", "conditions": "datasets", "features": "vision",
     "prompts": "llm", "generate": "llm", "metrics": "evaluation",
-    "findings": "evaluation", "grounding": "studies",
-}  # fmt: skip
+    "findings": "evaluation", "grounding": "studies"}
 
 
 def __getattr__(name: str):

@@ -76,7 +76,7 @@ def _report(o: argparse.Namespace) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m llamaxr_utils", description="The LLaMA-XR course. For "
-        "research and teaching, not for diagnosis.")  # fmt: skip
+        "research and teaching, not for diagnosis.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(work, about):
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command(_fetch, "get X-rays, weights or predictions, once")
     add("name", help="openi, densenet121-res224-all, smollm2-135m or "
-        "cvt2distilgpt2")  # fmt: skip
+        "cvt2distilgpt2")
     add("--from", dest="origin", default="", metavar="FILE")
     add("--mirror", default="", metavar="URL")
 

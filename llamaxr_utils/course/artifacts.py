@@ -80,8 +80,7 @@ def save(folder: Path, name: str,
         "writer": writer, "parameters": dict(parameters),
         "written": datetime.now(UTC).isoformat("T", "seconds"),
         "inputs": {i: sha256(path_of(folder, i)) for i in inputs},
-        "versions": versions(),
-    }  # fmt: skip
+        "versions": versions()}
     write_json(Path(folder) / f"{name}.json", record)
     return path
 

@@ -62,7 +62,7 @@ def check(name: str, answer: Any) -> None:
     except Exception as error:  # noqa: BLE001 (of the reader's own code)
         line = traceback.extract_tb(error.__traceback__)[-1]
         verdict = (f"not yet. {type(error).__name__}: {error} "
-                   f"(in {line.name}, at: {line.line})")  # fmt: skip
+                   f"(in {line.name}, at: {line.line})")
     _print(f"{name} · {verdict}")
 
 
@@ -73,7 +73,7 @@ def hint(name: str) -> None:
     number = _asked[name]
     last = f'Then: solution("{name}").' if number == len(hints) else ""
     _print(f"{name} · hint {number} of {len(hints)}: {hints[number - 1]} "
-           f"{last}")  # fmt: skip
+           f"{last}")
 
 
 def solution(name: str) -> None:

@@ -79,8 +79,7 @@ def compute_dtype(precision: str) -> tuple[str, str]:
         raise CourseError(
             f"PRECISION = {precision} cannot start on this machine.",
             "A CPU steps in no fp16; a T4 and a V100 have no bf16.",
-            f'Set CHANGE = {{"PRECISION": "{other}"}}.',
-        )
+            f'Set CHANGE = {{"PRECISION": "{other}"}}.')
     if device != "cuda":
         return device, "float32"
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -98,7 +97,7 @@ def pick_precision(wanted: str) -> str:
     if device == "cuda":
         return "bf16" if dtype == "bfloat16" else "fp16"
     in_hardware = (torch.cpu._is_avx512_bf16_supported()
-                   or torch.cpu._is_amx_tile_supported())  # fmt: skip
+                   or torch.cpu._is_amx_tile_supported())
     return "bf16" if in_hardware else "fp32"
 
 
@@ -144,7 +143,7 @@ def define_missing_operators() -> None:
     _library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         _library.define(f"{operator}(Tensor dets, Tensor scores, "
-                        "float iou_threshold) -> Tensor")  # fmt: skip
+                        "float iou_threshold) -> Tensor")
 
 
 def prepare() -> None:

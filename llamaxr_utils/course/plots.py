@@ -43,8 +43,7 @@ def set_style() -> None:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlelocation": "left",
-        "svg.hashsalt": "llamaxr",
-    })  # fmt: skip
+        "svg.hashsalt": "llamaxr"})
 
 
 def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:

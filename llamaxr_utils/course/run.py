@@ -70,8 +70,7 @@ def run_name(profile: str, images: str | None = None) -> str:
             f"There is no profile {profile!r} on images {images!r}.",
             f"Profiles are {', '.join(known)}; images are drawn (phantom) or "
             "X-rays on your disk (real), or None, the profile's own.",
-            'Set PROFILE and IMAGES to one of these; "cpu" runs everywhere.',
-        )
+            'Set PROFILE and IMAGES to one of these; "cpu" runs everywhere.')
     other = images not in (None, known[profile]["images"])
     return f"{profile}-{images}" if other else profile
 
@@ -145,8 +144,7 @@ class Run:
         self.outputs[name] = artifacts.save(
             self.folder, name, value, writer=self.notebook,
             inputs=self.inputs if inputs is None else inputs,
-            parameters={"images": self.images, **self.knobs},
-        )  # fmt: skip
+            parameters={"images": self.images, **self.knobs})
 
     def unfinished(self, name: str) -> Path | None:
         """An artifact that an interrupted run of this notebook left whole,
@@ -180,7 +178,7 @@ class Run:
         seed = f"seed {self.knobs['SEED']} · " if "SEED" in self.knobs else ""
         return (f"LLaMA-XR course, {self.notebook[:2]} · profile "
                 f"{self.profile} · {self.images} images · {seed}"
-                f"{time.strftime('%Y-%m-%d')}")  # fmt: skip
+                f"{time.strftime('%Y-%m-%d')}")
 
     @property
     def title_note(self) -> str:
@@ -192,8 +190,7 @@ class Run:
         seconds, memory = time.perf_counter() - self.began, peak_memory_gb()
         outputs = {
             path.relative_to(self.folder).as_posix(): artifacts.sha256(path)
-            for path in self.outputs.values() if path.exists()
-        }  # fmt: skip
+            for path in self.outputs.values() if path.exists()}
         inputs = {
             name: artifacts.sha256(artifacts.path_of(self.folder, name))
             for name in self.inputs
@@ -202,8 +199,7 @@ class Run:
             "notebook": self.notebook, "profile": self.profile,
             "images": self.images, "knobs": self.knobs,
             "inputs": inputs, "outputs": outputs, "versions": versions(),
-            "seconds": round(seconds, 1), "peak_memory_gb": memory,
-        }  # fmt: skip
+            "seconds": round(seconds, 1), "peak_memory_gb": memory}
         path = self.folder / "records" / f"{self.notebook}.json"
         artifacts.write_json(path, record)
         print(f"{self.notebook}: {seconds:.0f} s, peak memory {memory:.1f} GB."

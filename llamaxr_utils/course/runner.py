@@ -111,7 +111,7 @@ def run_course(profile: str = "cpu", images: str | None = None,
     settings = run.declared()["profiles"][profile]
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
-          "minutes; what is up to date is skipped.", flush=True)  # fmt: skip
+          "minutes; what is up to date is skipped.", flush=True)
     done, began = {}, time.perf_counter()
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
@@ -126,9 +126,9 @@ def run_course(profile: str = "cpu", images: str | None = None,
         record = run.read_record(folder, notebook) or {}
         done[notebook] = "ran" if reason else "skipped"
         print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-              f"{record['peak_memory_gb']:.1f} GB)", flush=True)  # fmt: skip
+              f"{record['peak_memory_gb']:.1f} GB)", flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
-          f"All of it is in {shown(folder)}.")  # fmt: skip
+          f"All of it is in {shown(folder)}.")
     return done
 
 
@@ -186,8 +186,7 @@ def kernel_surroundings() -> Iterator[Any]:
             "JUPYTER_PATH": "", "JUPYTER_CONFIG_PATH": "",
             "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONNOUSERSITE": "1",
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "OMP_NUM_THREADS": threads, run.IN_COURSE: "1",
-        }  # fmt: skip
+            "OMP_NUM_THREADS": threads, run.IN_COURSE: "1"}
         # Without a path, kernels that start together share sockets.
         ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
         with patch.dict(os.environ, surroundings):
@@ -217,8 +216,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
                 source, target, dict(parameters), kernel_name="python3",
                 progress_bar=False, cwd=source.parent, config=config,
                 on_cell_start=on_cell_start,
-                extra_arguments=["--log-level=CRITICAL"],
-            )  # fmt: skip
+                extra_arguments=["--log-level=CRITICAL"])
         except (PapermillExecutionError, DeadKernelError) as error:
             what, why, do = _parts(error)
             raise CourseError(

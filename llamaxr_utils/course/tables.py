@@ -60,8 +60,7 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
     header = [  # of two levels: both names
         ", ".join(filter(None, column)) if isinstance(column, tuple)
         else str(column)
-        for column in table.columns
-    ]  # fmt: skip
+        for column in table.columns]
     cells = table.astype(object).map(cell).mask(table.isna(), "–")
     rule = ["---:" if is_numeric_dtype(kind) else ":---"
             for kind in table.dtypes]

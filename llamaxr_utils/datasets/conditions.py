@@ -17,16 +17,14 @@ CONDITIONS: tuple[str, ...] = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion",
     "Emphysema", "Enlarged Cardiomediastinum", "Fibrosis", "Fracture",
     "Hernia", "Infiltration", "Lung Lesion", "Lung Opacity", "Mass", "Nodule",
-    "Pleural Thickening", "Pneumonia", "Pneumothorax",
-)  # fmt: skip
+    "Pleural Thickening", "Pneumonia", "Pneumothorax")
 
 #: torchxrayvision's order of outputs (``datasets.default_pathologies``).
 NATIVE_ORDER: tuple[str, ...] = (
     "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema",
     "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural Thickening",
     "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture",
-    "Lung Opacity", "Enlarged Cardiomediastinum",
-)  # fmt: skip
+    "Lung Opacity", "Enlarged Cardiomediastinum")
 
 #: Condition -> what the report labeller (`evaluation.findings`) calls it.
 FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
@@ -60,15 +58,13 @@ def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
     if len(values) != len(plain) or sorted(plain) != list(CONDITIONS):
         raise ValueError(
             f"{len(values)} scores came with names that are not the 18 "
-            f"conditions; set `model.pathologies` to them: {plain}"
-        )
+            f"conditions; set `model.pathologies` to them: {plain}")
     scores = dict(zip(plain, values))
     return {name: float(scores[name]) for name in CONDITIONS}
 
 
-def best_f_beta(
-    score: np.ndarray, truth: np.ndarray, beta: float = 1.0
-) -> tuple[float, float] | None:
+def best_f_beta(score: np.ndarray, truth: np.ndarray,
+                beta: float = 1.0) -> tuple[float, float] | None:
     """The rule ``score >= threshold`` of best F-beta.
 
     Recall counts `beta` times as much as precision (van Rijsbergen,

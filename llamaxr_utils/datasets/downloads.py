@@ -33,8 +33,7 @@ def download(url: str, folder: Path, sha256: str = "") -> Path:
     get = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), timeout=30,
         # As it is: requests would unpack a .tgz on the way.
-        headers={"Accept-Encoding": "identity"},
-    )  # fmt: skip
+        headers={"Accept-Encoding": "identity"})
     known = f"sha256:{sha256}" if sha256 else None
     try:
         with artifacts.disk_errors(folder / name):
@@ -52,8 +51,7 @@ def download(url: str, folder: Path, sha256: str = "") -> Path:
         f"{name} could not be downloaded.",
         why,
         f"Try again; `wget -c {url}` goes on where it stopped, and then "
-        "name the file with --from FILE. Or name a copy with --mirror.",
-    )
+        "name the file with --from FILE. Or name a copy with --mirror.")
 
 
 # --- archives ---------------------------------------------------------------
@@ -102,8 +100,7 @@ def unpack_images(archive: Path, target: Path) -> Path:
 #: Demner-Fushman et al. 2016, https://openi.nlm.nih.gov/faq#collection.
 LICENCE = (
     "Indiana University chest X-ray collection (OpenI), CC BY-NC-ND 4.0: "
-    "name the source, no commercial use, publish no altered image."
-)
+    "name the source, no commercial use, publish no altered image.")
 OPENI = "https://openi.nlm.nih.gov/imgs/collections"
 #: Bytes, about: OpenI publishes neither sizes nor checksums.
 ARCHIVE, ARCHIVE_BYTES = "NLMCXR_png.tgz", 1_360_000_000
@@ -166,8 +163,7 @@ def file_name(name: str) -> str:
         raise CourseError(
             f"{name!r} cannot be fetched.",
             f"The kit knows openi, smollm2-135m, {', '.join(FILES)}.",
-            "Choose one of these.",
-        )
+            "Choose one of these.")
     return PurePosixPath(urlsplit(FILES[name].url).path).name
 
 
@@ -225,13 +221,11 @@ def _checked(name: str, *paths: Path) -> Path:
             "It is published by others and is not part of the kit.",
             f"Fetch it (python -m llamaxr_utils fetch {name}), put "
             f"{FILES[name].url} into data/weights/, or set "
-            'BACKBONE = "densenet-small@iu-train".',
-        )
+            'BACKBONE = "densenet-small@iu-train".')
     if artifacts.sha256(path) != FILES[name].sha256:
         raise CourseError(
             f"{path.name} is not the released file of {name}.",
             f"Its SHA-256 is not {FILES[name].sha256[:16]}... A weight file "
             "can hold code, so it was not opened.",
-            f"Remove it and get it again from {FILES[name].url}.",
-        )
+            f"Remove it and get it again from {FILES[name].url}.")
     return path

@@ -86,8 +86,7 @@ def _files(root: Path) -> Iterator[Path]:
     without the drawings in the cache."""
     for place, folders, names in os.walk(root):
         folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and f != "phantoms"
-        )
+            f for f in folders if not f.startswith(".") and f != "phantoms")
         for name in sorted(names):
             is_image = name.lower().endswith(IMAGE_SUFFIXES)
             if is_image and not name.startswith("."):
@@ -102,8 +101,7 @@ def locate(path: str) -> Path:
     raise CourseError(
         f"The image {Path(path).name} is gone.",
         "The table `views` lists it, but it is not in the data folder.",
-        "Run 01_explore_data again (FORCE=1), or set LLAMAXR_DATA back.",
-    )
+        "Run 01_explore_data again (FORCE=1), or set LLAMAXR_DATA back.")
 
 
 def _relative(path: str | Path) -> str:
@@ -154,8 +152,7 @@ def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
             "(CXR1_1_IM-0001-3001.png), in any sub-folder or archive. R2Gen's "
             "copy (CXR1_1_IM-0001/0.png) does not tell which view is which.",
             "Get them with `python -m llamaxr_utils fetch openi`, or put them "
-            'into data/; IMAGES = "phantom" needs none.',
-        )
+            'into data/; IMAGES = "phantom" needs none.')
     there = image_ids[image_ids["image_id"].isin(files["image_id"])]
     views = choose_views(there).merge(files, on="image_id")
     views["path"] = views["path"].map(_relative)
@@ -165,9 +162,8 @@ def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
 # --- one file -> a grey square of bytes -------------------------------------
 
 
-def read_grey(
-    path: str | Path, size: int, resize: str = "squash"
-) -> np.ndarray:
+def read_grey(path: str | Path, size: int,
+              resize: str = "squash") -> np.ndarray:
     """One PNG, JPEG or DICOM as uint8 (size, size): air dark, bone bright.
 
     `resize`: "squash" changes the aspect ratio (the paper), "crop" takes the
@@ -219,9 +215,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
-def read_views(
-    views: pd.DataFrame, size: int, resize: str = "squash"
-) -> tuple[np.ndarray, pd.DataFrame]:
+def read_views(views: pd.DataFrame, size: int,
+               resize: str = "squash") -> tuple[np.ndarray, pd.DataFrame]:
     """All images of a ``views`` table, uint8 (n, size, size), and the rows
     that could be read, in the same order; ``attrs["unreadable"]`` of the
     rows is a list of (path, reason)."""
@@ -229,8 +224,7 @@ def read_views(
         raise CourseError(
             f"RESIZE = {resize!r} is not known.",
             "Images are squashed (the paper) or cropped.",
-            'Set RESIZE to "squash" or "crop".',
-        )
+            'Set RESIZE to "squash" or "crop".')
     grey = np.empty((len(views), size, size), np.uint8)
 
     def read(row: int) -> str:
@@ -273,5 +267,4 @@ def check_range(batch: np.ndarray) -> None:
             "wrong range they give every image nearly the same scores, "
             "without an error (torchxrayvision issue 89).",
             "Read images with images.read_grey() and turn them into the "
-            "range with images.to_model_range().",
-        )
+            "range with images.to_model_range().")

@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 FILES = DATA / "mesh_rules.csv", DATA / "mesh_places.yaml"
 #: Qualifier -> side, zone, severity; the first that a heading has wins.
 OUTSIDE, SIDES, ZONES, SEVERITIES = yaml.safe_load(
-    FILES[1].read_text("utf-8")).values()  # fmt: skip
+    FILES[1].read_text("utf-8")).values()
 
 
 def _read_rules(file: Path) -> list[Any]:

@@ -32,7 +32,7 @@ Interval = tuple[np.ndarray, np.ndarray]  # where a ray enters and leaves
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
 NUMBERS_FILE = mesh.DATA / "phantoms.yaml"
 SEVERITY, HEIGHT, PATCHES, LINES = yaml.safe_load(
-    NUMBERS_FILE.read_text("utf-8")).values()  # fmt: skip
+    NUMBERS_FILE.read_text("utf-8")).values()
 
 
 def random_stream(*words: str) -> np.random.Generator:
@@ -471,9 +471,8 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
 # --- pictures ---------------------------------------------------------------
 
 
-def _patient(
-    study_id: str, headings: Sequence[str], without: str = ""
-) -> Chest:
+def _patient(study_id: str, headings: Sequence[str],
+             without: str = "") -> Chest:
     """The patient with all findings, but for one condition's headings."""
     chest, todo = anatomy(study_id), {}
     for finding in mesh.parse_headings(headings):
@@ -497,9 +496,8 @@ def _patient(
     return chest
 
 
-def draw(
-    study_id: str, headings: Sequence[str], view: str, size: int = 96
-) -> np.ndarray:
+def draw(study_id: str, headings: Sequence[str], view: str,
+         size: int = 96) -> np.ndarray:
     """One view of a study: uint8, (size, size), bones white, lungs dark.
 
     `study_id` is the seed of anatomy, pose, exposure and noise; `headings`
@@ -514,9 +512,8 @@ def draw(
     return (255 * _expose(path, thick, view, rng)).astype(np.uint8)
 
 
-def lesions(
-    study_id: str, headings: Sequence[str], view: str, size: int = 96
-) -> dict[str, np.ndarray]:
+def lesions(study_id: str, headings: Sequence[str], view: str,
+            size: int = 96) -> dict[str, np.ndarray]:
     """Where each condition was drawn: bool, (size, size), True where the
     attenuation differs visibly from that of the same patient without the
     headings of this condition."""
@@ -564,9 +561,8 @@ def draw_files(
     return jobs["path"].tolist()
 
 
-def _draw_file(
-    study_id: str, headings: list[str], view: str, size: int, path: str
-) -> None:
+def _draw_file(study_id: str, headings: list[str], view: str, size: int,
+               path: str) -> None:
     part = f"{path}.{os.getpid()}.part"
     image = Image.fromarray(draw(study_id, headings, view, size))
     image.save(part, format="PNG", compress_level=1)

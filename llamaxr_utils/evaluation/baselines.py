@@ -23,8 +23,7 @@ SENTENCES: dict[str, str] = dict(
 NORMAL_REPORT = (
     "The heart is normal in size. The mediastinum is unremarkable. The lungs "
     "are clear. There is no pleural effusion or pneumothorax. The bones are "
-    "intact."
-)
+    "intact.")
 
 
 def _reports(texts: Sequence[str]) -> list[str]:
@@ -68,10 +67,9 @@ def random_reports(train_texts: Sequence[str], n: int,
     return [texts[i] for i in drawn]
 
 
-def nearest_neighbour(
-    train_vectors: np.ndarray, train_texts: Sequence[str],
-    test_vectors: np.ndarray, metric: str = "euclidean",
-) -> list[str]:
+def nearest_neighbour(train_vectors: np.ndarray, train_texts: Sequence[str],
+                      test_vectors: np.ndarray,
+                      metric: str = "euclidean") -> list[str]:
     """For each test study the report of the most similar training study.
 
     Vectors are (n, k) without NaN: the 36 scores, or true labels (then a

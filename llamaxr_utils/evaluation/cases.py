@@ -154,11 +154,10 @@ def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
     }
 
 
-def write_page(
-    path: Path, table: pd.DataFrame, systems: Mapping[str, Sequence[str]], *,
-    title: str, stamp: str, scores: Scores,
-    points: Mapping[str, float], views: pd.DataFrame, heatmaps: Path,
-) -> None:
+def write_page(path: Path, table: pd.DataFrame,
+               systems: Mapping[str, Sequence[str]], *, title: str, stamp: str,
+               scores: Scores, points: Mapping[str, float],
+               views: pd.DataFrame, heatmaps: Path) -> None:
     """Write the case page of a run, one HTML file that needs no network.
 
     `table` has ``study_id``, ``status``, ``mesh``, ``reference`` and

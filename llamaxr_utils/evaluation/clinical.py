@@ -22,8 +22,7 @@ from .findings import FINDINGS, label_report
 #: The numbers of `clinical_scores`, in the order of `scores_from_statistics`.
 SCORES = (
     "micro F1", "macro F1", "negative F1", "hallucinations", "omissions",
-    "abnormal as abnormal", "normal as normal",
-)  # fmt: skip
+    "abnormal as abnormal", "normal as normal")
 
 
 def micro_f1(totals: np.ndarray) -> np.ndarray:
@@ -54,11 +53,8 @@ def scores_from_statistics(totals: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=-1)
 
 
-def clinical_scores(
-    references: Sequence[str],
-    generated: Sequence[str],
-    status: Sequence[str] | None = None,
-) -> dict[str, Any]:
+def clinical_scores(references: Sequence[str], generated: Sequence[str],
+                    status: Sequence[str] | None = None) -> dict[str, Any]:
     """Compare the findings of generated reports with the references'.
 
     "Reported" is present or uncertain (as CheXbert's F1 is counted for report

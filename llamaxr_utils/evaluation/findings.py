@@ -24,8 +24,7 @@ FINDINGS: tuple[str, ...] = (
     "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
     "Support Devices", "Granuloma", "Hernia", "Emphysema", "Fibrosis",
     "Degenerative Spine", "Tortuous Aorta", "Calcification", "Scoliosis",
-    "Surgical Clips", "Pacemaker", "Central Line",
-)  # fmt: skip
+    "Surgical Clips", "Pacemaker", "Central Line")
 #: From strongest to weakest: the strongest mention decides for the report.
 STATES = ("present", "uncertain", "absent")
 RANKS = (*STATES, "hint")
@@ -38,8 +37,7 @@ RULES_FILE = Path(__file__).parents[1] / "data" / "findings_rules.csv"
 #: Where a sentence ends ("atelectasis vs. scar" is one).
 END = re.compile(
     r"(?<=[.?!;])(?<!\bvs\.)\s+|\s*[\r\n]\s*(?=[A-Z0-9*-])"
-    r"|(?<=[A-Za-z]\.)(?<!\bvs\.)(?=[A-Za-z])"
-)
+    r"|(?<=[A-Za-z]\.)(?<!\bvs\.)(?=[A-Za-z])")
 #: Where a clause ends: a contrast, or a comma that begins a new statement.
 CLAUSE = re.compile(
     r" (?:but|however|except|although|though|aside from|apart from|other than"
@@ -48,14 +46,12 @@ CLAUSE = re.compile(
     r"|(?:(?!(?:and|n?or) )\w+ ){1,3})"
     r"(?:is|are|appears?|remains?|demonstrates?) "
     r"(?!seen|identified|noted|present|evident|demonstrated|visuali|apprec"
-    r"|detected|visible|found|not)))(?= )"
-)
+    r"|detected|visible|found|not)))(?= )")
 #: Where a denial and a hedge end inside a clause.
 _STOP = (
     r" (?:(?<!consistent )(?<!compatible )(?<!associated )with"
     r"|(?:seen|identified|noted) ,|(?:,|and) (?:stable|unchanged|persistent"
-    r"|mild(?:ly)?|minimal(?:ly)?|moderate|possible|probable|likely|again)"
-)
+    r"|mild(?:ly)?|minimal(?:ly)?|moderate|possible|probable|likely|again)")
 STOP = {
     "no": re.compile(_STOP + "|due to|secondary to|because of) "),
     "maybe": re.compile(_STOP + ") "),
@@ -117,8 +113,7 @@ def _reached(span: Span, kind: str, cues: dict, clause: str) -> bool:
         for start, end in cues[f"{kind} before"]
     ) or any(
         start >= span[1] and len(VERB.findall(clause[span[1] : start])) < 2
-        for start, _ in cues[f"{kind} after"]
-    )
+        for start, _ in cues[f"{kind} after"])
 
 
 def _state(says: str, span: Span, cues: dict, clause: str) -> str:

@@ -92,11 +92,10 @@ def r2gen_vocabulary(cleaning: str = "r2gen") -> frozenset[str]:
 # --- the protocols ----------------------------------------------------------
 
 
-def score_reports(
-    references: Sequence[str], generated: Sequence[str],
-    protocol: str = "llamaxr", vocabulary: Collection[str] | None = None,
-    cleaning: str | None = None,
-) -> dict[str, Any]:
+def score_reports(references: Sequence[str], generated: Sequence[str],
+                  protocol: str = "llamaxr",
+                  vocabulary: Collection[str] | None = None,
+                  cleaning: str | None = None) -> dict[str, Any]:
     """Score generated reports against references, paired by position.
 
     ``llamaxr`` (paper, section 3.6; the settings that give its Table 4):

@@ -54,10 +54,9 @@ def statistics_of(
     return stats.metric_statistics(dict(result))
 
 
-def summarise(
-    results: Results, *, split: str, images: str, n_samples: int, seed: int,
-    rows: Sequence[int] | np.ndarray | None = None,
-) -> pd.DataFrame:
+def summarise(results: Results, *, split: str, images: str, n_samples: int,
+              seed: int,
+              rows: Sequence[int] | np.ndarray | None = None) -> pd.DataFrame:
     """Artifact ``summary``: one row a system, protocol and metric, with
     ``value`` and a 95 % interval by study, ``low`` and ``high``.
 

@@ -27,10 +27,9 @@ _CORPUS: dict[str, tuple[tuple[str, ...], Function]] = {
 }
 
 
-def bootstrap_interval(
-    statistics: Any, function: Function | None = None,
-    n_samples: int = 2000, seed: int = 3407,
-) -> dict[str, Any]:
+def bootstrap_interval(statistics: Any, function: Function | None = None,
+                       n_samples: int = 2000,
+                       seed: int = 3407) -> dict[str, Any]:
     """95 % percentile bootstrap of a mean over studies, or of a corpus metric
     (Koehn 2004, https://aclanthology.org/W04-3250).
 
@@ -51,9 +50,8 @@ def bootstrap_interval(
     return {"value": value, "low": low, "high": high}
 
 
-def paired_interval(
-    a: Any, b: Any, function: Function | None = None, **options: int,
-) -> dict[str, Any]:
+def paired_interval(a: Any, b: Any, function: Function | None = None,
+                    **options: int) -> dict[str, Any]:
     """`bootstrap_interval` of a - b, on the same studies."""
     value, both = function or _mean(a), np.hstack([_rows(a), _rows(b)])
     m = both.shape[1] // 2
@@ -61,10 +59,9 @@ def paired_interval(
         both, lambda s: value(s[..., :m]) - value(s[..., m:]), **options)
 
 
-def paired_randomisation(
-    a: Any, b: Any, function: Function | None = None,
-    n_samples: int = 2000, seed: int = 3407,
-) -> dict[str, Any]:
+def paired_randomisation(a: Any, b: Any, function: Function | None = None,
+                         n_samples: int = 2000,
+                         seed: int = 3407) -> dict[str, Any]:
     """Approximate randomisation test of two systems on the same studies.
 
     Every shuffle swaps the two systems' outputs of a study with probability

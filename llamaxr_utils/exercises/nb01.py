@@ -19,7 +19,7 @@ def _verbatim(answer):
         ("other capitals and blanks", ["the  lungs are CLEAR."], 1.0),
         ("part of a training text", ["The lungs"], 0.0),
         ("the same test text twice", ["No.", "No.", train[1]], 1 / 3),
-    ):  # fmt: skip
+    ):
         expect(case, answer(test, train), right)
 
 

@@ -38,16 +38,16 @@ def _names(answer):
         ("frontal .9 and lateral .0: the mean counts", (0.9, 0), (0, 0), []),
         ("no lateral view", (0.6, 0.1), (nan, nan), ["Cardiomegaly"]),
         ("no view at all", (nan, nan), (nan, nan), []),
-    ):  # fmt: skip
+    ):
         scores = pd.DataFrame([frontal, lateral], VIEWS, list(points))
         expect(case, list(answer(scores, points)), right)
 
 
 def _point(answer):
     expect("scores [.1, .4, .6], true [0, 1, 1]",
-           float(answer([0.1, 0.4, 0.6], [0, 1, 1])), 0.4)  # fmt: skip
+           float(answer([0.1, 0.4, 0.6], [0, 1, 1])), 0.4)
     expect("scores [.9, .5, .1], true [1, 0, 0]",
-           float(answer([0.9, 0.5, 0.1], [1, 0, 0])), 0.9)  # fmt: skip
+           float(answer([0.9, 0.5, 0.1], [1, 0, 0])), 0.9)
     rng = np.random.default_rng(1)
     truth = rng.random(60) < 0.2
     scores = np.round(rng.random(60) + 0.3 * truth, 3)

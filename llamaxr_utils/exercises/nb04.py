@@ -63,9 +63,9 @@ def _mask(answer):
 
 def _count(answer):
     expect("rank 1, one layer of 3 outputs and 2 inputs",
-           int(answer(1, [(3, 2)])), 5)  # fmt: skip
+           int(answer(1, [(3, 2)])), 5)
     expect("rank 16, the seven layers in 32 blocks of Llama 3.1 8B",
-           int(answer(16, 32 * SHAPES)), 41_943_040)  # fmt: skip
+           int(answer(16, 32 * SHAPES)), 41_943_040)
 
 
 EXERCISES = {

@@ -31,20 +31,20 @@ def _greedy(answer):
     torch.manual_seed(4)
     config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=32,
                          num_hidden_layers=2, num_attention_heads=2,
-                         initializer_range=0.6)  # fmt: skip
+                         initializer_range=0.6)
     model = LlamaForCausalLM(config).eval()
     ids = torch.tensor([[3, 4, 5, 6], [0, 0, 7, 8], [0, 9, 10, 11]])
     mask = (ids != 0).long()
     free = model.generate(ids, attention_mask=mask, do_sample=False,
                           max_new_tokens=8, eos_token_id=None,
-                          pad_token_id=0)  # fmt: skip
+                          pad_token_id=0)
     for case, eos in (
         ("three prompts, none ends", 99),
         ("one report ends early", int(free[0, 6])),
     ):
         right = model.generate(ids, attention_mask=mask, do_sample=False,
                                max_new_tokens=8, eos_token_id=eos,
-                               pad_token_id=eos)[:, 4:]  # fmt: skip
+                               pad_token_id=eos)[:, 4:]
         with torch.no_grad():
             ours = answer(model, ids, mask, eos, 8)
         for row, (mine, theirs) in enumerate(zip(ours, right, strict=True)):
@@ -52,8 +52,7 @@ def _greedy(answer):
                 padded = "padded " if not mask[row].all() else ""
                 raise NotYet(
                     f"{case}, {padded}prompt {ids[row].tolist()}: you write "
-                    f"{mine.tolist()}, generate() {theirs.tolist()}."
-                )
+                    f"{mine.tolist()}, generate() {theirs.tolist()}.")
 
 
 def guide(logits, blank, scale):

@@ -32,7 +32,7 @@ def _marks(answer):
     ):
         expect(f"{reference!r} and {generated!r}",
                dict(answer(reference, generated)),
-               marks(reference, generated))  # fmt: skip
+               marks(reference, generated))
 
 
 EXERCISES = {

@@ -12,11 +12,10 @@ import pandas as pd
 from .prompts import BLANK, count_tokens
 
 
-def generate_reports(
-    model: Any, tokenizer: Any, prompts: Sequence[str], batch_size: int = 16,
-    max_new_tokens: int = 200,
-    progress: Callable[[int, int], None] | None = None, **decoding: Any,
-) -> pd.DataFrame:
+def generate_reports(model: Any, tokenizer: Any, prompts: Sequence[str],
+                     batch_size: int = 16, max_new_tokens: int = 200,
+                     progress: Callable[[int, int], None] | None = None,
+                     **decoding: Any) -> pd.DataFrame:
     """Decode one report per prompt (each ends with the response header); the
     rows are in the prompts' order. Nothing in `decoding` means greedy;
     ``guidance_scale``: away from the report of `BLANK` (`Guidance`).

@@ -21,10 +21,10 @@ from ..llm import models
 #: GB of a base's published files, and the peak of GPU memory that notebook 04
 #: was measured to take (figures/data/gpu.csv; 0: not measured).
 BASES_GB = {"smollm2-135m": (0.3, 0), "llama-3.2-1b": (1.1, 0),
-            "llama-3.1-8b": (5.7, 17.4)}  # fmt: skip
+            "llama-3.1-8b": (5.7, 17.4)}
 PACKAGES = ("torch", "torchxrayvision", "transformers", "trl", "peft",
             "bitsandbytes", "datasets", "pycocoevalcap", "rouge_score", "nltk",
-            "seaborn", "papermill", "jupyterlab")  # fmt: skip
+            "seaborn", "papermill", "jupyterlab")
 RESULTS_GB = 2.0  # a run's results and checkpoints, about
 OK, NOTE, FAIL = "[ OK ]", "[NOTE]", "[FAIL]"
 
@@ -143,8 +143,7 @@ def xrays_here() -> bool:
         and "phantoms" not in file.parts
         and images.openi_id(file.stem) is not None
         for top in {run.data_folder(), downloads.home()}
-        for file in top.rglob("*")
-    )
+        for file in top.rglob("*"))
 
 
 def weights_here(backbone: str) -> bool:

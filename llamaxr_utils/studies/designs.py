@@ -32,27 +32,15 @@ from .grounding import GAP, swap_test
 NEW_TOKENS = 120
 #: How a column of an interval ends.
 ENDS = {"": "value", "_low": "low", "_high": "high"}
-DECODING: dict[str, dict[str, Any]] = {
-    "greedy": {},
-    "beam": {"num_beams": 4, "length_penalty": 1.0},
-    "beam-long": {"num_beams": 4, "length_penalty": 2.0},
-    "guided-1.5": generate.guided(1.5),
-    "guided-2": generate.guided(2),
-    "guided-3": generate.guided(3),
-    "guided-2-tidy": {**generate.guided(2), "no_repeat_ngram_size": 5},
-    "guided-beam": generate.guided(2, beams=4),
-    "guided-beam-2.5": generate.guided(2.5, beams=4),
-}
 #: Settings that no design changes: of every training, then of the adapter's.
 TRAINER = {"optim": "adamw_torch_fused", "gradient_checkpointing": False,
             "train_sampling_strategy": "group_by_length",
-            "max_length": 2048, "logging_steps": 100}  # fmt: skip
+            "max_length": 2048, "logging_steps": 100}
 ADAPTER = TRAINER | {
     "per_device_train_batch_size": 16, "per_device_eval_batch_size": 32,
     "lr_scheduler_type": "linear", "warmup_steps": 30, "weight_decay": 0.01,
     "eval_strategy": "steps", "eval_steps": 0.25, "save_strategy": "steps",
-    "save_steps": 0.25,
-}  # fmt: skip
+    "save_steps": 0.25}
 
 
 class Design(NamedTuple):
@@ -74,7 +62,8 @@ class Design(NamedTuple):
     rank: int = 16
     learning_rate: float = 2e-4
     epochs: int = 1
-    decoding: str = "greedy"  #: a key of `DECODING`
+    guidance: float = 1  #: with `beams`, of `generate.guided`
+    beams: int = 1
 
 
 @lru_cache(maxsize=1)
@@ -106,10 +95,8 @@ class Data(NamedTuple):
     #: many for its validation); 0: all
 
 
-def load_data(
-    folder: Path, scratch: Path, base: Path | None = None, n_test: int = 0,
-    n_train: int = 0, seed: int = 3407,
-) -> Data:  # fmt: skip
+def load_data(folder: Path, scratch: Path, base: Path | None = None,
+              n_test: int = 0, n_train: int = 0, seed: int = 3407) -> Data:
     """Studies, scores and nearest neighbours of a run (notebooks 01-03);
     `n_test` and `n_train` are sizes of samples, 0 takes all."""
     table = artifacts.load(folder, "image_scores")
@@ -123,8 +110,7 @@ def load_data(
     train = studies[studies["split"].eq("train") & n_views.gt(0)]
     known, asked = (
         prompts.both_views(scores, list(part["study_id"]))
-        for part in (train, test)
-    )
+        for part in (train, test))
     near = baselines.nearest_neighbour(known, list(train["findings"]), asked)
     knobs = {name: (artifacts.manifest(folder, name) or {}).get(
                  "parameters", {}) for name in ("image_scores", "tokenizer")}
@@ -145,9 +131,8 @@ def points_of(data: Data, beta: float) -> dict[str, float]:
 # --- what is read -----------------------------------------------------------
 
 
-def prompts_of(
-    data: Data, design: Design, points: Mapping[str, float], source: str = ""
-) -> dict[str, str]:
+def prompts_of(data: Data, design: Design, points: Mapping[str, float],
+               source: str = "") -> dict[str, str]:
     """Study -> prompt, from ``source`` (as `Design.train_on`)."""
     source = source or design.train_on
     if source != "scores":  # 0 or 1, also for what the network never names
@@ -162,8 +147,7 @@ def prompts_of(
             continue  # no image
         try:
             built[row.study_id] = prompts.build_prompt(
-                scores, design.score_format, points
-            )
+                scores, design.score_format, points)
         except CourseError:
             if design.score_format not in prompts.NUMBERS:
                 raise
@@ -171,9 +155,8 @@ def prompts_of(
     return built
 
 
-def training_pairs(
-    data: Data, given: Mapping[str, str], seed: int
-) -> pd.DataFrame:
+def training_pairs(data: Data, given: Mapping[str, str],
+                   seed: int) -> pd.DataFrame:
     """``split`` (train, val), ``prompt``, ``completion``; `given`: study ->
     prompt."""
     known = [study for study in given if study in data.scores.index]
@@ -185,15 +168,14 @@ def training_pairs(
     return pd.DataFrame({
         "split": rows["split"], "prompt": rows["study_id"].map(given),
         "completion": rows["findings"],
-    }).reset_index(drop=True)  # fmt: skip
+    }).reset_index(drop=True)
 
 
 # --- one design in, one row of numbers out ----------------------------------
 
 
-def run_design(
-    design: Design, data: Data, seed: int, n_samples: int = 1000
-) -> dict[str, Any]:
+def run_design(design: Design, data: Data, seed: int,
+               n_samples: int = 1000) -> dict[str, Any]:
     """Train over ``data.base``, generate, measure; one row of numbers.
 
     Killed and called again, it goes on from its last checkpoint; designs
@@ -211,8 +193,7 @@ def run_design(
     texts = [asked[study] for study in data.test["study_id"]]
     reports = generate.generate_reports(
         model, tokenizer, texts, batch_size=64, max_new_tokens=NEW_TOKENS,
-        **DECODING[design.decoding],
-    )  # fmt: skip
+        **generate.guided(design.guidance, design.beams))
     decode_seconds = time.perf_counter() - began
     lengths = prompts.count_tokens(tokenizer, texts)
     return {
@@ -232,14 +213,13 @@ def key_of(*facts: Any) -> str:
     return hashlib.sha256(repr([*facts]).encode()).hexdigest()[:16]
 
 
-def adapter_of(
-    base: str, data: Data, design: Design, pairs: pd.DataFrame, seed: int
-) -> tuple[Any, Any, dict[str, float]]:
+def adapter_of(base: str, data: Data, design: Design, pairs: pd.DataFrame,
+               seed: int) -> tuple[Any, Any, dict[str, float]]:
     """Model with its trained part, tokenizer, and what training took."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    same = design._replace(name="", about="", decoding="")
+    same = design._replace(name="", about="", guidance=1, beams=1)
     key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
     folder = data.scratch / "adapters" / key
     weights, note = folder / "trained.safetensors", folder / "facts.json"
@@ -253,8 +233,7 @@ def adapter_of(
     began = time.perf_counter()
     settings = ADAPTER | {
         "num_train_epochs": design.epochs, "seed": seed,
-        "learning_rate": design.learning_rate,
-    }  # fmt: skip
+        "learning_rate": design.learning_rate}
     result = finetune.train(model, tokenizer, pairs,
                             data.scratch / "work" / key, settings, patience=2)
     seconds, steps = 60 * result.facts["minutes"], result.facts["steps"]
@@ -275,9 +254,8 @@ def adapter_of(
     return model, tokenizer, facts
 
 
-def measure(
-    data: Data, texts: Sequence[str], n_samples: int = 1000
-) -> dict[str, float]:
+def measure(data: Data, texts: Sequence[str],
+            n_samples: int = 1000) -> dict[str, float]:
     """Numbers about the reports of ``data.test`` (`n_samples` bootstraps by
     study): findings F1 and its loss under another study's report
     (`grounding.swap_test`); r2gen's BLEU-4, ROUGE-L, CIDEr, and the first
@@ -292,8 +270,7 @@ def measure(
     status = data.test["status"].to_numpy()
     has = [any(mesh.labels(m).values()) for m in data.test["mesh"]]
     called = pd.Series(
-        [label_report(t).get("No Finding") == "absent" for t in texts]
-    )
+        [label_report(t).get("No Finding") == "absent" for t in texts])
     ours = metrics.score_reports(truth, texts, "r2gen")
     nearest = metrics.score_reports(truth, data.neighbours, "r2gen")
     row: dict[str, float] = {
@@ -334,11 +311,9 @@ def baseline_rows(data: Data, n_samples: int = 1000) -> pd.DataFrame:
         "template, F1 points": template(scores, points_of(data, 1.0)),
         "template, F2 points": template(scores, points_of(data, 2.0)),
         "template, true labels": template(
-            truth, dict.fromkeys(CONDITIONS, 0.5)),
-    }  # fmt: skip
+            truth, dict.fromkeys(CONDITIONS, 0.5))}
     return pd.DataFrame(
         [{"design": name, "images": data.images,
           "backbone": data.backbone, "seed": 0}
          | measure(data, reports, n_samples)
-         for name, reports in texts.items()]
-    )  # fmt: skip
+         for name, reports in texts.items()])

@@ -75,10 +75,9 @@ def other_status(status: Sequence[str], seed: int) -> np.ndarray:
     return donors
 
 
-def dose_response(
-    write: Writer, scores: Sequence[Scores], doses: Sequence[float],
-    conditions: Sequence[str] = CONDITIONS,
-) -> pd.DataFrame:  # fmt: skip
+def dose_response(write: Writer, scores: Sequence[Scores],
+                  doses: Sequence[float],
+                  conditions: Sequence[str] = CONDITIONS) -> pd.DataFrame:
     """Set one condition's score in both views to each of the doses, the rest
     as it is, and read the report: ``condition``, ``finding`` (the labeller's
     name), ``dose``, ``study`` (position in `scores`), ``mentioned`` (bool:
@@ -87,8 +86,7 @@ def dose_response(
         [(condition, FINDING_OF[condition], float(dose), study)
          for condition in conditions for dose in doses
          for study in range(len(scores))],
-        columns=["condition", "finding", "dose", "study"],
-    )  # fmt: skip
+        columns=["condition", "finding", "dose", "study"])
     # One call for all, so that a model can fill its batches.
     reports = write([scores[row.study].assign(**{row.condition: row.dose})
                      for row in table.itertuples()])
@@ -114,19 +112,17 @@ def monotonicity(dose: pd.DataFrame) -> pd.DataFrame:
         rows.append((*names, low, high, high - low, rho, falling))
     columns = [*keys, "low", "high", "rise", "rho", "falling"]
     return pd.DataFrame(rows, columns=columns).sort_values(
-        "rise", ascending=False, kind="stable", ignore_index=True
-    )
+        "rise", ascending=False, kind="stable", ignore_index=True)
 
 
 # --- the card ---------------------------------------------------------------
 
 
-def grounding_report(
-    write: Writer, scores: Sequence[Scores], references: Sequence[str],
-    status: Sequence[str], *,
-    labels: Sequence[Mapping[str, int]] | None = None, n_dose: int = 20,
-    n_doses: int = 11, n_samples: int = 1000, seed: int = 3407,
-) -> Card:  # fmt: skip
+def grounding_report(write: Writer, scores: Sequence[Scores],
+                     references: Sequence[str], status: Sequence[str], *,
+                     labels: Sequence[Mapping[str, int]] | None = None,
+                     n_dose: int = 20, n_doses: int = 11,
+                     n_samples: int = 1000, seed: int = 3407) -> Card:
     """All tests on one writer.
 
     Parameters
@@ -168,10 +164,9 @@ def grounding_report(
     return Card(pd.DataFrame(rows, columns=COLUMNS), dose, own)
 
 
-def swap_test(
-    references: Sequence[str], own: Sequence[str], shuffled: Sequence[str],
-    test: str = ANY, n_samples: int = 1000, seed: int = 3407,
-) -> list[Row]:  # fmt: skip
+def swap_test(references: Sequence[str], own: Sequence[str],
+              shuffled: Sequence[str], test: str = ANY, n_samples: int = 1000,
+              seed: int = 3407) -> list[Row]:
     """Reports under own scores against reports under another study's.
 
     Rows with `test` in front: share of reports changed; F1 of the 18
@@ -192,7 +187,7 @@ def swap_test(
         "all findings F1, own minus shuffled": paired_interval(
             c, d, lambda sums: scores_from_statistics(sums)[..., 0], **draws
         ),
-    }, len(own))  # fmt: skip
+    }, len(own))
 
 
 def _rows(test: str, measures: Mapping[str, Any], n: int) -> list[Row]:
@@ -204,10 +199,8 @@ def _rows(test: str, measures: Mapping[str, Any], n: int) -> list[Row]:
             for name, one in each.items()]
 
 
-def _by_status(
-    own: Sequence[str], status: Sequence[str],
-    labels: Sequence[Mapping[str, int]] | None,
-) -> list[Row]:  # fmt: skip
+def _by_status(own: Sequence[str], status: Sequence[str],
+               labels: Sequence[Mapping[str, int]] | None) -> list[Row]:
     """The commonest report of a kind of study; who is called abnormal."""
     table = pd.DataFrame({"text": list(own), "status": list(status)})
     table["called"] = [label_report(text).get("No Finding") == "absent"
@@ -241,7 +234,7 @@ def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
         STEEP: (curves["rise"] >= LEAST_RISE - 1e-9).sum(),
         "mean Spearman's rho (flat: 0)": curves["rho"].fillna(0).mean(),
         "steps at which a rate falls": curves["falling"].mean(),
-    }, len(rate))  # fmt: skip
+    }, len(rate))
 
 
 # --- reading a card ---------------------------------------------------------
@@ -274,8 +267,7 @@ def verdict(card: Card) -> list[str]:
     if not np.isnan(rise):
         lines.append(
             f"From score 0 to 1 mentions rise by {rise:.2f} on the mean; by "
-            f"{LEAST_RISE} or more for {card.get(DOSE, STEEP):.0f} of 18."
-        )
+            f"{LEAST_RISE} or more for {card.get(DOSE, STEEP):.0f} of 18.")
     if not np.isnan(top):
         word = "a collapse" if top > MOST_TOP else "no collapse"
         lines.append(f"One report serves {top:.0%} of the abnormal studies: "

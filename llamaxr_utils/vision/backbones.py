@@ -37,8 +37,7 @@ ARCHITECTURES = {
     "densenet-small": Architecture(
         24, (2, 3, 4, 2), 32, 64, "features.denseblock2"),
     "densenet121": Architecture(
-        32, (6, 12, 24, 16), 64, 224, "features.norm5"),
-}  # fmt: skip
+        32, (6, 12, 24, 16), 64, 224, "features.norm5")}
 
 
 def architecture(name: str) -> Architecture:
@@ -49,8 +48,7 @@ def architecture(name: str) -> Architecture:
             f"There is no backbone {name!r}.",
             f"The kit knows {RELEASED}, and {', '.join(ARCHITECTURES)} with @ "
             "and the training data.",
-            "Set BACKBONE to one of them.",
-        )
+            "Set BACKBONE to one of them.")
     return ARCHITECTURES[word]
 
 
@@ -68,8 +66,7 @@ def build(name: str, seed: int = 3407) -> Any:
     model = xrv.models.DenseNet(
         weights=None, num_classes=len(NATIVE_ORDER),
         growth_rate=shape.growth_rate, block_config=shape.block_config,
-        num_init_features=shape.num_init_features,
-    )  # fmt: skip
+        num_init_features=shape.num_init_features)
     model.op_threshs = None
     model.pathologies = list(NATIVE_ORDER)
     model.resolution, model.full_name = shape.resolution, name
@@ -135,9 +132,8 @@ def score_batch(model: Any, batch: Any) -> np.ndarray:
     return scores.cpu().numpy()
 
 
-def set_operating_points(
-    model: Any, probabilities: np.ndarray, labels: np.ndarray
-) -> None:
+def set_operating_points(model: Any, probabilities: np.ndarray,
+                         labels: np.ndarray) -> None:
     """Set ``op_threshs`` to each condition's probability of best F1 (0.5
     where it has no positive): ``op_norm`` moves this point to 0.5."""
     import torch
@@ -149,14 +145,8 @@ def set_operating_points(
     model.op_threshs = torch.tensor(points)
 
 
-def train(
-    model: Any,
-    grey: np.ndarray,
-    labels: np.ndarray,
-    epochs: int = 10,
-    batch_size: int = 32,
-    seed: int = 3407,
-) -> list[float]:
+def train(model: Any, grey: np.ndarray, labels: np.ndarray, epochs: int = 10,
+          batch_size: int = 32, seed: int = 3407) -> list[float]:
     """Train on images, uint8 (n, size, size), and labels, 0 or 1, (n, 18) in
     native order: binary cross-entropy, AdamW, one cycle.
 
@@ -171,13 +161,11 @@ def train(
     loss_of = weighted_loss(truth)
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=max(steps, 2)
-    )
+        optimizer, rate, total_steps=max(steps, 2))
     # bfloat16 where the processor has it: 1.3 to 1.7 times as fast. Scores
     # are always computed in float32, whose third digit counts.
     half = torch.autocast(
-        truth.device.type, torch.bfloat16, pick_precision("auto") == "bf16"
-    )
+        truth.device.type, torch.bfloat16, pick_precision("auto") == "bf16")
     losses = []
     model.op_threshs = None
     model.train()

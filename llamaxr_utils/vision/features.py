@@ -26,13 +26,9 @@ SAVE_EVERY = 32
 FIGURE_4 = Path(__file__).parents[1] / "data" / "figure_4_scores.csv"
 
 
-def score_views(
-    model: Any,
-    views: pd.DataFrame,
-    resize: str = "squash",
-    batch_size: int | None = None,
-    part: Path | None = None,
-) -> pd.DataFrame:
+def score_views(model: Any, views: pd.DataFrame, resize: str = "squash",
+                batch_size: int | None = None,
+                part: Path | None = None) -> pd.DataFrame:
     """Scores of every view of a ``views`` table.
 
     Schema ``image_scores``: a float in [0, 1] for each condition. A view that
@@ -61,8 +57,7 @@ def score_views(
     scored = table.loc[~unreadable].drop(columns=["path", "why"])
     check_spread(scored[list(CONDITIONS)].to_numpy())
     every_view = pd.MultiIndex.from_product(
-        [views["study_id"].unique(), VIEWS], names=["study_id", "view"]
-    )
+        [views["study_id"].unique(), VIEWS], names=["study_id", "view"])
     scores = scored.set_index(every_view.names).reindex(every_view)
     scores = scores.reset_index()
     scores.insert(2, "backbone", model.full_name)
@@ -102,16 +97,13 @@ def check_spread(outputs: np.ndarray) -> None:
             "Every image got the same scores.",
             "Pixel values outside [-1024, 1024] or squeezed into [-1, 1] do "
             "this (torchxrayvision issue 89).",
-            "Read images with images.read_grey() and to_model_range().",
-        )
+            "Read images with images.read_grey() and to_model_range().")
 
 
-def score_images(
-    paths: Sequence[str | Path],
-    backbone: str = backbones.RELEASED,
-    weights: str | Path | None = None,
-    batch_size: int = 8,
-) -> pd.DataFrame:
+def score_images(paths: Sequence[str | Path],
+                 backbone: str = backbones.RELEASED,
+                 weights: str | Path | None = None,
+                 batch_size: int = 8) -> pd.DataFrame:
     """Scores of image files: ``path``, ``backbone``, the 18 conditions.
 
     `weights` is the file of the released network or a folder of
@@ -135,9 +127,8 @@ def score_images(
     return table
 
 
-def auc_table(
-    scores: pd.DataFrame, labels: pd.DataFrame, least: int = 10
-) -> pd.DataFrame:
+def auc_table(scores: pd.DataFrame, labels: pd.DataFrame,
+              least: int = 10) -> pd.DataFrame:
     """Area under the ROC curve per condition and view, with its interval.
 
     `scores` have the schema ``image_scores``; `labels` the index
@@ -160,9 +151,8 @@ def auc_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def auc_interval(
-    positive: np.ndarray, negative: np.ndarray
-) -> tuple[float, float, float]:
+def auc_interval(positive: np.ndarray,
+                 negative: np.ndarray) -> tuple[float, float, float]:
     """AUC of two groups of scores, and its 95 % interval after DeLong et al.
     (Biometrics 44, 1988)."""
     from scipy.stats import rankdata

@@ -45,13 +45,8 @@ def heatmap_batch(model: Any, grey: np.ndarray,
     return (heat / heat.amax((1, 2), True).clamp_min(1e-12)).numpy()
 
 
-def write_maps(
-    model: Any,
-    views: pd.DataFrame,
-    scores: pd.DataFrame,
-    folder: Path,
-    resize: str = "squash",
-) -> int:
+def write_maps(model: Any, views: pd.DataFrame, scores: pd.DataFrame,
+               folder: Path, resize: str = "squash") -> int:
     """A picture for every view: the heatmap of its highest score over it.
 
     Written as ``<study_id>_<view>.png``, 128 pixels, the condition in the
@@ -87,9 +82,8 @@ def overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return mixed.astype(np.uint8)
 
 
-def pointing_game(
-    model: Any, studies: pd.DataFrame, most: int = 25, seed: int = 3407
-) -> pd.DataFrame:
+def pointing_game(model: Any, studies: pd.DataFrame, most: int = 25,
+                  seed: int = 3407) -> pd.DataFrame:
     """Do the heatmaps of drawn lesions (``study_id``, ``mesh``) lie on them?
 
     Returns a row a ``condition``, of at most `most` frontal phantoms: ``n``;
@@ -115,7 +109,7 @@ def pointing_game(
             # A map that is zero everywhere hits nothing.
             hits = [heat.any() and mask.flat[heat.argmax()] for heat in heats]
             inside = [float(heat[mask].sum() / max(heat.sum(), 1e-12))
-                      for heat in heats]  # fmt: skip
+                      for heat in heats]
             rows.append((condition, hits[0], inside[0], hits[1], inside[1],
                          mask.mean()))
     names = ["hit", "inside", "hit random", "inside random", "area"]
