@@ -224,19 +224,18 @@ def test_the_card_of_a_collapsed_model_says_so(write, folders):
     if write is blind:  # 20 reports that differ in words alone
         texts = [f"{text} View {i}." for i, text in enumerate(texts)]
     reports = pd.DataFrame({"generated": texts})
-    ids = [f"S{i}" for i in range(20)]
-    test = pd.DataFrame({"study_id": ids, "completion": REFERENCES,
+    test = pd.DataFrame({"completion": REFERENCES,
                          "prompt": list(map(str, SCORES))})
     space = run_cells(
         "05-16b", "05-17", pd=pd, grounding=grounding, tables=tables,
-        plain=reports, own=reports, donors=swap(20, 3407), decoding="greedy",
-        test=test, studies=test.assign(status=STATUS),
+        greedy_reports=reports, donors=swap(20, 3407), test=test,
         nb=start("05_generate_reports", "smoke"))
-    card = space["card"].set_index("swap test")["this run"]
-    assert ("no sign" in card["grounding gap"]) == (write is blind)
+    card = space["card"].set_index("swap test, greedy")["this run"]
+    assert card.index[0] == "grounding gap"
+    assert ("no sign" in space["verdict"]) == (write is blind)
     if write is blind:
-        assert card["greedy reports that differ"] == "100%"
-        assert card["different greedy reports"] == 20
+        assert card["reports that change"] == "100%"
+        assert card["different reports"] == 20
 
 
 def test_the_strip_marks_what_changed_and_escapes_what_was_written():
