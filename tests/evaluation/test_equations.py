@@ -32,7 +32,7 @@ EXACT = SimpleNamespace(stem=lambda word: word, synsets=lambda word: [])
 @pytest.fixture(scope="module")
 def equations():
     """The functions that the notebook's cells define."""
-    names = ("06-08b", "06-08e", "06-08h", "06-08i")
+    names = ("06-08b", "06-08e", "06-08i")
     return run_cells(*names, np=np, Counter=Counter)
 
 
