@@ -162,6 +162,7 @@ def test_the_course_ends_with_three_numbers_and_a_page_of_results(smoke):
         page = (folder / "notebooks" / f"{notebook}.html").read_text("utf-8")
         assert "not for diagnosis" in page
         assert "default-src 'none'" in page
+        assert "<script" not in page and "$$" not in page
         assert not re.search(r'src="https?:', page)
 
 

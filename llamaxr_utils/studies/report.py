@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from nbformat import v4
 
-from ..course import artifacts, run
+from ..course import artifacts, run, runner
 from ..course.errors import CourseError
 from ..course.plots import as_html, data_uri
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
@@ -49,9 +50,6 @@ NO_CAVEAT = "none found, which does not make the report right"
 NOTE = ("* named: the mean over the views is at or above the operating point, "
         "which this run set on its training studies. Scores are not "
         "probabilities.")
-#: No script, font or picture from elsewhere.
-POLICY = ('<meta http-equiv="Content-Security-Policy" content="default-src '
-          "'none'; img-src data:; style-src 'unsafe-inline'\">")
 #: A reason for doubt: a word or two, a sentence.
 Caveat = tuple[str, str]
 
@@ -243,65 +241,67 @@ def _write(path: Path, template: str, **content: Any) -> None:
 def write_page(draft: Draft, path: str | Path) -> None:
     """A draft as a page of its own."""
     names = list(draft.scores.index[draft.scores["named"]])
-    pictures = [
-        (view, top, data_uri(grey, 320),
-         data_uri(heatmaps.overlay(grey, heat), 320), len(grey))
-        for view, (grey, heat, top) in draft.pictures.items()]
-    _write(Path(path), "report.html", draft=draft, pictures=pictures,
-           columns=COLUMNS, note=NOTE, no_caveat=NO_CAVEAT,
-           sentences=sentences(draft.report) or [EMPTY],
+    _write(Path(path), "report.html", draft=draft, data_uri=data_uri,
+           overlay=heatmaps.overlay, columns=COLUMNS, note=NOTE,
+           no_caveat=NO_CAVEAT, sentences=sentences(draft.report) or [EMPTY],
            bare=set(unsupported(draft.report, names).values()))
 
 
 # --- the results of a run ---------------------------------------------------
 
 
-def _notebook_page(source: Path, target: Path) -> None:
-    """An executed notebook as a page of its own."""
-    import nbformat
-    from nbconvert import HTMLExporter
+def without_script(page: Any) -> Markup:
+    """A notebook as HTML; its formulas are MathML, which browsers draw."""
+    from latex2mathml.converter import convert
+    from nbconvert.exporters import html
 
-    exporter = HTMLExporter(
-        mathjax_url="", require_js_url="", jquery_url="",
-        exclude_input_prompt=True, exclude_output_prompt=True)
-    page = nbformat.read(source, as_version=4)
-    first = page.cells[0]
-    first.source = re.sub(r"^\[!\[Open in Colab.*\n", "", first.source)
+    def formula(body: str, display: str = "inline") -> str:
+        try:
+            return convert(body, display=display)
+        except Exception:  # noqa: BLE001 (each mistake has a class)
+            return Markup("<code>{}</code>").format(body)
+
+    renderer = html.IPythonRenderer(escape=False)
+    vars(renderer).update(inline_math=formula,
+                          block_math=lambda body: formula(body, "block"))
+    exporter = html.HTMLExporter(template_name="basic")
+    exporter.register_filter(
+        "markdown2html", html.MarkdownWithMath(renderer=renderer).render)
     page.cells = [c for c in page.cells if not c.metadata.get(
         "jupyter", {}).get("source_hidden")]
     body, _ = exporter.from_notebook_node(page)
-    body = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', body)
-    body = body.replace("<head>", f"<head>{POLICY}", 1)
-    body = body.replace("</body>", f"<p>{run.WARNING}</p></body>", 1)
-    artifacts.write_whole(target, lambda part: part.write_text(body, "utf-8"))
+    body = re.sub(r'href="(\w+)\.(?:ipynb|md)"', r'href="\1.html"', body)
+    badge = '<p><a [^>]*><img alt="Open in Colab.*?</p>'
+    return Markup(re.sub(f"(?s)<script.*?</script>|{badge}", "", body))
 
 
 def write_index(profile: str, images: str | None = None
                 ) -> tuple[Path, pd.DataFrame] | None:
-    """Write ``index.html`` of a run, and a page for each executed notebook;
-    its path and notebook 06's table ``headline``, or None before that."""
-    name = run.run_name(profile, images)
+    """Write ``index.html`` of a run, and a page for every notebook; its path
+    and notebook 06's table ``headline``, or None before that."""
+    name, notebooks = run.run_name(profile, images), []
     folder = run.runs_folder() / name
+    lessons, pages = run.project_folder() / "notebooks", folder / "notebooks"
     table = folder / "tables" / "headline.csv"
     if artifacts.stale_because(folder, "summary") or not table.is_file():
         return None
-    notebooks = []
     for notebook in run.NOTEBOOKS:
-        source = folder / "notebooks" / f"{notebook}.ipynb"
-        record = run.read_record(folder, notebook)
-        if source.is_file() and record:
-            target = source.with_suffix(".html")
-            age = target.stat().st_mtime if target.is_file() else 0
-            if age < source.stat().st_mtime:
-                _notebook_page(source, target)
-            title = notebook.replace("_", " ")
-            notebooks.append((title, target.name, record["seconds"]))
+        source = runner.executed_path(folder, notebook)
+        record = source.is_file() and run.read_record(folder, notebook)
+        if not record:  # its page has no results yet
+            source = lessons / source.name
+        page, target = runner.read(source), pages / f"{notebook}.html"
+        notebooks.append((notebook, page.cells[0].source, record))
+        age = target.stat().st_mtime if target.is_file() else 0
+        if age < source.stat().st_mtime:
+            _write(target, "notebook.html", name=name, this=notebook,
+                   body=without_script(page), ran=record, all=run.NOTEBOOKS)
+    words = v4.new_markdown_cell((lessons / "glossary.md").read_text("utf-8"))
+    _write(pages / "glossary.html", "notebook.html", name=name,
+           body=without_script(v4.new_notebook(cells=[words])), ran=True)
     path, numbers = folder / "index.html", pd.read_csv(table)
     _write(path, "index.html", name=name, numbers=numbers.to_numpy(),
-           notebooks=notebooks, whole=len(notebooks) == len(run.NOTEBOOKS),
-           pictures=[(file.stem, Markup(as_html(file)))
-                     for file in sorted((folder / "figures").glob("*.png"))],
-           tables=sorted(f.name for f in table.parent.glob("*.csv")),
-           cases=(folder / "cases.html").is_file(),
-           images=images or run.declared()["profiles"][profile]["images"])
+           notebooks=notebooks,
+           files={f"{f.parent.name}/{f.name}" for f in folder.glob("*/*")},
+           picture=lambda file: Markup(as_html(folder / file)))
     return path, numbers

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from nbformat import v4
 from PIL import Image
 
 from llamaxr_utils.__main__ import main
@@ -95,6 +96,25 @@ def test_the_text_fits_80_columns_and_says_the_same():
     assert max(map(len, text.splitlines())) <= 80
     assert "unsupported" in text and "* Cardiomegaly" in text
     assert "–" in text and "(empty)" in report.as_text(a_draft(""))
+
+
+def test_a_notebook_s_page_has_formulas_and_links_and_no_script():
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+    text = ("Let $c$ be `$5`, [next](08_audit_protocol.ipynb), "
+            "[words](glossary.md), $x_1_2$.\n\n$$\\frac{P}{R} < 1$$")
+    page = v4.new_notebook(cells=[
+        v4.new_markdown_cell(text),
+        v4.new_code_cell("'$a$'", outputs=[v4.new_output(
+            "display_data", widget | {"text/plain": "40 of 40"})]),
+        v4.new_code_cell("import os", metadata={
+            "jupyter": {"source_hidden": True}})])
+    body = report.without_script(page)
+    assert body.count("<math") == 2 and body.count("<mfrac") == 1
+    assert 'display="block"' in body and "<code>x_1_2</code>" in body
+    assert "<code>$5</code>" in body and "$a$" in body
+    assert re.findall('href="([^"#]+)"', body) == [
+        "08_audit_protocol.html", "glossary.html"]
+    assert "<script" not in body and "import" not in body
 
 
 @pytest.fixture(scope="module")
