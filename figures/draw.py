@@ -52,9 +52,9 @@ ALT = {
     "Beside them bars: the percentage of IU X-ray studies that name the "
     "class in MeSH headings and in the report. Lung Opacity, Nodule and "
     "Cardiomegaly lead; Mass, Pneumothorax and Consolidation are rarest.",
-    "collapse": "Bars for two bases before the same LoRA: the one pre-trained "
-    "on headings and names writes more distinct reports, and more of them "
-    "change when scores are swapped, than the one that read bare reports.",
+    "collapse": "Bars for two bases, each alone and after the same LoRA, and "
+    "a dot for each seed: over the base that read headings, findings F1 and "
+    "grounding gap rise; over the one that read bare reports both stay low.",
     "preview/phantoms": "Drawn chest X-rays of four invented patients, "
     "frontal above lateral: normal, large heart, effusion at the patient's "
     "right, consolidation in the left upper lobe.",
@@ -231,7 +231,8 @@ def show_heatmaps(
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )
         axes[0].set_title(name, fontsize=9)
-        axes[1].set_title("where the score comes from", fontsize=9)
+        axes[1].set_title("where the score comes from" if heat.any() else
+                          "no map: below its operating point", fontsize=9)
         hues = (sns.husl_palette(len(scores), l=v) for v in (0.42, 0.72))
         colours = [pair[i % 2] for i, pair in enumerate(zip(*hues))]
         axes[2].barh(scores.index, scores, color=colours)
@@ -261,21 +262,19 @@ def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
 
 def draw_collapse(table: pd.DataFrame) -> plt.Figure:
     """What one LoRA makes of two bases (``figures/data/collapse.csv``)."""
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.2), sharey=True)
-    bases = table["base pre-trained on"]
-    for axis, column, factor, label in (
-        (axes[0], "distinct reports", 1, "distinct reports"),
-        (axes[1], "changed when scores are swapped", 100,
-         "% changed when scores are swapped"),
-    ):
-        bars = axis.barh(bases, factor * table[column], 0.55,
-                         color=["0.8", "0.35"], ec="black", lw=0.6)
-        axis.bar_label(bars, fmt="%.0f", padding=3, size=8)
-        axis.set_xlabel(label)
-        axis.margins(x=0.12)
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.4), sharey=True)
+    for axis, column in zip(axes, ("findings F1", "grounding gap")):
+        axes_of = {"data": table, "y": "base pre-trained on", "x": column,
+                   "hue": "model", "ax": axis, "legend": axis is axes[1]}
+        sns.barplot(**axes_of, errorbar=None, palette=["0.85", "0.5"],
+                    edgecolor="black")
+        sns.stripplot(**axes_of | {"legend": False}, dodge=True, size=3,
+                      jitter=False, palette=["black", "black"])
+        axis.set_xlim(left=min(0, 1.1 * table[column].min()))
         axis.grid(axis="y", visible=False)
-    figure.suptitle("The same LoRA on two bases (590 test studies, phantom "
-                    "images)", x=0.01, ha="left")
+    n = table["test studies"].iloc[0]
+    figure.suptitle(f"The same LoRA on two bases ({n} test studies, phantom "
+                    "images; a dot a seed)", x=0.01, ha="left")
     return figure
 
 
