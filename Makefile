@@ -29,9 +29,10 @@ COURSE = $(IN) -m llamaxr_utils course --profile $(PROFILE) \
 setup: $(READY)
 
 # Versions stand in constraints.txt. The stamp is written last, so a broken
-# installation is taken up again by the next call.
+# installation is taken up again by the next call, with the same Python.
 $(READY): constraints.txt pyproject.toml
-	@for p in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	@for p in $(or $(PYTHON),$(wildcard $(IN)) python3.11 python3.12 \
+	        python3.13 python3); do \
 	    $$p -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' \
 	        2>/dev/null && python=$$p && break; \
 	done; \
