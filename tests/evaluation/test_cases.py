@@ -14,6 +14,7 @@ import pytest
 from conftest import Reader, run_cells
 from PIL import Image, PngImagePlugin
 
+from llamaxr_utils.course import tables
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import cases
 
@@ -80,47 +81,55 @@ def test_published_predictions_are_taken_where_they_are_whole(
         last, other, data):
     (data / "cvt2distilgpt2_iu_test.csv").write_text(
         f"id,generated\nCXR2_IM-1,Two.\n{last},One.\n")
-    tuned = pd.DataFrame({"study_id": ["CXR1", "CXR2"]})
-    space = run_cells("07-02", "07-11b", near=["n", "m"], tuned=tuned)
-    assert (space["other"], space["reports"]) == other
+    tuned = pd.DataFrame({"study_id": ["CXR1", "CXR2"], "generated": "x"})
+    none = pd.DataFrame(columns=["study_id", "split", "findings"])
+    space = run_cells(
+        "07-11b", pd=pd, cache_folder=lambda: data, tuned=tuned, studies=none,
+        scores=table().set_index(["study_id", "status"]),
+        prompts=SimpleNamespace(both_views=lambda *a: None),
+        baselines=SimpleNamespace(nearest_neighbour=lambda *a: ["n", "m"]))
+    name = space["other"]
+    assert (name, list(space["systems"][name])) == other
 
 
 def test_table_4_quotes_each_text_and_remarks_by_state():
-    space = run_cells("07-02", "07-18c", "07-18d", named={"CXR1": ()})
-    row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
-    first = space["performance"](row, {"a": REFERENCE, "b": SECOND}).iloc[0]
-    assert first["a"].split(" / ")[1] == "1.00" > first["b"].split(" / ")[1]
-    rows = space["by_finding"](row, {"a": FIRST, "b": SECOND})
+    space = run_cells("07-02", "07-18d", named={"CXR1": ()})
+    row = SimpleNamespace(study_id="CXR1", reference=REFERENCE,
+                          generated=SECOND)
+    rows = space["by_finding"](
+        row, {"reference": REFERENCE, "a": FIRST, "b": SECOND})
     rows = rows.set_index("category")
     effusion = rows.loc["Pleural Effusion"]
     assert effusion["a"] == "There is no pleural effusion. [absent]"
     assert effusion["remark"] == "agree"
-    assert rows.loc["Cardiomegaly", "remark"] == "a: agree; b: contradicts"
+    assert rows.loc["Cardiomegaly", "remark"] == "contradicts"
     assert rows.loc["Fracture", "reference"] == "not mentioned"
-    assert rows.loc["Fracture", "remark"] == f"a: –; b: {cases.UNSUPPORTED}"
-    assert rows.loc["Pneumothorax", "remark"] == "–"
+    assert rows.loc["Fracture", "remark"] == cases.UNSUPPORTED
+    assert rows.loc["Pneumothorax", "remark"] == ""
     assert "Scoliosis" not in rows.index  # nobody mentions it
 
 
-def test_table_5_names_what_was_found_by_whom_and_is_escaped():
-    space = run_cells("07-02", "07-21a", "07-21b")
-    row = SimpleNamespace(study_id="CXR1", reference=REFERENCE)
-    line = space["table_5_row"](row, {"a": FIRST, "b": SECOND})
-    assert line == {
-        "study_id": "CXR1", "reference": REFERENCE, "a": FIRST, "b": SECOND,
-        "both found": "Pleural Effusion", "only a found": "Cardiomegaly",
-        "only b found": "", "a added": "", "a contradicts": "",
-        "a missed": "", "b added": "Fracture",
-        "b contradicts": "Cardiomegaly", "b missed": ""}
-    line = space["table_5_row"](row, {"a": "Clear.", "b": EVIL})
-    assert line["a missed"] == line["b missed"] == "Cardiomegaly"
-    assert not {"\x1b", "\u2028"} & set(line["b"])
-    page = space["coloured"](f"There is a fracture {EVIL}",
-                             {"Fracture": "added"})
+def test_table_5_names_what_was_found_by_whom_and_is_escaped(monkeypatch):
+    saved = []
+    monkeypatch.setattr(tables, "save_table",
+                        lambda nb, table, **options: saved.append(table))
+    evil = f"There is a fracture {EVIL}"
+    space = run_cells(
+        "07-02", "07-21b", "07-21c", nb=None, other="a",
+        chosen=pd.DataFrame({"study_id": ["CXR1"], "reference": REFERENCE}),
+        systems=pd.DataFrame({"a": FIRST, "this run": SECOND, "evil": evil},
+                             index=["CXR1"]))
+    assert saved[0].to_dict("records") == [{
+        "study": "CXR1", "reference": REFERENCE,
+        "a": FIRST, "this run": SECOND,
+        "a, findings": "✓ Cardiomegaly · = Pleural Effusion",
+        "this run, findings":
+            "≠ Cardiomegaly · = Pleural Effusion · + Fracture"}]
+    page = space["tables_beside"]("evil", "table-6", "Table 6").data
+    assert not {"\x1b", "\u2028"} & {*saved[1]["evil"][0], *page}
     read = Reader(page)
-    assert not {"script", "img"} & set(read.tags) and "\x1b" not in page
-    assert "mark" in read.tags
-    assert "".join(read.text).endswith("+ Fracture")
+    assert not {"script", "img"} & set(read.tags) and "mark" in read.tags
+    assert "+ Fracture" in "".join(read.text)
 
 
 # study, status, reference, generated, score of Fracture in the frontal view
