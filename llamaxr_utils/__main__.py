@@ -6,6 +6,7 @@ Only reads the command line; the work is done by the functions it calls.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from .course.errors import CourseError
@@ -123,6 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # The task of a kernel that was stopped is nobody's to retrieve.
+        logging.getLogger("asyncio").disabled = True
         print("\nStopped. The same command continues.", file=sys.stderr)
         return 130
 

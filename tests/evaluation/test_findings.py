@@ -76,7 +76,7 @@ def test_against_mesh_headings():
     labels = pd.DataFrame(map(label_report, text), text.index, FINDINGS)
     normal = labels[studies["status"] == "normal"]
     assert (normal["No Finding"] == "present").mean() > 0.96
-    headings, rows = studies["mesh"].explode(), {}
+    headings, rows = studies["mesh"].explode().astype(object), {}
     for finding, pattern, ambiguous in HEADINGS.to_numpy():
         truth, unclear = (headings.str.match(p).groupby(level=0).any()
                           for p in (pattern, ambiguous))
