@@ -34,7 +34,6 @@ def rows(name: str) -> pd.DataFrame:
     folder = run.runs_folder() / name
     tables = folder / "tables"
     scores = artifacts.load(folder, "summary")
-    halves = pd.read_csv(tables / "halves.csv")
     clinic = pd.read_csv(tables / "clinical.csv")
     clinic = clinic.melt("system", var_name="metric")
     card = gap(artifacts.load(folder, "generations"))
@@ -43,7 +42,7 @@ def rows(name: str) -> pd.DataFrame:
            for part in (clinic, card)]
     paired = pd.read_csv(tables / "paired-tests.csv")
     paired = paired.rename(columns={"other": "system"})
-    table = pd.concat([scores, halves, *own])
+    table = pd.concat([scores, *own])
     on = ["system", "metric", "protocol", "split"]
     paired = paired.assign(protocol="r2gen", split="r2gen")
     table = table.merge(paired, how="left", on=on)

@@ -75,8 +75,7 @@ def test_table_1_has_the_papers_rows_and_two_columns_more():
 
 
 def test_table_3_quotes_20_rows_then_this_runs(folders, no_java):
-    """By the functions that notebook 06 makes it with."""
-    cells = run_cells("06-29b", pd=pd, published=published)
+    """By the cell that notebook 06 makes it with."""
     texts = [f"The {a} is {b} and clear." for a in ("heart", "chest", "lung")
              for b in ("large", "small", "old", "new")] * 2
     summary = score.summarise(
@@ -85,7 +84,9 @@ def test_table_3_quotes_20_rows_then_this_runs(folders, no_java):
          for system, reports in (("this run", [t[:-7] for t in texts]),
                                  ("constant", texts[:1] * 24))},
         split="r2gen test", images="phantom", n_samples=50, seed=1)
-    table = cells["table_3_rows"](summary, " (note)")
+    nb = Run("06_evaluate_reports", "cpu", None)
+    table = run_cells("06-30", pd=pd, published=published, tables=tables,
+                      summary=summary, nb=nb)["table_3"]
     # Protocol, split, images and origin: never a bare number.
     for column in ("protocol", "split", "images", "origin", "system"):
         assert table[column].notna().all() and table[column].ne("").all()
@@ -95,22 +96,16 @@ def test_table_3_quotes_20_rows_then_this_runs(folders, no_java):
     by_protocol = quoted.groupby("protocol").size()
     assert dict(by_protocol) == {"llamaxr": 1, "r2gen": 19}
     assert sorted(quoted.index[quoted["n"] == 590]) == sorted(ON_R2GEN)
-    ends = [c for c in table if c.endswith((" low", " high"))]
-    assert quoted[ends].isna().all(axis=None)
     ours = table[20:].set_index("system")
-    assert list(ours.index) == ["this run (note)", "constant"] * 2
+    run = "this run (phantom images)"
+    assert list(ours.index) == [run, "constant"] * 2
     assert set(ours["images"]) == {"phantom"} and set(ours["n"]) == {24}
     value = summary.set_index(["system", "protocol", "metric"])["value"]
-    for _, row in ours.loc[["this run (note)"]].iterrows():
+    for _, row in ours.loc[[run]].iterrows():
         expected = value["this run", row["protocol"], "ROUGE-L"]
         assert row["ROUGE-L"] == pytest.approx(expected)
-        assert row["ROUGE-L low"] <= row["ROUGE-L"] <= row["ROUGE-L high"]
-    # The page shows text, the CSV keeps numbers.
-    shown = table.drop(columns=ends)
-    nb = Run("06_evaluate_reports", "cpu", None)
-    tables.save_table(nb, table, item="table-3", title="Table 3", shown=shown)
     page = nb.file("tables", "table-3.md").read_text()
     assert "(phantom images)" in page and "0.433" in page
-    assert "| this run (note) |" in page and "| – |" in page
+    assert f"| {run} |" in page
     kept = pd.read_csv(nb.file("tables", "table-3.csv"))
-    assert kept["METEOR"].dtype == float and "METEOR low" in kept
+    assert kept["METEOR"].dtype == float
