@@ -30,6 +30,11 @@ FIXTURES = Path(__file__).parent / "fixtures"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
+def pytest_make_parametrize_id(val):
+    """Bytes name no test: a packed archive holds the time of its making."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Connections to other machines fail, and say so."""
