@@ -31,32 +31,82 @@ def _reports(texts: Sequence[str]) -> list[str]:
     return [t for t in texts if isinstance(t, str) and t.strip()]
 
 
-def most_frequent(train_texts: Sequence[str]) -> str:
-    """The report that stands most often in training (ties: the first)."""
-    return Counter(_reports(train_texts)).most_common(1)[0][0]
+def medoid(train_texts: Sequence[str], protocol: str = "r2gen",
+           utility: str = "ROUGE-L") -> str:
+    """The constant report of highest mean `utilities`: the training report
+    most like all the others (ties: the first)."""
+    texts = _reports(train_texts)
+    mean = utilities(texts, utility, protocol).mean(axis=1)
+    return texts[int(mean.round(12).argmax())]
 
 
-def medoid(train_texts: Sequence[str], protocol: str = "r2gen") -> str:
-    """The training report most like all the others, by mean ROUGE-L.
+def utilities(texts: Sequence[str], utility: str = "ROUGE-L",
+              protocol: str = "r2gen") -> np.ndarray:
+    """What each text is worth if each is the truth: (candidate, reference).
 
-    Exact: the F1 of the longest common subsequence of words (R2Gen's cleaned
-    ones; under "llamaxr" rouge_score's stems) of every pair. Ties: the first.
+    Exact, of words (R2Gen's cleaned ones; under "llamaxr" rouge_score's
+    stems): F1 of the longest common subsequence (``ROUGE-L``), or sentence
+    BLEU-4 whose orders above the first count one match and one n-gram more
+    (``BLEU-4``; Lin and Och 2004, https://aclanthology.org/C04-1072).
     """
-    from rapidfuzz.distance import LCSseq
-    from rapidfuzz.process import cdist
     from rouge_score.tokenizers import DefaultTokenizer
 
     stems = DefaultTokenizer(use_stemmer=True).tokenize
-    texts = _reports(train_texts)
     words = [tuple(clean_r2gen(text).split() if protocol == "r2gen"
                    else stems(text)) for text in texts]
-    weights = Counter(words)
-    unique = list(weights)
-    common = cdist(unique, unique, scorer=LCSseq.similarity, dtype=np.int32)
-    length = np.array([len(report) for report in unique])
-    f1 = 2 * common / np.maximum(length[:, None] + length[None, :], 1)
-    mean = f1 @ np.array(list(weights.values()))
-    return texts[words.index(unique[int(mean.argmax())])]
+    unique = list(dict.fromkeys(words))
+    place = {report: i for i, report in enumerate(unique)}
+    rows = [place[report] for report in words]
+    values = {"ROUGE-L": _rouge_l, "BLEU-4": _bleu_4}[utility](unique)
+    return values[np.ix_(rows, rows)]
+
+
+def _rouge_l(reports: Sequence[tuple[str, ...]]) -> np.ndarray:
+    from rapidfuzz.distance import LCSseq
+    from rapidfuzz.process import cdist
+
+    common = cdist(reports, reports, scorer=LCSseq.similarity, dtype=np.int32)
+    length = np.array([len(report) for report in reports])
+    return 2 * common / np.maximum(length[:, None] + length[None, :], 1)
+
+
+def _bleu_4(reports: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """An n-gram that stands k times is k different ones (its first, its
+    second ...): then clipped matches are a product of 0/1 matrices."""
+    from sklearn.feature_extraction import DictVectorizer
+
+    length = np.array([len(report) for report in reports])
+    logs = np.minimum(0, 1 - length[None, :] / np.maximum(length, 1)[:, None])
+    for n in range(1, 5):
+        grams = []
+        for report in reports:
+            seen: Counter[tuple] = Counter()
+            grams.append({(gram, seen.update([gram]) or seen[gram]): 1.0
+                          for gram in zip(*(report[i:] for i in range(n)))})
+        table = DictVectorizer().fit_transform(grams)
+        matches = (table @ table.T).toarray() + (n > 1)
+        total = np.maximum(length - n + 1, 0)[:, None] + (n > 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = logs + np.log(np.nan_to_num(matches / total)) / 4
+    return np.exp(logs)
+
+
+def consensus(train_vectors: np.ndarray, train_texts: Sequence[str],
+              test_vectors: np.ndarray, tau: float,
+              utility: np.ndarray) -> list[str]:
+    """For each test study the training report of highest expected utility
+    (`utilities` of `train_texts`), if training reports are weighted by
+    exp(-distance / tau).
+
+    Vectors are (n, k) without NaN, distances euclidean. A large `tau` gives
+    everyone the `medoid`, a small one the nearest neighbour's report.
+    """
+    from scipy.spatial.distance import cdist
+    from scipy.special import softmax
+
+    weights = softmax(-cdist(test_vectors, train_vectors) / tau, axis=1)
+    best = (weights @ utility.T).round(12).argmax(axis=1)
+    return [train_texts[i] for i in best]
 
 
 def random_reports(train_texts: Sequence[str], n: int,

@@ -35,8 +35,7 @@ PROTOCOLS = {
     "labels": "findings, by report labels; hallucinations, omissions a report",
 }
 #: Systems that look at no image: reports alone, or labels of people.
-WITHOUT_IMAGES = ("most frequent report", "medoid report", "random report",
-                  "ceiling: true labels")
+WITHOUT_IMAGES = ("constant by ", "random report", "ceiling: true labels")
 #: The metrics that paired tests are made of.
 TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr")
 KEYS = ["system", "protocol", "split", "images", "n"]
@@ -244,8 +243,10 @@ def _baselines(given: Predictions, seed: int) -> dict[str, list[str]]:
             "No baselines: they are for studies of R2Gen's lists; "
             f"{known} of these are in its training list.")
         return {}
-    return {"most frequent report": [baselines.most_frequent(texts)] * n,
-            "medoid report": [baselines.medoid(texts)] * n,
+    constants = {f"constant by {utility}":
+                 [baselines.medoid(texts, utility=utility)] * n
+                 for utility in ("BLEU-4", "ROUGE-L")}
+    return {**constants,
             "random report": baselines.random_reports(texts, n, seed)}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 
 from llamaxr_utils.datasets.conditions import CONDITIONS
-from llamaxr_utils.evaluation import baselines
+from llamaxr_utils.evaluation import baselines, metrics
 
 TEXTS = [
     "The lungs are clear. The heart is normal.",
@@ -18,9 +19,7 @@ TEXTS = [
 ]
 
 
-def test_most_frequent_and_random_reports():
-    assert baselines.most_frequent(TEXTS) == TEXTS[3]
-    assert baselines.most_frequent(["b", "a", "", "", ""]) == "b"
+def test_random_reports():
     first = baselines.random_reports(TEXTS, 50, seed=1)
     assert first == baselines.random_reports(TEXTS, 50, seed=1)
     assert first != baselines.random_reports(TEXTS, 50, seed=2)
@@ -40,6 +39,28 @@ def test_medoid_is_the_one_that_the_library_finds():
         assert baselines.medoid(texts, "llamaxr") == best
     assert baselines.medoid(TEXTS) == TEXTS[0]
     assert baselines.medoid(TEXTS + [TEXTS[5]] * 20) == TEXTS[5]
+
+
+def test_utility_by_bleu_is_nltks():
+    clean = [metrics.clean_r2gen(text).split() for text in TEXTS]
+    smooth = SmoothingFunction().method2
+    expected = [[sentence_bleu([r], c, smoothing_function=smooth)
+                 for r in clean] for c in clean]
+    utility = baselines.utilities(TEXTS, "BLEU-4")
+    np.testing.assert_allclose(utility, expected, atol=1e-12)
+
+
+def test_consensus_lies_between_the_neighbour_and_the_constant():
+    train, utility = np.arange(6.0)[:, None], baselines.utilities(TEXTS)
+    near, crowd, everyone = (
+        baselines.consensus(train, TEXTS, train, tau, utility)
+        for tau in (0.01, 4, np.inf))
+    assert near == TEXTS
+    assert set(everyone) == {baselines.medoid(TEXTS)}
+    weights = np.exp(-np.abs(train - train.T) / 4)
+    best = [max(range(6), key=lambda i: row @ utility[i]) for row in weights]
+    assert crowd == [TEXTS[i] for i in best]
+    assert crowd != near and len(set(crowd)) > 1
 
 
 def test_nearest_neighbour_and_ties():
