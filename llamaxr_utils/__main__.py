@@ -21,7 +21,9 @@ def _course(o: argparse.Namespace) -> bool:
         page, numbers = results
         for name, number, meaning in numbers.to_numpy():
             print(f"{name:14} {number:.3f}  {meaning}")
-        print(f"Results: {shown(page)}. Next: make study (08 to 11).")
+        rebuilt = page.with_name("reproduction.html")
+        print(f"Results: {shown(page)}.", f"The paper: {shown(rebuilt)}."
+              if rebuilt.is_file() else "Next: make study (08 to 11).")
     return True
 
 

@@ -20,6 +20,8 @@ from ..datasets.reports import load_studies
 from .meteor import MAX_WORDS, java_version, run_meteor, wordnet
 
 BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
+#: The columns of the paper's Table 3.
+METRICS = (*BLEU, "ROUGE-L", "METEOR")
 #: R2Gen: ``max_seq_length`` 60 less the start token, ``threshold`` 3
 #: (https://github.com/cuhksz-nlp/R2Gen, options for IU X-ray).
 R2GEN_MAX_WORDS, R2GEN_MIN_COUNT = 59, 3
@@ -162,7 +164,7 @@ def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
         bleu = sentence_bleu([r], c, weights, smooth) if c else [0.0] * 4
         f1 = rouge.score(reference, candidate)["rougeL"].fmeasure
         rows.append([*bleu, f1, meteor_score([r], c, wordnet=wordnet())])
-    table = pd.DataFrame(rows, columns=[*BLEU, "ROUGE-L", "METEOR"])
+    table = pd.DataFrame(rows, columns=METRICS)
     return table.astype(float), {}, {
         "synonyms": "WordNet 3.0 table of the METEOR 1.5 jar",
         "versions": {p: version(p) for p in ("nltk", "rouge-score")}}

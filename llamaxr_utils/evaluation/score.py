@@ -23,8 +23,7 @@ from ..course.run import WARNING
 from ..datasets import reports
 from . import baselines, stats
 from .clinical import SCORES, clinical_scores, scores_from_statistics
-from .metrics import plain, says_something, score_reports
-from .published import METRICS
+from .metrics import METRICS, plain, says_something, score_reports
 
 #: (system, protocol) -> result of `metrics.score_reports`.
 Results = Mapping[tuple[str, str], Mapping[str, Any]]

@@ -45,6 +45,8 @@ BASES = {
         "Llama 3.1 8B in 4 bit, the paper's; Llama 3.1 Community License"),
 }
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+#: How a base made here reads headings before a report: no prompt of ours.
+INDEXED = "Indexed as {}.\nReport:\n"
 #: The seven linear layers in each of Llama 3.1 8B's 32 blocks (its
 #: config.json, arXiv 2407.21783): inputs, outputs.
 LLAMA_8B = {
@@ -110,15 +112,13 @@ def pretraining_pairs(
     kind -> study_id -> prompt. Of prompts that say nothing a sample is kept,
     at most as many as of the others, or the model would ignore its input.
     """
-    def short(text: str) -> str:
-        return prompts.SHORT_TEMPLATE.format(input=text)
-
     own, studies = own or {}, studies.reset_index(drop=True)
     headings = studies["mesh"].map("; ".join).str.replace("/", " ").str.lower()
     names = studies["mesh"].map(labels).map(lambda stated: (
         prompts.describe_names([c for c in CONDITIONS if stated[c]])))
-    asked = pd.DataFrame({"bare": "", "headings": headings.map(short),
-                          "names": names.map(short)})
+    asked = pd.DataFrame({
+        "bare": "", "headings": headings.map(INDEXED.format),
+        "names": [prompts.SHORT_TEMPLATE.format(input=n) for n in names]})
     for kind in own:
         asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
@@ -127,7 +127,7 @@ def pretraining_pairs(
     table = table.rename_axis(["study", "kind"])
     table = table.reset_index(name="prompt")
     table["completion"] = table["study"].map(studies["findings"])
-    silent = [*map(short, (prompts.NO_FINDING, "normal", "no indexing"))]
+    silent = [prompts.BLANK, *map(INDEXED.format, ("normal", "no indexing"))]
     for _, part in table.groupby("kind"):
         quiet = part[part["prompt"].isin(silent)]
         spare = max(0, 2 * len(quiet) - len(part))

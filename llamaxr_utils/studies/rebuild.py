@@ -18,10 +18,10 @@ from ..course import artifacts, plots, run
 from ..course.run import NOTEBOOKS, Run
 from ..datasets.conditions import NATIVE_ORDER
 from ..datasets.reports import DATA, load_image_ids, load_studies
-from ..evaluation import published
 from ..evaluation.cases import PAGES
 from ..llm.models import LLAMA_8B
 from ..vision.backbones import RELEASED
+from . import audit
 
 TRAINABLE = 41_943_040  #: parameters, by the paper's section 3.5
 #: Llama 3.1 8B (its config.json, arXiv 2407.21783).
@@ -112,7 +112,7 @@ def _counted() -> Iterator[Row]:
         ("table-2", "images", 7470, len(load_image_ids()), "the reports"),
     ):
         yield _exact(item, what, paper, value, "counted, exact", where)
-    quoted = published.quoted_rows().set_index("system")
+    quoted = audit.quoted_rows().set_index("system")
     claim, rest = quoted.loc["LLaMA-XR"], quoted.drop(index="LLaMA-XR")
     why = "right as a division, but of two protocols, llamaxr and r2gen"
     for metric, printed in (("ROUGE-L", 4.34), ("METEOR", 54.13)):
@@ -132,7 +132,7 @@ def _measured(name: str, split: str | None) -> Iterator[Row]:
                                     "note"])
     if not artifacts.stale_because(folder, "summary"):
         summary = artifacts.load(folder, "summary")
-    compared = published.compare_with_paper(
+    compared = audit.compare_with_paper(
         summary, paper_split=split, command=_command(name, " TO=06"))
     for metric, *_, paper, value, _, word, why in compared.to_numpy():
         yield "table-3", f"LLaMA-XR: {metric}", paper, value, word, why, source
@@ -204,7 +204,7 @@ def compare(paper_split: str = "unknown") -> pd.DataFrame:
         "item", "quantity", *NUMBERS[:2], "verdict", "why", "from"])
     table = table.astype(dict.fromkeys(NUMBERS[:2], float))
     gaps = table["computed here"] - table["paper"]
-    exact = table["verdict"].isin(published.VERDICTS[:2])
+    exact = table["verdict"].isin(audit.VERDICTS[:2])
     table.insert(4, "difference", gaps.where(exact))
     return table.sort_values("item", key=lambda c: c.map(items.index),
                              kind="stable", ignore_index=True)
@@ -255,7 +255,7 @@ def page(nb: Run, table: pd.DataFrame) -> str:
     titles = [item["item"] for item in items]
     return PAGES.get_template("reproduction.html").render(
         run=nb.name, stamp=nb.stamp, titles=titles, items=items,
-        marks=dict(zip(published.VERDICTS, ("✓", "≠", "–", "○"))),
+        marks=dict(zip(audit.VERDICTS, ("✓", "≠", "–", "○"))),
         counts=table["verdict"].value_counts().to_dict(),
         verdicts=readable(table), runs=runs_on_disk(),
         rest=[o for o in shown if o["name"] not in titles])

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.evaluation import meteor, metrics, published
+from llamaxr_utils.evaluation import meteor, metrics
 from llamaxr_utils.evaluation.metrics import score_reports
+from llamaxr_utils.studies import audit
 
 PEER = os.environ.get("LLAMAXR_PEER_CSV")
 needs_java = pytest.mark.skipif(
@@ -105,7 +106,7 @@ def test_published_figures_of_a_peer():
 
 
 def test_published_table_is_the_papers():
-    table = published.quoted_rows().set_index("system")
+    table = audit.quoted_rows().set_index("system")
     assert {"year", "citation", *NAMES} <= set(table.columns)
     peers, paper = table.drop(index="LLaMA-XR"), table.loc["LLaMA-XR"]
     assert len(peers) == 19 and table["citation"].notna().all()

@@ -87,9 +87,8 @@ def test_what_a_base_reads_before_it_is_tuned():
     pairs = models.pretraining_pairs(studies.head(2), ["headings", "names"])
     assert list(pairs["completion"]) == [*texts[:1] * 2, *texts[1:2] * 2]
     assert list(pairs["prompt"]) == [
-        SHORT_TEMPLATE.format(input="cardiomegaly mild"),
-        PROMPTS["cardiomegaly"],
-        SHORT_TEMPLATE.format(input="pleural effusion left"), effusion]
+        "Indexed as cardiomegaly mild.\nReport:\n", PROMPTS["cardiomegaly"],
+        "Indexed as pleural effusion left.\nReport:\n", effusion]
     assert set(models.pretraining_pairs(studies, ["bare"])["prompt"]) == {""}
     own = {"scores": dict.fromkeys(studies["study_id"], BLANK)}
     own["scores"]["CXR1"] = effusion

@@ -9,9 +9,10 @@ from conftest import run_cells
 
 from llamaxr_utils.course import tables
 from llamaxr_utils.course.run import Run
-from llamaxr_utils.evaluation import metrics, published, score
+from llamaxr_utils.evaluation import metrics, score
+from llamaxr_utils.studies import audit
 
-METRICS = list(published.METRICS)
+METRICS = list(metrics.METRICS)
 ON_R2GEN = ["R2Gen", "R2GenCMN", "CvT-DistilGPT2"]
 NO, GO = "not comparable", "make course PROFILE=paper"
 ROW = {"system": "this run", "protocol": "r2gen", "split": "random",
@@ -37,7 +38,7 @@ ROW = {"system": "this run", "protocol": "r2gen", "split": "random",
 def test_the_rule(numbers, change, word, reason):
     paper, value, low, high = numbers
     ours = pd.Series(ROW | {"value": value, "low": low, "high": high} | change)
-    verdict, why = published.verdict(paper, ours, "random", GO)
+    verdict, why = audit.verdict(paper, ours, "random", GO)
     assert verdict == word and reason in why
 
 
@@ -55,7 +56,7 @@ OWN = {"protocol": "llamaxr", "value": 0.336, "low": 0.33, "high": 0.34}
 def test_a_run_beside_a_row_of_the_paper(paper, taken, changes, word, reason):
     row = ROW | {"split": "r2gen test", "value": 0.2, "low": 0.19,
                  "high": 0.21} | changes
-    table = published.compare_with_paper(
+    table = audit.compare_with_paper(
         pd.DataFrame([row]), paper=paper, paper_split=taken)
     meteor = table.set_index("metric").loc["METEOR"]
     assert meteor["verdict"] == word and reason in meteor["why"]
@@ -66,8 +67,8 @@ def test_a_run_beside_a_row_of_the_paper(paper, taken, changes, word, reason):
 
 
 def test_table_1_has_the_papers_rows_and_two_columns_more():
-    table = published.table_1().set_index("method")
-    results = set(published.quoted_rows()["system"])
+    table = audit.table_1().set_index("method")
+    results = set(audit.quoted_rows()["system"])
     assert len(table) == 21 and set(table.index) - results == {"RadCouncil"}
     public = table["predictions public"].eq("yes")
     assert list(table.index[public]) == ["CvT-DistilGPT2"]
@@ -85,13 +86,13 @@ def test_table_3_quotes_20_rows_then_this_runs(folders, no_java):
                                  ("constant", texts[:1] * 24))},
         split="r2gen test", images="phantom", n_samples=50, seed=1)
     nb = Run("06_evaluate_reports", "cpu", None)
-    table = run_cells("06-30", pd=pd, published=published, tables=tables,
-                      summary=summary, nb=nb)["table_3"]
+    table = run_cells("06-30", pd=pd, audit=audit, metrics=metrics,
+                      tables=tables, summary=summary, nb=nb)["table_3"]
     # Protocol, split, images and origin: never a bare number.
     for column in ("protocol", "split", "images", "origin", "system"):
         assert table[column].notna().all() and table[column].ne("").all()
     quoted = table[table["origin"] == "quoted"].set_index("system")
-    printed = published.quoted_rows().set_index("system")
+    printed = audit.quoted_rows().set_index("system")
     pd.testing.assert_frame_equal(quoted[METRICS], printed[METRICS])
     by_protocol = quoted.groupby("protocol").size()
     assert dict(by_protocol) == {"llamaxr": 1, "r2gen": 19}
