@@ -42,8 +42,9 @@ _asked: Counter = Counter()
 
 def find(name: str) -> Exercise:
     """The exercise of this name, such as ``"04a"``; ValueError otherwise."""
+    number = name[:2] if name[:2] < "08" else "08_to_11"
     try:
-        module = import_module(f"llamaxr_utils.exercises.nb{name[:2]}")
+        module = import_module(f"llamaxr_utils.exercises.nb{number}")
         return module.EXERCISES[name]
     except (ModuleNotFoundError, KeyError):
         raise ValueError(f"There is no exercise {name!r}") from None
