@@ -24,38 +24,26 @@ def _verbatim(answer):
 
 
 EXERCISES = {
-    "01a": Exercise(
-        _verbatim,
-        verbatim_share,
-        """
-            Put the training texts into a set first: a lookup in a
-            list of 2,000 is 2,000 comparisons.
+    "01a": Exercise(_verbatim, verbatim_share, """
+        Put the training texts into a set first: a lookup in a list of 2,000 is
+        2,000 comparisons.
 
-            Both sides need `reports.normalise`, or a capital
-            letter makes two texts of one.
+        Both sides need `reports.normalise`, or a capital letter makes two
+        texts of one.
 
-            `sum(normalise(t) in known for t in test) / len(test)`
+        `sum(normalise(t) in known for t in test) / len(test)`
         """,
-        "About half of R2Gen's test reports can be written by heart.",
-    ),
-    "01b": Exercise(
-        choice(
-            "a",
-            {
-                "b": "The other 420 resemble training: nearly half of them "
-                "are abnormal, and one normal text misses all of those.",
-                "c": "Look at the two bars of `normal` again: they are far "
-                "apart.",
-            },
-        ),
-        "a",
-        """
-            A constant normal report is right for normal studies.
-            Which part has more of them?
+        "About half of R2Gen's test reports can be written by heart."),
+    "01b": Exercise(choice("a", {
+        "b": "The other 420 resemble training: nearly half of them are "
+             "abnormal, and one normal text misses all of those.",
+        "c": "Look at the two bars of `normal` again: they are far apart.",
+    }), "a", """
+        A constant normal report is right for normal studies. Which part has
+        more of them?
 
-            Compare `normal` in the last two rows of the table.
+        Compare `normal` in the last two rows of the table.
         """,
         "So a result on `head(170)` flatters every model, the constant one "
-        "most.",
-    ),
+        "most."),
 }

@@ -43,55 +43,39 @@ def _rescale(answer):
 
 
 EXERCISES = {
-    "02a": Exercise(
-        _auc,
-        auc,
-        """
-            Take every positive with every negative: how often is
-            the positive one higher?
+    "02a": Exercise(_auc, auc, """
+        Take every positive with every negative: how often is the positive one
+        higher?
 
-            A tie counts one half.
+        A tie counts one half.
 
-            `np.subtract.outer(positive, negative)` holds all
-            differences; count those above 0, and half of those
-            that are 0.
+        `np.subtract.outer(positive, negative)` holds all differences; count
+        those above 0, and half of those that are 0.
         """,
         "The AUC is this probability, and nothing about a threshold; "
-        "scikit-learn's number is the same.",
-    ),
-    "02b": Exercise(
-        choice(
-            "b",
-            {
-                "a": "The mean AUC hardly moved: in a sick chest many "
-                "outputs rise together, whatever their names.",
-                "c": "The spread catches the wrong range. The wrong order "
-                "keeps every number, and so the spread.",
-            },
-        ),
-        "b",
-        """
-            Which numbers of the last table are far apart?
+        "scikit-learn's number is the same."),
+    "02b": Exercise(choice("b", {
+        "a": "The mean AUC hardly moved: in a sick chest many outputs rise "
+             "together, whatever their names.",
+        "c": "The spread catches the wrong range. The wrong order keeps "
+             "every number, and so the spread.",
+    }), "b", """
+        Which numbers of the last table are far apart?
 
-            Only one of the three asks whether the *name* is right.
+        Only one of the three asks whether the *name* is right.
         """,
-        "Test names by a number that depends on names.",
-    ),
-    "02c": Exercise(
-        _rescale,
-        rescale,
-        """
-            Two straight lines meet at the operating point: one
-            from (0, 0) to (point, 0.5), one from there to (1, 1).
+        "Test names by a number that depends on names."),
+    "02c": Exercise(_rescale, rescale, """
+        Two straight lines meet at the operating point: one from (0, 0) to
+        (point, 0.5), one from there to (1, 1).
 
-            The first is `p / (2 * point)`.
+        The first is `p / (2 * point)`.
 
-            The second is the first, seen from the other end:
-            replace `p` by `1 - p` and `point` by `1 - point`, and
-            take the result from 1. `np.where` chooses.
+        The second is the first, seen from the other end: replace `p` by `1 -
+        p` and `point` by `1 - point`, and take the result from 1. `np.where`
+        chooses.
         """,
-        "torchxrayvision's `op_norm` does the same: with an operating "
-        "point of .03, an output of .04 is shown as .505. It is above the "
-        "point, and no even chance.",
-    ),
+        "torchxrayvision's `op_norm` does the same: with an operating point "
+        "of .03, an output of .04 is shown as .505. It is above the point, "
+        "and no even chance."),
 }

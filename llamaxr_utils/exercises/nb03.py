@@ -56,35 +56,25 @@ def _point(answer):
 
 
 EXERCISES = {
-    "03a": Exercise(
-        _names,
-        names_above,
-        """
-            First the mean of both views for each condition, then
-            the comparison.
+    "03a": Exercise(_names, names_above, """
+        First the mean of both views for each condition, then the comparison.
 
-            A view that is missing is NaN: leave it out of the
-            mean. With no view there is nothing to name.
+        A view that is missing is NaN: leave it out of the mean. With no view
+        there is nothing to name.
 
-            At the point counts as above: `>=`.
+        At the point counts as above: `>=`.
         """,
         "These few words are all that the language model learns of the "
-        "image.",
-    ),
-    "03b": Exercise(
-        _point,
-        best_point,
-        """
-            Only the scores themselves can be the best threshold:
-            between two of them nothing changes.
+        "image."),
+    "03b": Exercise(_point, best_point, """
+        Only the scores themselves can be the best threshold: between two of
+        them nothing changes.
 
-            F1 = 2 · hits / (named + true). Try every score as the
-            point.
+        F1 = 2 · hits / (named + true). Try every score as the point.
 
-            `named = scores >= point`, then `(named &
-            truth).sum()`; keep the point of the highest F1.
+        `named = scores >= point`, then `(named & truth).sum()`; keep the point
+        of the highest F1.
         """,
         "A point chosen on the test split would flatter the words, so it is "
-        "set on training studies alone.",
-    ),
+        "set on training studies alone."),
 }

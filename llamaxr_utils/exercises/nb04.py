@@ -69,41 +69,29 @@ def _count(answer):
 
 
 EXERCISES = {
-    "04a": Exercise(
-        _lora,
-        lora_forward,
-        """
-            torch keeps a weight as (outputs, inputs), so the
-            frozen layer is `x @ W0.T`.
+    "04a": Exercise(_lora, lora_forward, """
+        torch keeps a weight as (outputs, inputs), so the frozen layer is `x @
+        W0.T`.
 
-            `A` brings x down to `r` numbers, `B` brings them up to
-            the outputs; add that to the frozen layer's result.
+        `A` brings x down to `r` numbers, `B` brings them up to the outputs;
+        add that to the frozen layer's result.
 
-            `x @ W0.T + scale * (x @ A.T) @ B.T`
+        `x @ W0.T + scale * (x @ A.T) @ B.T`
         """,
-        "At B = 0 it is the frozen layer; peft's layer gives the same.",
-    ),
-    "04b": Exercise(
-        _mask,
-        mask_labels,
-        """
-            torch's cross-entropy leaves out the label -100.
+        "At B = 0 it is the frozen layer; peft's layer gives the same."),
+    "04b": Exercise(_mask, mask_labels, """
+        torch's cross-entropy leaves out the label -100.
 
-            One label a token, in the order of prompt + completion.
+        One label a token, in the order of prompt + completion.
 
-            `[-100] * len(prompt) + completion`
+        `[-100] * len(prompt) + completion`
         """,
-        "The model reads the prompt, and is asked for the report alone.",
-    ),
-    "04c": Exercise(
-        _count,
-        lora_parameters,
-        """
-            `A` has rank x inputs numbers, `B` has outputs x rank.
+        "The model reads the prompt, and is asked for the report alone."),
+    "04c": Exercise(_count, lora_parameters, """
+        `A` has rank x inputs numbers, `B` has outputs x rank.
 
-            Sum `rank * (inputs + outputs)` over the layers.
+        Sum `rank * (inputs + outputs)` over the layers.
         """,
         "41,943,040 is the number that the paper prints: rank 16 on the "
-        "seven linear layers.",
-    ),
+        "seven linear layers."),
 }

@@ -73,57 +73,38 @@ def _guide(answer):
 
 
 EXERCISES = {
-    "05a": Exercise(
-        _greedy,
-        greedy,
-        """
-            The next token stands at the last position: `logits[:,
-            -1].argmax(-1)`. Append it to `ids`, and a 1 to `mask`.
+    "05a": Exercise(_greedy, greedy, """
+        The next token stands at the last position: `logits[:, -1].argmax(-1)`.
+        Append it to `ids`, and a 1 to `mask`.
 
-            On the left is padding, which must not be read: pass
-            the mask at every step.
+        On the left is padding, which must not be read: pass the mask at every
+        step.
 
-            A report that has ended goes on with `eos`; stop when
-            all have ended. Return the new tokens only.
+        A report that has ended goes on with `eos`; stop when all have ended.
+        Return the new tokens only.
         """,
         "The same tokens as `generate`. Greedy decoding is these ten lines; "
-        "the rest is speed.",
-    ),
-    "05b": Exercise(
-        choice(
-            "c",
-            {
-                "a": "Many different reports say that the *text* varies; it "
-                "may vary with chance, or with beams, and not with the "
-                "findings.",
-                "b": "A changed report may have changed its wording and no "
-                "finding. Compare what is *right* under both scores.",
-            },
-        ),
-        "c",
-        """
-            Which of the three would a model that writes nonsense
-            at random pass?
+        "the rest is speed."),
+    "05b": Exercise(choice("c", {
+        "a": "Many different reports say that the *text* varies; it may vary "
+             "with chance, or with beams, and not with the findings.",
+        "b": "A changed report may have changed its wording and no finding. "
+             "Compare what is *right* under both scores.",
+    }), "c", """
+        Which of the three would a model that writes nonsense at random pass?
 
-            Only one compares the report with what is true of the
-            study.
+        Only one compares the report with what is true of the study.
         """,
-        "The grounding gap is what the scores contribute; the rest is "
-        "there without them.",
-    ),
-    "05c": Exercise(
-        _guide,
-        guide,
-        """
-            Logits are not log-probabilities yet: `log_softmax(-1)`
-            makes them so, for each prompt alone.
+        "The grounding gap is what the scores contribute; the rest is there "
+        "without them."),
+    "05c": Exercise(_guide, guide, """
+        Logits are not log-probabilities yet: `log_softmax(-1)` makes them so,
+        for each prompt alone.
 
-            The equation starts at the blank prompt and goes
-            `scale` times the way to the other. At scale 1 it
-            arrives there; beyond, it goes on.
+        The equation starts at the blank prompt and goes `scale` times the way
+        to the other. At scale 1 it arrives there; beyond, it goes on.
         """,
         "At 1 nothing is guided, at 0 nothing is read; above 1 a word gains "
-        "by what the prompt adds to it. `generate(guidance_scale=...)` "
-        "does this at every step.",
-    ),
+        "by what the prompt adds to it. `generate(guidance_scale=...)` does "
+        "this at every step."),
 }

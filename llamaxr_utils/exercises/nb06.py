@@ -82,39 +82,30 @@ def _constant(answer):
 
 
 EXERCISES = {
-    "06a": Exercise(
-        _bleu,
-        corpus_bleu,
-        """
-            Start from `runs` and `bleu` above; here matches and
-            runs are summed over all pairs, for each n, before you
-            divide.
+    "06a": Exercise(_bleu, corpus_bleu, """
+        Start from `runs` and `bleu` above; here matches and runs are summed
+        over all pairs, for each n, before you divide.
 
-            `there & written` of two Counters keeps the smaller
-            count: that is the clip.
+        `there & written` of two Counters keeps the smaller count: that is the
+        clip.
 
-            The penalty, too, is one for all: the words of all
-            references against those of all candidates.
+        The penalty, too, is one for all: the words of all references against
+        those of all candidates.
         """,
         "This is the corpus BLEU of protocol `r2gen`; pycocoevalcap gives "
-        "the same. A mean of sentence scores is another number.",
-    ),
-    "06b": Exercise(
-        _constant,
-        best_constant,
-        """
-            `max(texts, key=...)` does it: the key is the score of
-            one text against all references.
+        "the same. A mean of sentence scores is another number."),
+    "06b": Exercise(_constant, best_constant, """
+        `max(texts, key=...)` does it: the key is the score of one text against
+        all references.
 
-            The candidates are that one text, as often as there are
-            references: `[text] * len(references)`.
+        The candidates are that one text, as often as there are references:
+        `[text] * len(references)`.
 
-            The score is `corpus_bleu(..., 2)`, of the whole corpus.
-            Why not the mean of the pairs' own scores? Most of those
-            are 0, because a pair without a common run of words has
-            none; the corpus only asks what all of them have together.
+        The score is `corpus_bleu(..., 2)`, of the whole corpus. Why not the
+        mean of the pairs' own scores? Most of those are 0, because a pair
+        without a common run of words has none; the corpus only asks what all
+        of them have together.
         """,
-        "No image was read. It wins by its length (the penalty compares "
-        "all words with all words) and by stock phrases.",
-    ),
+        "No image was read. It wins by its length (the penalty compares all "
+        "words with all words) and by stock phrases."),
 }

@@ -36,41 +36,28 @@ def _marks(answer):
 
 
 EXERCISES = {
-    "07a": Exercise(
-        _marks,
-        marks,
-        """
-            `label_report(text)` gives finding -> present, absent
-            or uncertain; a finding that is not mentioned is not in
-            it.
+    "07a": Exercise(_marks, marks, """
+        `label_report(text)` gives finding -> present, absent or uncertain; a
+        finding that is not mentioned is not in it.
 
-            Present and uncertain both count as reported. Both
-            report it: found. Only one does: missed or added ...
+        Present and uncertain both count as reported. Both report it: found.
+        Only one does: missed or added ...
 
-            ... unless the other one *denies* it: then they
-            contradict. What nobody reports gets no mark.
+        ... unless the other one *denies* it: then they contradict. What nobody
+        reports gets no mark.
         """,
-        "Words may differ and findings agree; the other way round, too.",
-    ),
-    "07b": Exercise(
-        choice(
-            "c",
-            {
-                "a": "The prompt named the condition, so the language model "
-                "did not make it up.",
-                "b": "It may be wrong; or it is right, and the radiologist "
-                "did not mention what was not asked for.",
-            },
-        ),
-        "c",
-        """
-            Three can err: the image network, the language model,
-            and the reference that is silent. Which of them does a
-            score clear?
+        "Words may differ and findings agree; the other way round, too."),
+    "07b": Exercise(choice("c", {
+        "a": "The prompt named the condition, so the language model did not "
+             "make it up.",
+        "b": "It may be wrong; or it is right, and the radiologist did not "
+             "mention what was not asked for.",
+    }), "c", """
+        Three can err: the image network, the language model, and the reference
+        that is silent. Which of them does a score clear?
 
-            A silent reference is no denial.
+        A silent reference is no denial.
         """,
         "The score clears the language model and nobody else. Two texts and "
-        "a number cannot say what the image shows: somebody must look.",
-    ),
+        "a number cannot say what the image shows: somebody must look."),
 }
