@@ -152,8 +152,8 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
     cues = {name: [match.span() for match in pattern.finditer(clause)]
             for name, pattern in CUES.items()}
     for name in ("no before", "no after"):
-        cues[name] = [span for span in cues[name]
-                      if not _touches(span, cues["no denial"])]
+        cues[name] = [span for span in cues[name] if not _touches(
+            span, cues["no denial"] + cues["no health"])]
     spans = [(finding, says, match.span()) for finding, says, pattern in RULES
              for match in pattern.finditer(clause)]
     mentions = []
@@ -161,7 +161,7 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
         other = [s for f, word, s in spans
                  if (f, word) == (finding, "not meant")]
         # "the lungs are not clear" names nothing, but health is denied
-        unclear = says == "absent" and CUES["no before"].search(clause, *span)
+        unclear = says == "absent" and CUES["no health"].search(clause, *span)
         if says != "not meant" and not _touches(span, other):
             state = _state(says, span, cues, clause)
             mentions.append((FINDINGS[0] if unclear else finding, state, span))
