@@ -9,6 +9,7 @@ the CheXpert labeller, whose names they borrow.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
@@ -58,7 +59,7 @@ STOP = {
 }
 #: "atelectasis or scar": one of the two, so neither is certain.
 OR = re.compile(r"(?: ,)?(?: \w+){0,4} (?:or|versus|/)(?: \w+){0,2} ")
-VERB = re.compile(r"\b(?:is|are|was|has|have|with|remains?)\b")
+VERB = re.compile(r"\b(?:is|are|was|has|have|with|remains?|as)\b")
 #: Sentences that speak of the examination, not of the patient.
 ADVICE = re.compile(r"\b(?:please note|more sensitive|evaluation for)\b")
 #: Words after which a sentence is cut: a model that never stops, not prose.
@@ -73,8 +74,8 @@ def _read_rules() -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
     rows = list(table.assign(phrases=table["phrases"].str.split(";"))
                 .itertuples(index=False, name=None))
     words = {name: items for name, says, items in rows if says == "words"}
-    special = {"..": r"(?: [^ ,]+){0,7}?", "...": r"(?: [^ ]+){0,10}?",
-               "$": "(?= $)"}
+    special = {"..": r"(?: [^ ,]+){0,7}?", "...": r"(?: [^ ]+){0,11}?",
+               "^": "^", "$": "(?= $)"}
 
     def token(text: str) -> str:
         if text in special:
@@ -96,6 +97,28 @@ def _read_rules() -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
 
 
 CUES, RULES = _read_rules()
+CONDITION, ORGANS = CUES.pop("condition"), CUES.pop("organs")
+WORDS = re.findall(r"\b([a-z]+)(\*?)", RULES_FILE.read_text("utf-8"))
+
+
+def _slips(stem: str) -> Iterator[str]:
+    """One letter gone, wrong or too many (of the word's own), two swapped."""
+    for i in range(1, len(stem) - 1):
+        a, b, c = stem[:i], stem[i], stem[i + 1 :]
+        yield a + c[0] + b + c[1:]
+        yield from (a + x + end for x in ("", *stem) for end in (c, b + c))
+
+
+SPELT = {slip + star: stem for stem, star in sorted(WORDS) if len(stem) > 6
+         for slip in _slips(stem)} | {a + star: a for a, star in WORDS}
+
+
+@lru_cache(maxsize=20_000)
+def _spelt(word: str) -> str:
+    """A word with the letters that the table gives to it or its stem."""
+    stems = (f"{word[:end]}*" for end in range(len(word), 5, -1))
+    key = next((k for k in (word, *stems) if k in SPELT), word)
+    return SPELT.get(key, word) + word[len(key.rstrip("*")) :]
 
 
 def _touches(span: Span, others: list[Span]) -> bool:
@@ -129,19 +152,19 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
     cues = {name: [match.span() for match in pattern.finditer(clause)]
             for name, pattern in CUES.items()}
     for name in ("no before", "no after"):
-        cues[name] = [span for span in cues[name]
-                      if not _touches(span, cues["no denial"])]
+        cues[name] = [span for span in cues[name] if not _touches(
+            span, cues["no denial"] + cues["no health"])]
     spans = [(finding, says, match.span()) for finding, says, pattern in RULES
              for match in pattern.finditer(clause)]
     mentions = []
     for finding, says, span in spans:
         other = [s for f, word, s in spans
                  if (f, word) == (finding, "not meant")]
-        # "the lungs are not clear" says nothing is absent
-        unclear = says == "absent" and CUES["no before"].search(clause, *span)
-        if says != "not meant" and not unclear and not _touches(span, other):
+        # "the lungs are not clear" names nothing, but health is denied
+        unclear = says == "absent" and CUES["no health"].search(clause, *span)
+        if says != "not meant" and not _touches(span, other):
             state = _state(says, span, cues, clause)
-            mentions.append((finding, state, span))
+            mentions.append((FINDINGS[0] if unclear else finding, state, span))
     either: set[Span] = set()
     for (first, state, one), (second, state_2, two) in permutations(
             mentions, 2):
@@ -158,8 +181,10 @@ def _label_clause(clause: str) -> list[tuple[str, str]]:
 def _label_sentence(sentence: str) -> tuple[tuple[str, str], ...]:
     if ADVICE.search(sentence):
         return ()
-    clauses = CLAUSE.split(f" {sentence} ")
-    pairs = [pair for clause in clauses for pair in _label_clause(clause)]
+    text = CONDITION.sub("", f" {' '.join(map(_spelt, sentence.split()))} ")
+    # what is said of the last organ is said of all: no clause ends there
+    text = ORGANS.sub(lambda found: re.sub(" ,| and", "", found[0]), text)
+    pairs = [p for clause in CLAUSE.split(text) for p in _label_clause(clause)]
     stated = {finding for finding, state in pairs if state != "hint"}
     return tuple(p for p in pairs if p[1] != "hint" or not stated & CAUSES)
 
@@ -203,7 +228,7 @@ def label_report(text: str | None) -> dict[str, str]:
     ranked = sorted(pairs, key=lambda p: RANKS.index(p[1]), reverse=True)
     states = {name: "uncertain" if state == "hint" else state
               for name, state in ranked}
-    if read:
+    if read and FINDINGS[0] not in states:
         healthy = set(states.values()) <= {"absent"}
         states["No Finding"] = "present" if healthy else "absent"
     return {name: states[name] for name in FINDINGS if name in states}

@@ -68,6 +68,14 @@ def test_sentences_as_written(text: str | None, parts: list[str]):
     assert findings.sentences(text) == parts
 
 
+def test_only_misspelt_words_are_respelt():
+    text = reports.load_studies()[["findings", "impression"]].to_numpy()
+    words = Counter(" ".join(text.ravel()).lower().split())
+    frequent = [word for word, count in words.items() if count > 9]
+    assert [findings._spelt(word) for word in frequent] == frequent
+    assert label_report("The lungs are not clear.")["No Finding"] == "absent"
+
+
 def test_against_mesh_headings():
     studies = reports.load_studies()
     text = studies["findings"] + " . " + studies["impression"]
