@@ -7,26 +7,27 @@ Needs notebook 06 of each run; trains and scores nothing itself.
 """
 
 import sys
+from pathlib import Path
 
 import logs
 import pandas as pd
 
 from llamaxr_utils.course import artifacts, run
-from llamaxr_utils.studies import grounding
 
 COLUMNS = ["run", "base", "system", "protocol", "split", "n", "metric",
            "value", "low", "high", "difference", "p_holm"]
 
 
-def gap(generations: pd.DataFrame) -> pd.DataFrame:
-    """Findings F1 under own scores minus that under another study's."""
-    tuned = generations.query("model == 'tuned'").set_index("study_id")
-    own, other = (tuned[tuned["scores_from"].eq(kind)]
-                  for kind in ("own", "shuffled"))
-    other = other.loc[own.index, "generated"]
-    test = grounding.swap_test(own["reference"], own["generated"], other)
-    (row,) = (r for r in test if r["measure"] == grounding.GAP)
-    return pd.DataFrame([{**row, "system": "this run", "metric": "gap"}])
+def grounding(tables: Path) -> pd.DataFrame:
+    """Findings F1 under own and another study's scores, and the gap."""
+    table = pd.read_csv(tables / "grounding-gap.csv")
+    own, other, gap = (
+        table[["system"]].assign(metric=metric, value=table[column])
+        for metric, column in (("findings F1", "findings F1"),
+                               ("findings F1, swapped", "swapped"),
+                               ("gap", "gap")))
+    gap = gap.assign(low=table["gap from"], high=table["gap to"])
+    return pd.concat([own, other, gap])
 
 
 def rows(name: str) -> pd.DataFrame:
@@ -36,10 +37,9 @@ def rows(name: str) -> pd.DataFrame:
     scores = artifacts.load(folder, "summary")
     clinic = pd.read_csv(tables / "clinical.csv")
     clinic = clinic.melt("system", var_name="metric")
-    card = gap(artifacts.load(folder, "generations"))
     base = artifacts.manifest(folder, "tokenizer") or {"parameters": {}}
     own = [part.assign(protocol="findings", split="r2gen")
-           for part in (clinic, card)]
+           for part in (clinic, grounding(tables))]
     paired = pd.read_csv(tables / "paired-tests.csv")
     paired = paired.rename(columns={"other": "system"})
     table = pd.concat([scores, *own])
