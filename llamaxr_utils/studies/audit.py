@@ -1,67 +1,69 @@
-"""The paper's own numbers, whether one was reproduced, and what the audit in
-notebook 08 uses more than once.
+"""The paper's own numbers, whether one was reproduced, and the quotations
+that the audit in notebook 08 measures. Nobody's intentions are judged.
 
 The numbers come from ``data/published_results.csv`` and
-``published_designs.csv``; a `verdict` on one is one of four words. A section
-of the audit ends in a `Measured`: other data, another verdict. Nobody's
-intentions are judged.
+``published_designs.csv``; a `verdict` on one is one of four words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
+import numpy as np
 import pandas as pd
 
-from ..course.tables import markdown
-from ..datasets.reports import DATA
-from ..evaluation.metrics import METRICS
+from ..datasets.conditions import CONDITIONS, NATIVE_ORDER
+from ..datasets.reports import DATA, normalise
+from ..evaluation.metrics import METRICS, score_reports
 
 VERDICTS = ("reproduced", "differs", "not comparable", "not run")
 R2GEN_TEST = 590  #: studies in the test part of R2Gen's split
-MOVED = ("BLEU-4", "ROUGE-L", "METEOR")
-LOGGED_ROWS = 2780  #: in the log of the published notebook
+MOVED = ["BLEU-4", "ROUGE-L", "METEOR"]
+#: Rows, passes and steps in the log of the published notebook.
+LOGGED_ROWS, LOGGED_EPOCHS, LOGGED_STEPS = 2780, 10, 870
 BATCH = 32  #: studies a step, in the paper and in that log
-AS_SAVED = "The notebook as saved; the final run may have differed."
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One section of the audit: its letter in the ledger, the words that
-    other data turn into others, a sentence with the numbers, the table, and
-    the effect by metric."""
-
-    item: str
-    answer: str
-    verdict: str
-    table: pd.DataFrame
-    effect: dict[str, float] = field(default_factory=dict)
-
-    def _repr_markdown_(self) -> str:
-        words = f"**{self.item} · {self.answer}.** {self.verdict}"
-        return f"{markdown(self.table)}\n\n{words}"
 
 
 def data(name: str) -> pd.DataFrame:
-    """A table of quotations: ``ledger``, ``unmeasured``, ``paper_fragments``
-    and ``figure_4_scores`` are the paper's; ``score_spread`` describes 198
-    real score vectors (https://github.com/fdalto/torchxraydensenet)."""
+    """A table of the audit: ``ledger`` and ``smaller_findings`` hold its
+    words; ``unmeasured``, ``paper_fragments``, ``figure_4_scores`` and
+    ``table_4`` (two generated texts with their scores) are quoted from the
+    paper; ``score_spread`` describes 198 real score vectors
+    (https://github.com/fdalto/torchxraydensenet)."""
     return pd.read_csv(DATA / f"{name}.csv", keep_default_na=False)
 
 
-def rows(results: Mapping[Any, Mapping[str, Any]],
-         keys: list[str]) -> pd.DataFrame:
-    """A row a result of `metrics.score_reports`, its key in front."""
-    lines = [(*key, *(r[m] for m in MOVED)) for key, r in results.items()]
-    return pd.DataFrame(lines, columns=[*keys, *MOVED])
+def table_4(studies: pd.DataFrame) -> float:
+    """How far the scores printed in Table 4 lie from ours at most; its
+    reference is the commonest report with the printed words."""
+    words = data("paper_fragments").set_index("place")["fragment"]["Table 4"]
+    has_it = studies["findings"].str.contains(words, regex=False)
+    reference, printed = studies["findings"][has_it].mode()[0], data("table_4")
+    again = score_reports([reference] * len(printed), printed["text"])
+    off = again["per_report"][MOVED] - printed[MOVED]
+    return off.abs().max(axis=None)
 
 
-def difference(a: Any, b: Any) -> dict[str, float]:
-    """Metric -> a minus b, for the metrics that both have."""
-    both = [m for m in MOVED if pd.notna(a.get(m)) and pd.notna(b.get(m))]
-    return {m: float(a[m] - b[m]) for m in both}
+def better_order() -> str:
+    """The order of the conditions that Figure 4's scores fit better (log
+    likelihood, were they independent and normal)."""
+    spread = data("score_spread").set_index("condition")
+    values = data("figure_4_scores")[["first", "second"]].to_numpy(float).T
+    fits = []
+    for order in (NATIVE_ORDER, CONDITIONS):
+        mean, std = spread.loc[list(order), ["mean", "std"]].to_numpy().T
+        fits.append(-(((values - mean) / std)**2 / 2 + np.log(std)).sum())
+    name = "torchxrayvision's" if fits[0] > fits[1] else "the alphabet's"
+    return f"{name} (log likelihoods {fits[0]:.0f} and {fits[1]:.0f})"
+
+
+def traced(studies: pd.DataFrame) -> list[str]:
+    """Results whose printed words stand in one study, with R2Gen's part."""
+    texts, lines = studies["findings"].map(normalise), []
+    for row in data("paper_fragments").query("kind == 'result'").itertuples():
+        hits = studies[texts.str.contains(normalise(row.fragment))]
+        if len(hits) == 1:
+            study, part = hits[["study_id", "split_r2gen"]].iloc[0]
+            lines.append(f"{row.place}: {study} ({part})")
+    return lines
 
 
 # --- the paper, reproduced or not ------------------------------------------
