@@ -6,8 +6,7 @@ from ..course.exercises import Exercise, choice, expect
 
 def rows_in_log(steps, epochs, batch):
     """The fewest and the most rows that give this many steps."""
-    batches = steps // epochs
-    return (batches - 1) * batch + 1, batches * batch
+    return (steps // epochs - 1) * batch + 1, steps // epochs * batch
 
 
 def _rows_in_log(answer):
