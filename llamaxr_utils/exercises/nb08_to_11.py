@@ -6,8 +6,7 @@ from ..course.exercises import Exercise, choice, expect
 
 def rows_in_log(steps, epochs, batch):
     """The fewest and the most rows that give this many steps."""
-    batches = steps // epochs
-    return (batches - 1) * batch + 1, batches * batch
+    return (steps // epochs - 1) * batch + 1, steps // epochs * batch
 
 
 def _rows_in_log(answer):
@@ -33,11 +32,9 @@ EXERCISES: dict[str, Exercise] = {
         _rows_in_log,
         rows_in_log,
         """
-            How many batches does one epoch have? All are full,
-            except perhaps the last.
+            All batches of an epoch are full, except perhaps the last.
 
-            The most rows fill the last batch too. The fewest put a
-            single row into it.
+            The fewest rows put a single one into the last batch.
         """,
         "The log fits 2,753 to 2,784 rows: all 2,780, not 70 % of them.",
     ),
@@ -48,8 +45,6 @@ EXERCISES: dict[str, Exercise] = {
         }),
         "a",
         """
-            Which of the three looks only at what the model writes?
-
             A model that knows a report by heart finds it by the
             study's own scores. What does it write for another's?
         """,
@@ -60,10 +55,9 @@ EXERCISES: dict[str, Exercise] = {
         _lost,
         lost,
         """
-            `text.split()`, and `word.strip(".,")` without full stop.
+            `word.strip(".,")`; without its x, `XXXX` has no letter left.
 
-            Without x and X, `XXXX` has no letter left. One word is
-            spared: "no", exactly so, in lower case.
+            One word is spared: "no", exactly so, in lower case.
         """,
         "A sentence that begins with \"No\" says the opposite afterwards.",
     ),

@@ -102,6 +102,18 @@ WRONG = {
         (lambda r, g: {}, "enlarged"),
     ],
     "07b": [("a", "make it up"), ("b", "may be wrong")],
+    "08a": [
+        (lambda s, e, b: (s // e * b, s // e * b), "expected (25, 32)"),
+        (lambda s, e, b: (s * b - b + 1, s * b), "expected (25, 32)"),
+    ],
+    "08b": [("b", "did notice"), ("c", "direct check")],
+    "08c": [
+        (lambda t: [w.strip(".,") for w in t.split() if len(w.strip(".,")) < 3
+                    and w.lower() != "no"], "['No']"),
+        (lambda t: [w for w in t.split() if len(w) < 3], "edema"),
+        (lambda t: [w.strip(".,") for w in t.split() if len(w.strip(".,")) < 3
+                    and w != "no"], "['XXXX']"),
+    ],
 }
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import cells, run_cells
@@ -13,127 +14,137 @@ from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.studies import audit
 
 pytestmark = pytest.mark.usefixtures("no_java")
-SETTINGS = SimpleNamespace(SEED=0, SPLITS=40, RESAMPLES=20)
+SETTINGS = SimpleNamespace(SEED=0, SPLITS=40, RESAMPLES=20, title_note="")
+QUOTED = audit.quoted_rows().set_index("system")[list(metrics.METRICS)]
 
 
-def section(item, *names, **given) -> audit.Measured:
-    space = run_cells("08-02", *names, measured={}, nb=SETTINGS, **given)
-    return space["measured"][item]
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Figures are drawn and closed, and not saved."""
+    import matplotlib.pyplot as plt
+
+    name = "llamaxr_utils.course.plots.save_figure"
+    monkeypatch.setattr(name, lambda nb, fig, *_, **__: plt.close(fig))
 
 
-@pytest.mark.parametrize(("r2gen", "answer"), [
-    (0.200, "the ruler gives the gain"),
-    (0.300, "the ruler does not give the gain"),
-    (None, "not measurable here")])
-def test_a_the_verdict_turns_with_the_gap_between_the_rulers(r2gen, answer):
-    same = {"BLEU-4": 0.1, "ROUGE-L": 0.3}
-    results = {("llamaxr", "none"): same | {"METEOR": 0.302},
-               ("r2gen", "r2gen"): same | {"METEOR": r2gen}}
-    table = audit.rows(results, ["protocol", "cleaning"])
-    a = section("a", "08-08v", table=table)
-    assert a.answer == answer
-    assert bool(a.effect) == (answer != "not measurable here")
-    if r2gen == 0.2:
-        assert "+51%" in a.verdict and "+54%" in a.verdict
-        assert a.effect["METEOR"] == pytest.approx(0.102)
+def section(item, *names, **given):
+    """What a section of the notebook measures, in words, and its space."""
+    space = run_cells("08-02", *names,
+                      **{"measured": {}, "nb": SETTINGS} | given)
+    return space["measured"][item], space
+
+
+@pytest.mark.parametrize(("r2gen", "llamaxr", "words"), [
+    (0.224, 0.354, ("0.224, above the best quoted 0.218", "above its 0.336")),
+    (0.200, 0.336, ("not above the best", "not above its 0.336")),
+    (np.nan, 0.354, ("METEOR 1.5 needs Java",))])
+def test_a_constant_is_above_the_quoted_rows_or_not(r2gen, llamaxr, words):
+    scores = {(f"constant by {metric}", protocol): dict.fromkeys(
+        metrics.METRICS, value) for metric in ("BLEU-4", "ROUGE-L")
+        for protocol, value in (("r2gen", r2gen), ("llamaxr", llamaxr))}
+    text, space = section("constant", "08-10", scores=scores, constant="",
+                          quoted=QUOTED)
+    assert all(part in text for part in words)
+    exceeds = space["table"].loc["METEOR", "constant by BLEU-4 exceeds"]
+    assert exceeds.split()[0] == {0.224: "16", 0.2: "9"}.get(r2gen, "0")
+
+
+@pytest.mark.parametrize(("steps", "word"), [
+    (870, "fit all rows"), (610, "fit 70 % of the rows;"), (1, "fit none")])
+def test_the_steps_tell_the_rows(monkeypatch, steps, word):
+    monkeypatch.setattr(audit, "LOGGED_STEPS", steps)
+    text, space = section("leak", "08-14v", train_and_test=lambda c, share: (
+        share, share))
+    assert word in text and "1.000 instead of 0.700" in text
+    assert space["table"]["steps"].tolist() == [610, 870, 1830]
+
+
+@pytest.mark.parametrize(("clean", "share"), [(None, 67), (str.lower, 0)])
+def test_the_cleaner_decides_about_no(monkeypatch, clean, share):
+    if clean:
+        monkeypatch.setattr(metrics, "clean_author", clean)
+    texts = ["No pleural effusion. The heart is normal.", "No pneumothorax."]
+    text, space = section(
+        "lost No", "08-24", "08-24v", text_of=pd.Series(texts),
+        studies=pd.DataFrame({"split_r2gen": ["test", "test"]}))
+    assert text.startswith(f"{share}% of the denied findings")
+    assert text.endswith('"no", 0% would')
+    assert set(space["states"].columns) > {"absent", "present"}
 
 
 @pytest.mark.parametrize("dealt", [False, True])
-def test_c_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
+def test_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
     studies = studies.copy()
     if dealt:
         listed = studies["split_r2gen"] != "none"
         columns = ["findings", "status"]
         mixed = studies.loc[listed, columns].sample(frac=1, random_state=4)
         studies.loc[listed, columns] = mixed.to_numpy()
-    c = section("c", "08-12", "08-12b", "08-12v", studies=studies, first={},
-                rest={})
-    word = "like" if dealt else "not like"
-    assert c.answer == f"R2Gen's test list is {word} a random one"
+    shuffle = np.random.default_rng(0).permutation
+    text, space = section("test list", "08-12", "08-12p", studies=studies,
+                          shuffle=shuffle)
+    assert f"is {'like' if dealt else 'not like'} a random one" in text
     if not dealt:
-        shares = (100 * c.table.iloc[:3, 2:]).round().astype(int)
-        assert shares.to_numpy().tolist() == [[52, 47], [88, 96], [37, 27]]
-        assert c.table["n"].tolist()[1:3] == [170, 420]
+        part = space["of_test"]
+        shares = [(100 * rows.mean()).round().tolist()
+                  for rows in (part, part[:170], part[170:])]
+        assert shares == [[52, 47], [88, 96], [37, 27]]
 
 
-def test_e1_the_steps_tell_the_rows():
-    e1 = section("e1", "08-16")
-    assert e1.answer == "the log fits all rows"
-    assert e1.table["steps"].tolist() == [870, 610]
+@pytest.mark.parametrize(("by_ruler", "word"), [
+    ([1.4, 1.6], "1.54 is not above"), ([1.2, 1.3], "1.54 is above")])
+def test_the_gain_lies_within_what_the_ruler_gives_or_not(by_ruler, word):
+    text, _ = section(
+        "two rulers", "08-08v", by_ruler=by_ruler, ratios={},
+        paper=QUOTED.loc["LLaMA-XR"], others=QUOTED.drop("LLaMA-XR"),
+        word={True: "above", False: "not above"})
+    assert word in text
 
 
-def test_e2_a_report_for_its_own_study_loses_when_dealt_out_anew():
-    texts = [f"The {organ} is {word}." for organ in ("heart", "lung", "aorta")
-             for word in ("large", "clear", "normal", "old")]
-    given = {"references": texts, "systems": {"same": texts[:1] * 12}}
-    e2 = section("e2", "08-20", "08-20v", **given)
-    assert e2.answer == "shuffling changes nothing for same"
-    assert e2.effect["ROUGE-L"] == 0 == e2.effect["BLEU-4"]
-    given["systems"] = {"own": texts}
-    e2 = section("e2", "08-20", "08-20v", **given)
-    assert e2.effect["ROUGE-L"] > 0.1
+def test_a_factor_is_one_score_over_the_other():
+    """Of means that double the factor is 2, and so are the ends."""
+    part = pd.DataFrame({"ROUGE-L": [0.1, 0.3], "METEOR": [0.2, 0.4]})
+    scores = {("same", protocol): dict.fromkeys(part, 1.0) | {
+        "per_report": k * part} for protocol, k in (
+            ("llamaxr", 2), ("r2gen", 1))}
+    space = run_cells("08-02", "08-08", nb=SETTINGS, scores=scores,
+                      systems=["same"])
+    ratio = space["ratios"]["same"]
+    for name in ("value", "low", "high"):
+        assert ratio[name] == pytest.approx([2, 2])
+    assert space["by_ruler"] == pytest.approx([2])
 
 
-@pytest.mark.parametrize(("clean", "word", "n"), [
-    (None, "loses", 2), (str.lower, "keeps", 0)])
-def test_g_the_cleaner_decides(monkeypatch, clean, word, n):
-    if clean:
-        monkeypatch.setattr(metrics, "clean_author", clean)
-    texts = ["No pleural effusion. The heart is normal.", "No pneumothorax."]
-    studies = pd.DataFrame({"findings": texts, "split_r2gen": "test"})
-    nothing = {("llamaxr", "author"): {}, ("llamaxr", "none"): {}}
-    g = section("g", "08-24", "08-24t", "08-24v", studies=studies,
-                results=nothing)
-    assert g.answer == f"the cleaner {word} negations"
-    turned = g.table.set_index("finding")["then present"]
-    assert turned["Pleural Effusion"] == n / 2
-    assert f"{n} of " in g.verdict and f"{n} of 2 reports" in g.verdict
-
-
-def test_h_the_numbers_fit_the_order_in_which_they_stand(monkeypatch):
-    order = ["08-26", "08-26b", "08-26v"]
-    h = section("h", *order)
-    assert h.answer == "the numbers fit torchxrayvision's order"
-    assert h.table["random orders that fit as well"][0] < 0.01
+def test_figure_4_fits_the_order_in_which_it_stands(monkeypatch):
+    assert audit.better_order().startswith("torchxrayvision's")
     spread = audit.data("score_spread").set_index("condition")
     assert list(spread.index) == list(NATIVE_ORDER)
     by_name = spread.loc[list(CONDITIONS), "mean"].to_numpy()
     printed = pd.DataFrame({"first": by_name, "second": by_name})
     tables = {"score_spread": spread.reset_index(), "figure_4_scores": printed}
     monkeypatch.setattr(audit, "data", tables.get)
-    answer = "the numbers fit the alphabetical order"
-    assert section("h", *order).answer == answer
+    assert audit.better_order().startswith("the alphabet's")
 
 
-@pytest.mark.parametrize(("loss", "word"), [(1.5, "less"), (2, "as much")])
-def test_j_the_loss_of_the_log_decides(loss, word):
-    losses = pd.Series([2.0, loss], index=[2e-6, 2e-4])
-    j = section("j", "08-30", "08-30v", losses=losses)
-    assert j.answer == f"the small rate learns {word}"
-    assert j.table["steps"].tolist() == [195, 870]
+def test_the_papers_examples_and_the_scores_of_its_table_4(studies):
+    assert audit.traced(studies) == ["Table 6, first: CXR3660 (train)",
+                                     "Table 6, second: CXR3282 (test)"]
+    inside = studies.assign(split_r2gen="val")
+    assert "CXR3660 (val)" in audit.traced(inside)[0]
+    assert audit.table_4(studies) < 0.01
+    longer = studies.assign(findings=studies["findings"] + " The spine bends.")
+    assert audit.table_4(longer) > 0.1
 
 
-def test_k_the_papers_examples_are_found_by_their_words(studies):
-    k = section("k", "08-32", "08-32b", studies=studies)
-    study = k.table.set_index("printed in")["study"]
-    places = ["Figure 4", "Table 6, first", "Table 6, second"]
-    assert study[places].tolist() == ["CXR24", "CXR3660", "CXR3282"]
-    assert k.answer == "a result of the paper is not in R2Gen's test list"
-    inside = k.table.assign(**{"R2Gen's lists": "test 1"})
-    k = section("k", "08-32b", table=inside)
-    assert k.answer.startswith("no traced result is outside")
-
-
-def test_the_ledger_has_a_row_for_every_claim_and_says_what_was_not_run():
-    one = audit.Measured("a", "yes", "Why.", pd.DataFrame(), {"METEOR": 0.1})
-    space = run_cells("08-02", "08-39", measured={"a": one})
-    table = space["lines"].set_index("item")
-    assert list(table.index) == [*"abcd", "e1", "e2", *"fghijkl"]
-    assert table.loc["a", ["measured here", "METEOR"]].tolist() == ["yes", 0.1]
-    assert (table["measured here"].drop("a") == "not run").all()
-    assert table[["claim", "paper", "notebook"]].ne("").all(axis=None)
-    text = "\n".join(cells("08").values())
-    assert all(f'measured["{item}"]' in text for item in table.index)
+def test_the_ledger_and_the_smaller_findings_name_what_is_measured():
+    source = cells("08")
+    ledger, smaller = map(audit.data, ("ledger", "smaller_findings"))
+    assert ledger.ne("").all(axis=None) and smaller.ne("").all(axis=None)
+    assert set(smaller["item"]) <= set(ledger["item"])
+    assert all(f'"{item}": ' in source["08-32"] for item in smaller["item"])
+    measured = [item for item in ledger["item"] if any(
+        f'"{item}"' in text for text in source.values())]
+    assert len(measured) == len(ledger) - 2  # the prompt, the learning rate
 
 
 def test_notebook_08_needs_no_torch():
@@ -150,7 +161,8 @@ def test_notebook_08_needs_no_torch():
         "sys.meta_path.insert(0, Gone)\n"
         + source["08-02"] + "\n" + source["08-24"]
         + "\ndenied_findings(['No pneumothorax.'], metrics.clean_author)\n"
-        + source["08-28b"].partition("backbone =")[0]
-        + "assert 'openi' in trained_on.lower()\n"
+        + source["08-32"].partition("package")[1]
+        + source["08-32"].partition("package")[2].partition("each =")[0]
+        + "assert 'openi' in source.lower()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
