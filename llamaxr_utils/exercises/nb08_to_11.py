@@ -27,6 +27,24 @@ def _lost(answer):
         expect(repr(text), list(answer(text)), lost(text))
 
 
+def verdict(paper, low, high, same):
+    """One of four words on a number of the paper."""
+    if low is None or high is None:
+        return "not run"
+    if paper is None or not same:
+        return "not comparable"
+    return "reproduced" if low <= paper <= high else "differs"
+
+
+def _verdict(answer):
+    for case in ((0.3, 0.2, 0.4, True), (0.3, 0.1, 0.2, True),
+                 (0.3, 0.2, 0.4, False), (None, 0.2, 0.4, True),
+                 (0.3, None, None, True), (0.3, None, None, False),
+                 (0.3, 0.3, 0.4, True)):
+        expect(f"paper, low, high, same = {case}", answer(*case),
+               verdict(*case))
+
+
 EXERCISES: dict[str, Exercise] = {
     "08a": Exercise(
         _rows_in_log,
@@ -61,4 +79,24 @@ EXERCISES: dict[str, Exercise] = {
         """,
         "A sentence that begins with \"No\" says the opposite afterwards.",
     ),
+    "11a": Exercise(_verdict, verdict, """
+        Ask the four questions in the order of the words, and return at once.
+
+        `low is None` means that there was no run. An end that equals the
+        paper's number still holds it.
+        """,
+        "Most numbers of a paper never reach the third question: without its "
+        "test list nothing is comparable."),
+    "11b": Exercise(choice("c", {
+        "a": "It would be a number for R2Gen's list, and the paper does not "
+             "say that this is its list.",
+        "b": "More samples draw the interval more exactly; it stays one of "
+             "other studies.",
+    }), "c", """
+        Which word does the rule of 11a give in each case?
+
+        A score belongs to texts and to a list of studies.
+        """,
+        "Predictions can be scored again by anyone, in seconds and under "
+        "every ruler. They weigh a few hundred kilobytes."),
 }

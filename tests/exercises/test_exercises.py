@@ -114,6 +114,13 @@ WRONG = {
         (lambda t: [w.strip(".,") for w in t.split() if len(w.strip(".,")) < 3
                     and w != "no"], "['XXXX']"),
     ],
+    "11a": [
+        (lambda p, low, high, same: "reproduced" if low and p and
+         low <= p <= high else "differs", "not comparable"),
+        (lambda p, low, high, same: "not run" if low is None else "differs",
+         "reproduced"),
+    ],
+    "11b": [("a", "does not say"), ("b", "other studies")],
 }
 
 
