@@ -50,9 +50,8 @@ EXERCISES: dict[str, Exercise] = {
         _rows_in_log,
         rows_in_log,
         """
-            All batches of an epoch are full, except perhaps the last.
-
-            The fewest rows put a single one into the last batch.
+            Every batch of an epoch is full, except perhaps the last.
+            The fewest rows put a single one into it.
         """,
         "The log fits 2,753 to 2,784 rows: all 2,780, not 70 % of them.",
     ),
@@ -74,7 +73,6 @@ EXERCISES: dict[str, Exercise] = {
         lost,
         """
             `word.strip(".,")`; without its x, `XXXX` has no letter left.
-
             One word is spared: "no", exactly so, in lower case.
         """,
         "A sentence that begins with \"No\" says the opposite afterwards.",

@@ -41,7 +41,7 @@ def table_4(studies: pd.DataFrame) -> float:
     words = data("paper_fragments").set_index("place")["fragment"]["Table 4"]
     has_it = studies["findings"].str.contains(words, regex=False)
     reference, printed = studies["findings"][has_it].mode()[0], data("table_4")
-    again = score_reports([reference] * len(printed), printed["text"])
+    again = score_reports([reference] * len(printed), list(printed["text"]))
     return (again["per_report"][MOVED] - printed[MOVED]).abs().max(axis=None)
 
 
@@ -61,7 +61,7 @@ def traced(studies: pd.DataFrame) -> list[str]:
     """Results whose printed words stand in one study, with R2Gen's part."""
     texts, lines = studies["findings"].map(normalise), []
     for row in data("paper_fragments").query("kind == 'result'").itertuples():
-        hits = studies[texts.str.contains(normalise(row.fragment))]
+        hits = studies[texts.str.contains(normalise(str(row.fragment)))]
         if len(hits) == 1:
             study, part = hits[["study_id", "split_r2gen"]].iloc[0]
             lines.append(f"{row.place}: {study} ({part})")
