@@ -27,6 +27,22 @@ def _lost(answer):
         expect(repr(text), list(answer(text)), lost(text))
 
 
+def grounding_gap(said, truth):
+    """Findings F1 of the pairs minus its mean over all swaps."""
+    right = sum(len(a & b) for a, b in zip(said, truth))
+    met = sum(len(a & b) for a in said for b in truth) - right
+    both = sum(map(len, [*said, *truth]))
+    return 2 * (right - met / (len(said) - 1)) / both
+
+
+def _grounding_gap(answer):
+    a, b, c = {"Edema"}, {"Hernia"}, {"Edema", "Fracture"}
+    for said, truth in (([a, b, {"Mass"}],) * 2, ([a] * 3, [a] * 3),
+                        ([c, set(), b, a], [a, b, b, c])):
+        expect(f"said {said}, truth {truth}", float(answer(said, truth)),
+               grounding_gap(said, truth))
+
+
 def verdict(paper, low, high, same):
     """One of four words on a number of the paper."""
     if low is None or high is None:
@@ -77,6 +93,23 @@ EXERCISES: dict[str, Exercise] = {
         """,
         "A sentence that begins with \"No\" says the opposite afterwards.",
     ),
+    "09a": Exercise(_grounding_gap, grounding_gap, """
+        Count the matches of the pairs, `len(a & b)`, and those of every
+        report with every reference.
+
+        The second count holds the first. What remains are n (n - 1) pairs of
+        different studies; a swap makes n of them.
+
+        `2 * (right - met / (n - 1)) / both`, where `both` counts all findings.
+        """,
+        "No shuffle is drawn, so nobody can draw a lucky one."),
+    "09b": Exercise(choice("b", {
+        "a": "All may change in words and none in findings.",
+        "c": "Sampling makes any model look diverse.",
+    }), "b", """
+        Two of the three are high for a writer that draws its words by chance.
+        """,
+        "Only the gap asks whether a change was for the better."),
     "11a": Exercise(_verdict, verdict, """
         Ask the four questions in the order of the words, and return at once.
 

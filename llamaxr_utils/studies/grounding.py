@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
-from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
+from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS, FINDING_OF
 from ..evaluation.clinical import (
     clinical_scores,
     finding_counts,
@@ -24,19 +23,18 @@ from ..evaluation.clinical import (
     scores_from_statistics,
 )
 from ..evaluation.findings import label_report
-from ..evaluation.stats import bootstrap_interval, paired_interval
-from ..llm.generate import swap
+from ..evaluation.stats import TAIL, bootstrap_interval, paired_interval
 from ..llm.prompts import Scores
 
 Writer = Callable[[Sequence[Scores]], list[str]]
 Row = dict[str, Any]
 #: Columns of a card's rows; NaN: not measured.
 COLUMNS = ("test", "measure", "value", "low", "high", "n")
-ANY, OTHER = "any other study's scores", "scores of another status"
+ANY = "any other study's scores"
 CHANGED, GAP = "reports changed", "findings F1, own minus shuffled"
 DOSE, RISE = "dose response", "mean rise of the mention rate"
 COMMONEST, TOP = "commonest report", "its share of abnormal studies"
-#: Limits of `verdict`: round numbers of ours, no standard.
+#: Limits of ours, no standard: of a steep curve, of a collapse.
 LEAST_RISE, MOST_TOP = 0.5, 0.5
 STEEP = f"conditions that rise by {LEAST_RISE} or more"
 
@@ -55,24 +53,6 @@ class Card(NamedTuple):
 
 
 # --- what a writer is given -------------------------------------------------
-
-
-def other_status(status: Sequence[str], seed: int) -> np.ndarray:
-    """For every study a donor, int (n,): a normal one for an abnormal one,
-    and back, used equally often. A study that is neither gets one of either
-    kind and is nobody's donor."""
-    kinds = np.array(list(status))
-    abnormal, normal = kinds == "abnormal", kinds == "normal"
-    if not (abnormal.any() and normal.any()):
-        raise ValueError(f"{abnormal.sum()} abnormal, {normal.sum()} normal")
-    known = abnormal | normal
-    rng = np.random.default_rng(seed)
-    donors = np.empty(len(kinds), dtype=int)
-    pools = (abnormal, normal), (normal, abnormal), (~known, known)
-    for rows, pool in pools:
-        drawn = rng.permutation(np.flatnonzero(pool))
-        donors[rows] = np.resize(drawn, rows.sum())
-    return donors
 
 
 def dose_response(write: Writer, scores: Sequence[Scores],
@@ -135,33 +115,51 @@ def grounding_report(write: Writer, scores: Sequence[Scores],
         Studies in the seeded sample of the dose response (0: none is made);
         scores from 0 to 1.
     """
-    n, own = len(scores), write(scores)
-    donors = {ANY: swap(n, seed)}
-    if {"normal", "abnormal"} <= set(status):
-        donors[OTHER] = other_status(status, seed)
-    rows: list[Row] = []
-    for test, order in donors.items():
-        shuffled = write([scores[i] for i in order])
-        rows += swap_test(references, own, shuffled, test, n_samples, seed)
+    own = write(scores)
+    rows = all_swaps(references, own, n_samples, seed)
     rows += _by_status(own, status, labels)
-    for view in VIEWS:
-        changed: Any = np.nan
-        f1: Any = np.nan
-        try:
-            alone = write([one[one.index == view] for one in scores])
-            changed = np.mean([a != b for a, b in zip(own, alone)])
-            f1 = micro_f1(finding_counts(references, alone).sum(axis=0))
-        except CourseError:
-            pass  # the paper's format cannot say that a view is missing
-        rows += _rows(f"{view} view alone", {
-            "reports changed against both": changed, "findings F1": f1}, n)
     dose = None
     if n_dose:
-        drawn = np.random.default_rng(seed).permutation(n)[:n_dose]
+        drawn = np.random.default_rng(seed).permutation(len(own))[:n_dose]
         doses = np.linspace(0, 1, n_doses).round(3).tolist()
         dose = dose_response(write, [scores[i] for i in drawn], doses)
         rows += _dose_rows(dose, n_samples, seed)
     return Card(pd.DataFrame(rows, columns=COLUMNS), dose, own)
+
+
+def all_swaps(references: Sequence[Any], own: Sequence[Any],
+              n_samples: int = 1000, seed: int = 3407) -> list[Row]:
+    """The swap test of a writer that knows a study by its scores alone: under
+    another's scores it writes the other's report. So nothing is written anew,
+    and the mean over every swap is exact: each report meets the references
+    of all other studies. `GAP` has the interval of studies drawn again, with
+    all their swaps. Each side holds texts, or sets of findings."""
+    sets = ([present(one) if isinstance(one, str) else one for one in side]
+            for side in (own, references))
+    said, truth = (np.array([[finding in one for finding in
+                              CONDITION_FINDINGS] for one in side], float)
+                   for side in sets)
+    n, right = len(own), (said * truth).sum(axis=1)
+
+    def f1(weights: np.ndarray) -> np.ndarray:
+        """Own and swapped, (..., 2), of studies with these weights."""
+        size = weights @ (said + truth).sum(axis=1)
+        met = (weights @ said) @ truth.T - weights * right  # by all others
+        swapped = (weights * met / (n - weights)).sum(axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 2 * np.stack([weights @ right, swapped], -1) / size[
+                ..., None]
+
+    drawn = np.random.default_rng(seed).multinomial(
+        n, np.full(n, 1 / n), n_samples)
+    low, high = np.nanquantile(-np.diff(f1(drawn.astype(float)))[:, 0],
+                               [TAIL, 1 - TAIL])
+    a, b = f1(np.ones(n))
+    alike = pd.Series(list(map(str, own))).value_counts()
+    return _rows(ANY, {
+        CHANGED: 1 - (alike * (alike - 1)).sum() / (n * (n - 1)),
+        "findings F1, own": a, "findings F1, shuffled": b,
+        GAP: {"value": a - b, "low": low, "high": high}}, n)
 
 
 def swap_test(references: Sequence[str], own: Sequence[str],
@@ -244,32 +242,28 @@ def verdict(card: Card) -> list[str]:
     """The card in sentences; each follows from its numbers.
 
     The reports follow the scores if findings F1 is lost with the interval
-    above 0, mentions rise by `LEAST_RISE` on the mean and no report serves
-    more than `MOST_TOP` of the abnormal studies; "in part" if the first alone
-    holds. What was not measured counts against nobody.
+    above 0, and no report serves more than `MOST_TOP` of the abnormal
+    studies; "in part" if the first alone holds. The same rule for a model
+    and for a file of reports; what was not measured counts against nobody.
     """
     gap, low, high = (card.get(ANY, GAP, end) for end in COLUMNS[2:5])
     rise, top = card.get(DOSE, RISE), card.get(COMMONEST, TOP)
     how = "do not measurably follow the scores."
     if low > 0:
-        in_part = rise < LEAST_RISE or top > MOST_TOP
-        how = "follow the scores" + (", in part." if in_part else ".")
-    lines = [
-        f"The reports {how}",
-        f"Changed with another study's scores: {card.get(ANY, CHANGED):.0%}.",
-    ]
+        how = "follow the scores" + (", in part." if top > MOST_TOP else ".")
+    lines = [f"The reports {how}"]
     if np.isnan(gap):
         lines.append("No condition is reported on either side: no F1.")
     else:
         above = "above 0" if low > 0 else "that is not above 0"
-        lines.append(f"Findings F1 lost with them: {gap:.3f} [{low:.3f}, "
-                     f"{high:.3f}], an interval {above}.")
-    if not np.isnan(rise):
-        lines.append(
-            f"From score 0 to 1 mentions rise by {rise:.2f} on the mean; by "
-            f"{LEAST_RISE} or more for {card.get(DOSE, STEEP):.0f} of 18.")
+        lines.append(f"Findings F1 lost with another study's scores: {gap:.3f}"
+                     f" [{low:.3f}, {high:.3f}], an interval {above}.")
     if not np.isnan(top):
         word = "a collapse" if top > MOST_TOP else "no collapse"
         lines.append(f"One report serves {top:.0%} of the abnormal studies: "
                      f"{word} (limit {MOST_TOP:.0%}).")
+    if not np.isnan(rise):
+        lines.append(
+            f"From score 0 to 1 mentions rise by {rise:.2f} on the mean; by "
+            f"{LEAST_RISE} or more for {card.get(DOSE, STEEP):.0f} of 18.")
     return lines

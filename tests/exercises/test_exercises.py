@@ -114,6 +114,12 @@ WRONG = {
         (lambda t: [w.strip(".,") for w in t.split() if len(w.strip(".,")) < 3
                     and w != "no"], "['XXXX']"),
     ],
+    "09a": [
+        (lambda a, b: 2 * sum(len(x & y) for x, y in zip(a, b)) /
+         sum(map(len, [*a, *b])), "Edema"),
+        (lambda a, b: 0.0, "Mass"),
+    ],
+    "09b": [("a", "in words"), ("c", "diverse")],
     "11a": [
         (lambda p, low, high, same: "reproduced" if low and p and
          low <= p <= high else "differs", "not comparable"),

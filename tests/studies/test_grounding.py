@@ -65,30 +65,25 @@ def cards():
 
 def test_the_card_of_a_grounded_writer_has_the_known_values(cards):
     get = cards["grounded"].get
-    donors = swap(20, 3407)
-    differ = [REFERENCES[i] != REFERENCES[j] for i, j in enumerate(donors)]
-    assert get(grounding.ANY, grounding.CHANGED) == np.mean(differ)
-    assert get(grounding.OTHER, grounding.CHANGED) == 1
+    # Only one of the ten normal studies leaves another's report as it is.
+    assert get(grounding.ANY, grounding.CHANGED) == 1 - 90 / 380
     assert get(grounding.ANY, "findings F1, own") == 1
     # Each abnormal study has a finding of its own: nothing is right by luck.
     assert get(grounding.ANY, "findings F1, shuffled") == 0
-    assert get(grounding.OTHER, grounding.GAP) == 1
+    assert get(grounding.ANY, grounding.GAP) == 1
     assert get("called abnormal", "abnormal studies with a condition") == 1
     assert get("called abnormal", "normal studies") == 0
     assert get(grounding.COMMONEST, "its share of normal studies") == 1
     assert get(grounding.COMMONEST, grounding.TOP) == 0.1
-    assert get("frontal view alone", "reports changed against both") == 0
-    assert get("lateral view alone", "findings F1") == 1
     assert get(grounding.DOSE, grounding.STEEP) == 18
     assert get(grounding.DOSE, "steps at which a rate falls") == 0
 
 
 def test_the_card_of_a_blind_writer_is_flat(cards):
     get = cards["blind"].get
-    for test in (grounding.ANY, grounding.OTHER):
-        assert get(test, grounding.CHANGED) == 0
-        assert [get(test, grounding.GAP, c) for c in
-                ("value", "low", "high")] == [0, 0, 0]
+    assert get(grounding.ANY, grounding.CHANGED) == 0
+    assert [get(grounding.ANY, grounding.GAP, c) for c in
+            ("value", "low", "high")] == [0, 0, 0]
     assert get(grounding.COMMONEST, grounding.TOP) == 1
     assert get(grounding.DOSE, grounding.RISE) == 0
     assert get(grounding.DOSE, grounding.STEEP) == 0
@@ -115,7 +110,7 @@ def test_the_verdict_follows_from_the_numbers(cards):
         "blind": "The reports do not measurably follow the scores.",
     }
     assert "18 of 18" in grounding.verdict(cards["grounded"])[3]
-    line = grounding.verdict(cards["blind"])[4]
+    line = grounding.verdict(cards["blind"])[2]
     assert "100% of the abnormal studies: a collapse" in line
 
 
@@ -125,19 +120,24 @@ def test_nothing_reported_is_no_f1():
     one = grounding.Card(pd.DataFrame(rows), None, [])
     assert np.isnan(one.get(grounding.ANY, grounding.GAP))
     lines = grounding.verdict(one)
-    assert lines[2].startswith("No condition is reported")
-    assert "do not measurably" in lines[0] and len(lines) == 3
+    assert lines[1].startswith("No condition is reported")
+    assert "do not measurably" in lines[0] and len(lines) == 2
 
 
-def test_donors_are_of_the_other_status_and_used_evenly():
-    status = np.array(["normal"] * 7 + ["abnormal"] * 3 + ["not indexed"] * 2)
-    donors = grounding.other_status(status, seed=1)
-    assert not (status[donors] == status).any()
-    assert "not indexed" not in set(status[donors])
-    assert sorted(np.bincount(donors[:7])[7:10]) == [2, 2, 3]
-    assert len(set(donors[7:10])) == 3
-    assert (donors == grounding.other_status(status, seed=1)).all()
-    assert (donors != grounding.other_status(status, seed=2)).any()
+def test_all_swaps_are_the_mean_of_many():
+    rng = np.random.default_rng(0)
+    scores = [clinical.true_scores(dict(zip(CONDITIONS, row)))
+              for row in rng.integers(0, 2, (60, 18)) * (rng.random(18) < .4)]
+    own, truth = grounded(scores), half_grounded(scores)
+    a, b = ({r["measure"]: r["value"] for r in rows} for rows in (
+        grounding.all_swaps(truth, own, 200),
+        grounding.swap_test(truth, own, [own[i] for i in swap(60, 1)], "", 9)))
+    assert a["findings F1, own"] == pytest.approx(b["findings F1, own"])
+    counts = [clinical.finding_counts(truth, [own[i] for i in swap(60, k)])
+              for k in range(300)]
+    each = [clinical.micro_f1(one.sum(axis=0)) for one in counts]
+    error = np.std(each) / len(each) ** 0.5
+    assert 0 < abs(a["findings F1, shuffled"] - np.mean(each)) < 4 * error
 
 
 @pytest.mark.parametrize(("rates", "rise", "rho", "falling"), [
@@ -196,25 +196,6 @@ def test_notebook_09s_writer_decodes_each_prompt_once(score_format):
     write(SCORES[:2])
     assert decoded[0] == ([first], {"batch_size": 3})
     assert len(decoded[1][0]) == 1
-    # Numbers cannot say that a view is missing, names can.
-    rows = card(write, n_dose=0).rows
-    alone = rows.loc[rows["test"].str.endswith("view alone"), "value"]
-    assert alone.isna().tolist() == [score_format == "paper"] * 4
-
-
-def test_notebook_09_sets_cards_side_by_side(cards):
-    short = cards["blind"]._replace(rows=cards["blind"].rows.query(
-        "test != @grounding.DOSE"))
-    shown = {"grounded": cards["grounded"], "blind": short}
-    space = run_cells("09-24b", np=np, grounding=grounding, cards=shown)
-    wide = space["side_by_side"](pd.concat(
-        [one.rows.assign(system=name) for name, one in shown.items()]
-    )).set_index("measure")
-    assert list(wide.columns) == ["test", "grounded", "blind"]
-    gap = wide.loc[grounding.GAP, "blind"]
-    assert set(gap) == {"0.000 [0.00, 0.00]"}
-    assert wide.loc[grounding.STEEP].tolist()[1:] == ["18", "–"]
-    assert wide.loc[grounding.TOP, "grounded"] == "0.100"
 
 
 @pytest.mark.parametrize("write", [grounded, blind])
@@ -245,7 +226,7 @@ def test_the_strip_marks_what_changed_and_escapes_what_was_written():
 
     pages = []
     common = pd.Series({"Cardiomegaly": 0.2, "Edema": 0.1})
-    run_cells("09-33", "09-33b", **run_cells("09-02") | {
+    run_cells("09-33", **run_cells("09-02") | {
         "write": write, "own_scores": [SCORES[1]], "status": ["normal"],
         "points": common.to_frame("train_prevalence"), "HTML": pages.append,
         "nb": SimpleNamespace(stamp="profile <cpu>")})
