@@ -1,6 +1,8 @@
 """Exercises of the second course, notebooks 08 to 11: which ruler, which
 list, which report follows its image."""
 
+import numpy as np
+
 from ..course.exercises import Exercise, choice, expect
 
 
@@ -61,41 +63,43 @@ def _verdict(answer):
                verdict(*case))
 
 
+def seed_interval(values):
+    """The two ends of Student's 95 % interval of their mean."""
+    from scipy import stats
+
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return np.mean(values) - half, np.mean(values) + half
+
+
+def _seed_interval(answer):
+    for values in ([0.1, 0.2, 0.3], [0.1, 0.1], [0.3, 0.1, 0.2, 0.4, 0.0]):
+        expect(f"values {values}", np.array(answer(values), float),
+               np.array(seed_interval(values)))
+
+
 EXERCISES: dict[str, Exercise] = {
-    "08a": Exercise(
-        _rows_in_log,
-        rows_in_log,
-        """
-            Every batch of an epoch is full, except perhaps the last.
-            The fewest rows put a single one into it.
+    "08a": Exercise(_rows_in_log, rows_in_log, """
+        Every batch of an epoch is full, except perhaps the last. The fewest
+        rows put a single one into it.
         """,
-        "The log fits 2,753 to 2,784 rows: all 2,780, not 70 % of them.",
-    ),
-    "08b": Exercise(
-        choice("a", {
-            "b": "70 % of the rows give fewer steps: the log did notice it.",
-            "c": "That is the direct check, where both lists are public.",
-        }),
-        "a",
-        """
-            A model that knows a report by heart finds it by the
-            study's own scores. What does it write for another's?
+        "The log fits 2,753 to 2,784 rows: all 2,780, not 70 % of them."),
+    "08b": Exercise(choice("a", {
+        "b": "70 % of the rows give fewer steps: the log did notice it.",
+        "c": "That is the direct check, where both lists are public.",
+    }), "a", """
+        A model that knows a report by heart finds it by the study's own
+        scores. What does it write for another's?
         """,
         "A report known by heart is lost with another study's scores, so a "
-        "leak gives a large gap. The swap test needs studies never seen.",
-    ),
-    "08c": Exercise(
-        _lost,
-        lost,
-        """
-            `word.strip(".,")`; without its x, `XXXX` has no letter left.
-            One word is spared: "no", exactly so, in lower case.
+        "leak gives a large gap. The swap test needs studies never seen."),
+    "08c": Exercise(_lost, lost, """
+        `word.strip(".,")`; without its x, `XXXX` has no letter left. One word
+        is spared: "no", exactly so, in lower case.
         """,
-        "A sentence that begins with \"No\" says the opposite afterwards.",
-    ),
+        'A sentence that begins with "No" says the opposite afterwards.'),
     "09a": Exercise(_grounding_gap, grounding_gap, """
-        Count the matches of the pairs, `len(a & b)`, and those of every
-        report with every reference.
+        Count the matches of the pairs, `len(a & b)`, and those of every report
+        with every reference.
 
         The second count holds the first. What remains are n (n - 1) pairs of
         different studies; a swap makes n of them.
@@ -110,6 +114,21 @@ EXERCISES: dict[str, Exercise] = {
         Two of the three are high for a writer that draws its words by chance.
         """,
         "Only the gap asks whether a change was for the better."),
+    "10a": Exercise(_seed_interval, seed_interval, """
+        `np.std(values, ddof=1)` has n - 1 in the denominator.
+
+        The quantile is `stats.t.ppf(0.975, len(values) - 1)`: 4.3 for three
+        seeds, not 1.96.
+        """,
+        "With three seeds an interval is more than twice as wide as a normal "
+        "one. Most differences between designs lie inside it."),
+    "10b": Exercise(choice("b", {
+        "a": "The most grounded design is not the highest in BLEU-4.",
+        "c": "Nothing in the pictures speaks of cost.",
+    }), "b", """
+        Find the point furthest right in BLEU-4. What is its gap?
+        """,
+        "It wins by writing nearly the same normal report for everyone."),
     "11a": Exercise(_verdict, verdict, """
         Ask the four questions in the order of the words, and return at once.
 

@@ -75,26 +75,6 @@ def dose_response(write: Writer, scores: Sequence[Scores],
     return table
 
 
-def monotonicity(dose: pd.DataFrame) -> pd.DataFrame:
-    """How each condition's mention rate goes with its score, of a
-    `dose_response`, the steepest first: ``condition``, ``finding``; ``low``,
-    ``high``, ``rise``: mention rate at the lowest and at the highest dose,
-    and their difference; ``rho``: Spearman's, of dose and rate, NaN for a
-    flat curve; ``falling``: share of the steps at which the rate falls."""
-    keys, rows = ["condition", "finding"], []
-    for names, part in dose.groupby(keys, sort=False):
-        rate = part.groupby("dose")["mentioned"].mean()
-        rho = np.nan
-        if rate.nunique() > 1:
-            rho = np.corrcoef(rate.rank(), np.arange(len(rate)))[0, 1]
-        low, high = rate.iloc[0], rate.iloc[-1]
-        falling = float((np.diff(rate) < 0).mean())
-        rows.append((*names, low, high, high - low, rho, falling))
-    columns = [*keys, "low", "high", "rise", "rho", "falling"]
-    return pd.DataFrame(rows, columns=columns).sort_values(
-        "rise", ascending=False, kind="stable", ignore_index=True)
-
-
 # --- the card ---------------------------------------------------------------
 
 
@@ -223,16 +203,17 @@ def _by_status(own: Sequence[str], status: Sequence[str],
 
 
 def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
-    curves = monotonicity(dose)
-    rate = dose.pivot_table("mentioned", "study", "dose", aggfunc="mean")
-    rises = (rate.iloc[:, -1] - rate.iloc[:, 0]).to_numpy(float)
+    """How far mentions rise from the lowest dose to the highest."""
+    rises = {}
+    for key in ("study", "condition"):
+        rate = dose.pivot_table("mentioned", key, "dose", aggfunc="mean")
+        rises[key] = (rate.iloc[:, -1] - rate.iloc[:, 0]).to_numpy(float)
     return _rows(DOSE, {
-        RISE: bootstrap_interval(rises, n_samples=n_samples, seed=seed),
+        RISE: bootstrap_interval(rises["study"], n_samples=n_samples,
+                                 seed=seed),
         # Rates are shares of counts: rounding must not cost a condition.
-        STEEP: (curves["rise"] >= LEAST_RISE - 1e-9).sum(),
-        "mean Spearman's rho (flat: 0)": curves["rho"].fillna(0).mean(),
-        "steps at which a rate falls": curves["falling"].mean(),
-    }, len(rate))
+        STEEP: (rises["condition"] >= LEAST_RISE - 1e-9).sum(),
+    }, len(rises["study"]))
 
 
 # --- reading a card ---------------------------------------------------------

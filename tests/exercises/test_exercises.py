@@ -120,6 +120,12 @@ WRONG = {
         (lambda a, b: 0.0, "Mass"),
     ],
     "09b": [("a", "in words"), ("c", "diverse")],
+    "10a": [
+        (lambda v: (np.mean(v) - 1.96 * np.std(v), np.mean(v) + 1.96 *
+                    np.std(v)), "values"),
+        (lambda v: (min(v), max(v)), "values"),
+    ],
+    "10b": [("a", "not the highest"), ("c", "cost")],
     "11a": [
         (lambda p, low, high, same: "reproduced" if low and p and
          low <= p <= high else "differs", "not comparable"),
