@@ -27,6 +27,7 @@ from llamaxr_utils.datasets.conditions import (
     by_name,
 )
 from llamaxr_utils.evaluation.findings import FINDINGS, label_report
+from llamaxr_utils.studies import audit
 from llamaxr_utils.studies.rebuild import LAYERS, TRAINABLE, VOCABULARY, WIDTH
 from llamaxr_utils.vision import backbones, heatmaps
 
@@ -55,6 +56,10 @@ ALT = {
     "collapse": "Bars for two bases, each alone and after the same LoRA, and "
     "a dot for each seed: over the base that read headings, findings F1 and "
     "grounding gap rise; over the one that read bare reports both stay low.",
+    "frontier": "Three scatter plots, BLEU-4, METEOR and CIDEr against the "
+    "grounding gap on real X-rays: constants at gap 0 are as high as any, "
+    "consensus goes from there to the right and down, this run lies below "
+    "it, and writers with true labels are far to the right.",
     "preview/phantoms": "Drawn chest X-rays of four invented patients, "
     "frontal above lateral: normal, large heart, effusion at the patient's "
     "right, consolidation in the left upper lobe.",
@@ -278,6 +283,31 @@ def draw_collapse(table: pd.DataFrame) -> plt.Figure:
     return figure
 
 
+def draw_frontier(table: pd.DataFrame, where: str) -> plt.Figure:
+    """Words against findings (notebook 09): a point a way to write reports,
+    with 95 % intervals; dotted: the best that Table 3 quotes."""
+    best = audit.quoted_rows()[["BLEU-4", "METEOR"]].max()
+    figure, axes = plt.subplots(1, 3, figsize=(9, 4.4), layout="constrained")
+    for axis, metric in zip(axes, ("BLEU-4", "METEOR", "CIDEr")):
+        path = table[table["system"].str.startswith("consensus")]
+        axis.plot(path["gap"], path[metric], "0.7", lw=1, zorder=0)
+        for i, (_, row) in enumerate(table.iterrows()):
+            arms = [[[row[name] - row[f"{name} low"]],
+                     [row[f"{name} high"] - row[name]]]
+                    for name in (metric, "gap")]
+            ours = row["system"] == "this run"
+            axis.errorbar(row["gap"], row[metric], *arms, lw=0.6,
+                          fmt="*" if ours else "osD^"[i // 4],
+                          ms=10 if ours else 5, c=f"C{i % 8}",
+                          label=row["system"])
+        axis.axhline(best.get(metric, float("nan")), color="0.5", ls=":")
+        axis.set(title=metric, xlabel="grounding gap")
+    figure.suptitle(f"Words and findings, {where}", x=0.01, ha="left")
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=7, ncols=4,
+                  loc="outside lower center")
+    return figure
+
+
 def keep(figure: plt.Figure, path: Path, alt: str, source: str) -> None:
     """Stamp a figure (without a date), write it as `path`, close it."""
     # Relative to the folder, the same wherever it lies.
@@ -302,13 +332,16 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
         file = FOLDER / "data" / "prevalence.csv"
         write_whole(file, lambda part: table.to_csv(part, index=False))
     backbone = runs_folder() / "cpu" / "backbone"
-    classes, collapse = (pd.read_csv(FOLDER / "data" / f"{name}.csv")
-                         for name in ("prevalence", "collapse"))
+    classes, collapse, frontier = (
+        pd.read_csv(FOLDER / "data" / f"{name}.csv")
+        for name in ("prevalence", "collapse", "frontier"))
     jobs = {
         "figure-1": (draw_framework, "drawn phantoms"),
         "figure-2": (partial(draw_classes, classes), "data/prevalence.csv"),
         "collapse": (partial(draw_collapse, collapse),
                      "data/collapse.csv"),
+        "frontier": (partial(draw_frontier, frontier, "real X-rays"),
+                     "data/frontier.csv"),
         "preview/phantoms": (draw_phantoms, "invented patients, drawn"),
         "preview/figure-3": (partial(draw_phantom_heatmap, backbone),
                              "drawn, network of cpu"),
