@@ -286,8 +286,9 @@ def draw_collapse(table: pd.DataFrame) -> plt.Figure:
 def draw_frontier(table: pd.DataFrame, where: str) -> plt.Figure:
     """Words against findings (notebook 09): a point a way to write reports,
     with 95 % intervals; dotted: the best that Table 3 quotes."""
-    best = audit.quoted_rows()[["BLEU-4", "METEOR"]].max()
-    figure, axes = plt.subplots(1, 3, figsize=(9, 4.4), layout="constrained")
+    quoted = audit.quoted_rows().query("protocol == 'r2gen'")
+    best = quoted[["BLEU-4", "METEOR"]].max()
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.4), layout="constrained")
     for axis, metric in zip(axes, ("BLEU-4", "METEOR", "CIDEr")):
         path = table[table["system"].str.startswith("consensus")]
         axis.plot(path["gap"], path[metric], "0.7", lw=1, zorder=0)
@@ -303,8 +304,8 @@ def draw_frontier(table: pd.DataFrame, where: str) -> plt.Figure:
         axis.axhline(best.get(metric, float("nan")), color="0.5", ls=":")
         axis.set(title=metric, xlabel="grounding gap")
     figure.suptitle(f"Words and findings, {where}", x=0.01, ha="left")
-    figure.legend(*axis.get_legend_handles_labels(), fontsize=7, ncols=4,
-                  loc="outside lower center")
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=7,
+                  loc="outside right center")
     return figure
 
 

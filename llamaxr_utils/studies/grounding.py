@@ -132,8 +132,8 @@ def all_swaps(references: Sequence[Any], own: Sequence[Any],
 
     drawn = np.random.default_rng(seed).multinomial(
         n, np.full(n, 1 / n), n_samples)
-    low, high = np.nanquantile(-np.diff(f1(drawn.astype(float)))[:, 0],
-                               [TAIL, 1 - TAIL])
+    a, b = f1(drawn.astype(float)).T
+    low, high = np.nanquantile(a - b, [TAIL, 1 - TAIL])
     a, b = f1(np.ones(n))
     alike = pd.Series(list(map(str, own))).value_counts()
     return _rows(ANY, {

@@ -50,7 +50,7 @@ def test_the_counts_and_the_alt_text_of_figure_2_are_true():
 def test_the_same_bytes_twice_and_no_date(tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "none"))
     draw.redraw(tmp_path / "first")
-    assert sum(p.is_file() for p in (tmp_path / "first").rglob("*")) == 7
+    assert sum(p.is_file() for p in (tmp_path / "first").rglob("*")) == 9
     for name, figure, source in (
         ("figure-1", draw.draw_framework(), "drawn phantoms"),
         ("figure-2", draw.draw_classes(COMMITTED), "data/prevalence.csv"),
