@@ -15,14 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS, FINDING_OF
-from ..evaluation.clinical import (
-    clinical_scores,
-    finding_counts,
-    micro_f1,
-    present,
-    scores_from_statistics,
-)
-from ..evaluation.findings import label_report
+from ..evaluation.clinical import finding_counts, micro_f1, present
 from ..evaluation.stats import TAIL, bootstrap_interval, paired_interval
 from ..llm.prompts import Scores
 
@@ -80,7 +73,6 @@ def dose_response(write: Writer, scores: Sequence[Scores],
 
 def grounding_report(write: Writer, scores: Sequence[Scores],
                      references: Sequence[str], status: Sequence[str], *,
-                     labels: Sequence[Mapping[str, int]] | None = None,
                      n_dose: int = 20, n_doses: int = 11,
                      n_samples: int = 1000, seed: int = 3407) -> Card:
     """All tests on one writer.
@@ -89,15 +81,13 @@ def grounding_report(write: Writer, scores: Sequence[Scores],
     ----------
     scores, references, status : sequences of length n
         Of the test studies; status "normal", "abnormal" or "not indexed".
-    labels : sequence of mappings, optional
-        True labels (`mesh.labels`): who has one of the 18 conditions at all.
     n_dose, n_doses : int
         Studies in the seeded sample of the dose response (0: none is made);
         scores from 0 to 1.
     """
     own = write(scores)
     rows = all_swaps(references, own, n_samples, seed)
-    rows += _by_status(own, status, labels)
+    rows += _by_status(own, status)
     dose = None
     if n_dose:
         drawn = np.random.default_rng(seed).permutation(len(own))[:n_dose]
@@ -145,26 +135,17 @@ def all_swaps(references: Sequence[Any], own: Sequence[Any],
 def swap_test(references: Sequence[str], own: Sequence[str],
               shuffled: Sequence[str], test: str = ANY, n_samples: int = 1000,
               seed: int = 3407) -> list[Row]:
-    """Reports under own scores against reports under another study's.
-
-    Rows with `test` in front: share of reports changed; F1 of the 18
-    conditions' findings under both, and its loss; its loss over all 24
-    findings as notebook 06 counts them (uncertain ones too). Intervals are
-    of the paired bootstrap over studies.
-    """
+    """Reports under own scores against reports under another study's, of one
+    shuffle: share changed, findings F1 of both and its loss, with intervals
+    of the paired bootstrap over studies."""
     draws: dict[str, Any] = {"n_samples": n_samples, "seed": seed}
     changed = [float(a != b) for a, b in zip(own, shuffled, strict=True)]
     a, b = (finding_counts(references, texts) for texts in (own, shuffled))
-    c, d = (clinical_scores(references, texts)["statistics"]
-            for texts in (own, shuffled))
     return _rows(test, {
         CHANGED: bootstrap_interval(changed, **draws),
         "findings F1, own": micro_f1(a.sum(axis=0)),
         "findings F1, shuffled": micro_f1(b.sum(axis=0)),
         GAP: paired_interval(a, b, micro_f1, **draws),
-        "all findings F1, own minus shuffled": paired_interval(
-            c, d, lambda sums: scores_from_statistics(sums)[..., 0], **draws
-        ),
     }, len(own))
 
 
@@ -177,28 +158,15 @@ def _rows(test: str, measures: Mapping[str, Any], n: int) -> list[Row]:
             for name, one in each.items()]
 
 
-def _by_status(own: Sequence[str], status: Sequence[str],
-               labels: Sequence[Mapping[str, int]] | None) -> list[Row]:
-    """The commonest report of a kind of study; who is called abnormal."""
-    table = pd.DataFrame({"text": list(own), "status": list(status)})
-    table["called"] = [label_report(text).get("No Finding") == "absent"
-                       for text in own]
-    groups = {f"{kind} studies": table["status"].eq(kind)
-              for kind in ("normal", "abnormal")}
-    rows = []
-    for name, chosen in groups.items():
-        part = table.loc[chosen, "text"].value_counts()
-        top = part.max() / part.sum() if len(part) else np.nan
-        measures = {f"its share of {name}": top,
-                    f"different reports, {name}": len(part)}
-        rows += _rows(COMMONEST, measures, int(chosen.sum()))
-    if labels is not None:
-        has = np.array([any(one.values()) for one in labels])
-        abnormal = groups["abnormal studies"]
-        groups["abnormal studies with a condition"] = abnormal & has
-    for name, chosen in groups.items():
-        share = table.loc[chosen, "called"].mean()
-        rows += _rows("called abnormal", {name: share}, int(chosen.sum()))
+def _by_status(own: Sequence[str], status: Sequence[str]) -> list[Row]:
+    """The commonest report of either kind of study."""
+    rows, kinds, texts = [], np.array(list(status)), pd.Series(list(own))
+    for kind in ("normal", "abnormal"):
+        part = texts[kinds == kind].value_counts()
+        rows += _rows(COMMONEST, {
+            f"its share of {kind} studies":
+                part.max() / part.sum() if len(part) else np.nan,
+            f"different reports, {kind} studies": len(part)}, part.sum())
     return rows
 
 
