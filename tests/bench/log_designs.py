@@ -19,7 +19,7 @@ from pathlib import Path
 import logs
 import pandas as pd
 
-from llamaxr_utils.course import artifacts, machine, run
+from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.llm import finetune, models
 from llamaxr_utils.studies import designs
 
@@ -63,7 +63,7 @@ def base_of(
             num_train_epochs=design.pretrain_epochs, learning_rate=1e-3,
             per_device_train_batch_size=8, lr_scheduler_type="cosine",
             warmup_steps=20, save_strategy="steps", save_steps=200,
-            bf16=machine.pick_precision("auto") == "bf16", seed=seed)
+            seed=seed)
         result = finetune.train(model, tokenizer, corpus.assign(split="train"),
                                 data.scratch / "work" / key, settings)
 
