@@ -27,7 +27,7 @@ from ..evaluation import baselines, metrics, stats
 from ..evaluation.clinical import named_scores, true_scores
 from ..evaluation.findings import label_report
 from ..llm import finetune, generate, models, prompts
-from .grounding import GAP, swap_test
+from .grounding import GAP, all_swaps
 
 NEW_TOKENS = 120
 #: How a column of an interval ends.
@@ -258,15 +258,14 @@ def measure(data: Data, texts: Sequence[str],
             n_samples: int = 1000) -> dict[str, float]:
     """Numbers about the reports of ``data.test`` (`n_samples` bootstraps by
     study): findings F1 and its loss under another study's report
-    (`grounding.swap_test`); r2gen's BLEU-4, ROUGE-L, CIDEr, and the first
+    (`grounding.all_swaps`); r2gen's BLEU-4, ROUGE-L, CIDEr, and the first
     and last minus the nearest neighbour's; ``distinct`` reports;
     ``normal_called`` and ``abnormal_called``: share of the normal studies,
     and of the abnormal ones with one of the 18 conditions, whose report is
     abnormal."""
     truth, texts = list(data.test["findings"]), list(texts)
-    swapped = [texts[i] for i in generate.swap(len(truth), 3407)]
-    tests = {row["measure"]: row for row in
-             swap_test(truth, texts, swapped, n_samples=n_samples)}
+    tests = {row["measure"]: row
+             for row in all_swaps(truth, texts, n_samples)}
     status = data.test["status"].to_numpy()
     has = [any(mesh.labels(m).values()) for m in data.test["mesh"]]
     called = pd.Series(

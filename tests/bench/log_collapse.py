@@ -54,12 +54,11 @@ def pretrained(kinds: str, seed: int, folder: Path, home: Path) -> str:
 
 
 def measured(model, tokenizer, test: pd.DataFrame) -> dict:
-    """Greedy reports under own and another study's scores."""
+    """Greedy reports, and what they owe to the scores."""
     own = generate.generate_reports(model, tokenizer, test["prompt"], 64, 120)
-    texts = own["generated"].to_numpy()
-    rows = pd.DataFrame(grounding.swap_test(
-        list(test["completion"]), list(texts),
-        list(texts[generate.swap(len(test), 3407)]))).set_index("measure")
+    texts = list(own["generated"])
+    rows = pd.DataFrame(grounding.all_swaps(
+        list(test["completion"]), texts)).set_index("measure")
     gap = rows.loc[grounding.GAP]
     return {"test studies": len(test),
             "findings F1": rows.loc["findings F1, own", "value"],
