@@ -283,7 +283,7 @@ def draw_collapse(table: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def draw_frontier(table: pd.DataFrame, where: str) -> plt.Figure:
+def draw_frontier(table: pd.DataFrame, where: str = "") -> plt.Figure:
     """Words against findings (notebook 09): a point a way to write reports,
     with 95 % intervals; dotted: the best that Table 3 quotes."""
     quoted = audit.quoted_rows().query("protocol == 'r2gen'")
@@ -303,7 +303,7 @@ def draw_frontier(table: pd.DataFrame, where: str) -> plt.Figure:
                           label=row["system"])
         axis.axhline(best.get(metric, float("nan")), color="0.5", ls=":")
         axis.set(title=metric, xlabel="grounding gap")
-    figure.suptitle(f"Words and findings, {where}", x=0.01, ha="left")
+    figure.suptitle(f"Words and findings{where}", x=0.01, ha="left")
     figure.legend(*axis.get_legend_handles_labels(), fontsize=7,
                   loc="outside right center")
     return figure
@@ -341,7 +341,7 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
         "figure-2": (partial(draw_classes, classes), "data/prevalence.csv"),
         "collapse": (partial(draw_collapse, collapse),
                      "data/collapse.csv"),
-        "frontier": (partial(draw_frontier, frontier, "real X-rays"),
+        "frontier": (partial(draw_frontier, frontier, ", real X-rays"),
                      "data/frontier.csv"),
         "preview/phantoms": (draw_phantoms, "invented patients, drawn"),
         "preview/figure-3": (partial(draw_phantom_heatmap, backbone),

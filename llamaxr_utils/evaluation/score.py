@@ -242,11 +242,9 @@ def _baselines(given: Predictions, seed: int) -> dict[str, list[str]]:
             "No baselines: they are for studies of R2Gen's lists; "
             f"{known} of these are in its training list.")
         return {}
-    constants = {f"constant by {utility}":
-                 [baselines.medoid(texts, utility=utility)] * n
-                 for utility in ("BLEU-4", "ROUGE-L")}
-    return {**constants,
-            "random report": baselines.random_reports(texts, n, seed)}
+    return {f"constant by {name}": [baselines.medoid(texts, utility=name)] * n
+            for name in ("BLEU-4", "ROUGE-L")} | {
+        "random report": baselines.random_reports(texts, n, seed)}
 
 
 # --- shown and written ------------------------------------------------------

@@ -1,9 +1,11 @@
-"""Writes figures/data/real-runs.csv: finished runs on real X-rays, in numbers.
+"""Writes figures/data/real-runs.csv, finished runs on real X-rays in numbers,
+and figures/data/frontier.csv, of the last of them.
 
-Needs notebook 06 of each run; trains and scores nothing itself.
+Needs notebooks 06 and 09 of each run; trains and scores nothing itself. Rows
+of other runs stay.
 
-    make course IMAGES=real && make course IMAGES=real PROFILE=laptop
-    .venv/bin/python tests/bench/log_real_runs.py cpu-real laptop-real
+    make course IMAGES=real && make study IMAGES=real
+    .venv/bin/python tests/bench/log_real_runs.py cpu-real
 """
 
 import sys
@@ -52,5 +54,9 @@ def rows(name: str) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    table = pd.concat([rows(name) for name in sys.argv[1:]])
-    logs.write(logs.DATA / "real-runs.csv", table, "%.5g")
+    names, target = sys.argv[1:], logs.DATA / "real-runs.csv"
+    others = logs.read(target).query("run not in @names")
+    table = pd.concat([*map(rows, names), others])
+    logs.write(target, table, "%.5g")
+    frontier = run.runs_folder() / names[-1] / "tables" / "frontier.csv"
+    logs.write(logs.DATA / "frontier.csv", pd.read_csv(frontier), "%.5g")
