@@ -22,6 +22,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+# A Java that would write decimal commas: METEOR's numbers do not change.
+os.environ["JAVA_TOOL_OPTIONS"] = "-Duser.language=de -Duser.country=DE"
 _PLACE = tempfile.TemporaryDirectory(prefix="llamaxr-tests-")
 os.environ["LLAMAXR_RUNS"] = str(Path(_PLACE.name) / "runs")
 os.environ["LLAMAXR_DATA"] = str(Path(_PLACE.name) / "data")
@@ -127,6 +129,24 @@ def run_cells(*names, **space):
     code = "\n".join(cells(name[:2])[name] for name in names)
     exec(code, space)  # noqa: S102
     return space
+
+
+def hand_over(folder, table, tokenizer, base, **knobs):
+    """What notebooks 01 and 03 leave for 04, of a table of both."""
+    from llamaxr_utils.course import artifacts
+
+    for name, value, inputs, made_with in (
+        ("studies", table, [], {"SPLIT": "r2gen"}),
+        ("tokenizer", tokenizer, ["studies"], {"BASE": base}),
+        ("prompts", table, ["studies", "tokenizer"], knobs),
+    ):
+        columns = artifacts.ARTIFACTS[name].columns
+        if columns:
+            value = table.assign(**{
+                c: "" for c in columns if c not in table})[[*columns]]
+        artifacts.save(
+            folder, name, value, writer=artifacts.ARTIFACTS[name].writer,
+            inputs=inputs, parameters=made_with)
 
 
 def tarred(*entries, kind=tarfile.REGTYPE):

@@ -71,22 +71,15 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
     """After what notebooks 01 and 03 leave."""
-    laptop, table = folders / "laptop", studies()
-    blank = dict.fromkeys(artifacts.ARTIFACTS["studies"].columns, "")
+    from conftest import hand_over  # not where this file is the script
+
+    laptop = folders / "laptop"
     # A stand-in for the published base.
     tiny_base(tmp_path / "data" / "models" / "SmolLM2-135M")
-    for name, value, inputs, knobs in (
-        ("studies", pd.DataFrame([blank] * len(table)).assign(
-            **table[["study_id", "split", "mesh"]],
-            findings=table["completion"]), [], {"SPLIT": "r2gen"}),
-        ("tokenizer", tiny_tokenizer().save_pretrained, ["studies"],
-         {"BASE": "smollm2-135m"}),
-        ("prompts", table.assign(n_prompt_tokens=0, score_format="names"),
-         ["studies", "tokenizer"], {"SCORE_FORMAT": "names"}),
-    ):
-        artifacts.save(
-            laptop, name, value, writer=artifacts.ARTIFACTS[name].writer,
-            inputs=inputs, parameters=knobs)
+    table = studies().assign(n_prompt_tokens=0)
+    hand_over(laptop, table.assign(findings=table["completion"]),
+              tiny_tokenizer().save_pretrained, "smollm2-135m",
+              SCORE_FORMAT="names")
     before = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}
     printed = launch_two(["-m", "llamaxr_utils.llm.finetune",
                           "--profile", "laptop"], tmp_path)

@@ -52,7 +52,7 @@ REFERENCES = grounded(SCORES)
 
 
 def card(write, **settings):
-    settings = {"n_samples": 200, "n_dose": 20} | settings
+    settings = {"n_samples": 200, "n_dose": 20, "n_doses": 3} | settings
     return grounding.grounding_report(write, SCORES, REFERENCES, STATUS,
                                       **settings)
 
