@@ -73,8 +73,10 @@ def traced(studies: pd.DataFrame) -> list[str]:
 
 def quoted_rows() -> pd.DataFrame:
     """Table 3 of the paper as printed (NaN: a dash), with what is known of
-    each row: ``protocol``, ``split`` ("r2gen": its authors' rows, and the one
-    whose predictions are public) and ``n``; ``origin`` and ``images``."""
+    each row: ``protocol`` and how it is known (``protocol is``: "proven" by
+    public predictions, "read in code", "assumed"), ``split`` ("r2gen": its
+    authors' rows, and the one whose predictions are public) and ``n``;
+    ``origin`` and ``images``."""
     table = pd.read_csv(DATA / "published_results.csv")
     return table.assign(origin="quoted", images="X-rays")
 

@@ -89,11 +89,12 @@ def test_table_3_quotes_20_rows_then_this_runs(folders, no_java):
     table = run_cells("06-30", pd=pd, audit=audit, metrics=metrics,
                       tables=tables, summary=summary, nb=nb)["table_3"]
     # Protocol, split, images and origin: never a bare number.
-    for column in ("protocol", "split", "images", "origin", "system"):
+    for column in ("protocol", "split", "images", "origin", "protocol is"):
         assert table[column].notna().all() and table[column].ne("").all()
     quoted = table[table["origin"] == "quoted"].set_index("system")
     printed = audit.quoted_rows().set_index("system")
     pd.testing.assert_frame_equal(quoted[METRICS], printed[METRICS])
+    assert set(quoted.query("year < 2020")["protocol is"]) == {"assumed"}
     by_protocol = quoted.groupby("protocol").size()
     assert dict(by_protocol) == {"llamaxr": 1, "r2gen": 19}
     assert sorted(quoted.index[quoted["n"] == 590]) == sorted(ON_R2GEN)
