@@ -34,10 +34,12 @@ def _check(o: argparse.Namespace) -> bool:
 
 
 def _score(o: argparse.Namespace) -> bool:
-    from .evaluation.score import as_json, as_text, score_file
+    from .evaluation import score
 
-    scored = score_file(o.file, o.samples)
-    print(as_json(scored) if o.json else as_text(scored))
+    if o.write_rexrank:
+        score.write_rexrank(o.write_rexrank, score.read_predictions(o.file)[0])
+    scored = score.score_file(o.file, o.samples, radeval=o.radeval)
+    print(score.as_json(scored) if o.json else score.as_text(scored))
     return True
 
 
@@ -98,11 +100,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command(_check, "does this machine have what a profile asks for?")
 
-    add = command(_score, "score a CSV of generated IU X-ray reports, id "
-                  "(CXR3030) and generated, against these studies' findings")
-    add("file", help="predictions.csv")
+    add = command(_score, "score generated reports: a CSV (id, generated), "
+                  "ReXrank's JSON or a run's folder")
+    add("file", help="predictions.csv, predictions.json or runs/cpu")
     add("--json", action="store_true", help="all numbers, as JSON")
     add("--samples", type=int, default=1000, help="of the bootstrap")
+    add("--radeval", nargs="+", default=(), help="radgraph f1chexbert green")
+    add("--write-rexrank", metavar="FILE", help="its JSON of these reports")
 
     add = command(_fetch, "get X-rays, weights or predictions, once")
     add("name", help="openi, densenet121-res224-all, smollm2-135m or "

@@ -26,18 +26,12 @@ NORMAL_REPORT = (
     "intact.")
 
 
-def _reports(texts: Sequence[str]) -> list[str]:
-    """The texts that hold something."""
-    return [t for t in texts if isinstance(t, str) and t.strip()]
-
-
 def medoid(train_texts: Sequence[str], protocol: str = "r2gen",
            utility: str = "ROUGE-L") -> str:
     """The constant report of highest mean `utilities`: the training report
     most like all the others (ties: the first)."""
-    texts = _reports(train_texts)
-    mean = utilities(texts, utility, protocol).mean(axis=1)
-    return texts[int(mean.round(12).argmax())]
+    mean = utilities(train_texts, utility, protocol).mean(axis=1)
+    return train_texts[int(mean.round(12).argmax())]
 
 
 def utilities(texts: Sequence[str], utility: str = "ROUGE-L",
@@ -112,9 +106,8 @@ def consensus(train_vectors: np.ndarray, train_texts: Sequence[str],
 def random_reports(train_texts: Sequence[str], n: int,
                    seed: int = 0) -> list[str]:
     """`n` training reports, drawn with replacement."""
-    texts = _reports(train_texts)
-    drawn = np.random.default_rng(seed).integers(0, len(texts), n)
-    return [texts[i] for i in drawn]
+    drawn = np.random.default_rng(seed).integers(0, len(train_texts), n)
+    return [train_texts[i] for i in drawn]
 
 
 def nearest_neighbour(train_vectors: np.ndarray, train_texts: Sequence[str],

@@ -1,43 +1,45 @@
 """From pairs of texts to tables of systems, and the command ``score FILE``.
 
 First what notebook 06 tabulates: intervals, paired tests, one row a system.
-Then all of it for anyone's file of predictions, as text or JSON. Every row
-says protocol, split, images and n; no image is looked at.
+Then all of it for anyone's file of predictions, beside constant reports and
+the paper's Table 3, as text or JSON. Every row says protocol, split, images
+and n; no image is looked at.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from tqdm.auto import tqdm
 
-from ..course.artifacts import sha256
+from ..course.artifacts import load, manifest, path_of, sha256, write_json
 from ..course.errors import CourseError
 from ..course.run import WARNING
 from ..datasets import reports
+from ..datasets.reports import DATA
 from . import baselines, stats
 from .clinical import SCORES, clinical_scores, scores_from_statistics
 from .metrics import METRICS, plain, says_something, score_reports
 
 #: (system, protocol) -> result of `metrics.score_reports`.
 Results = Mapping[tuple[str, str], Mapping[str, Any]]
-#: Protocol -> its metrics, in words.
-PROTOCOLS = {
-    "r2gen": "corpus BLEU, ROUGE-L (beta 1.2), METEOR 1.5, CIDEr",
-    "llamaxr": "mean nltk BLEU, rouge_score ROUGE-L, nltk METEOR",
-    "labels": "findings, by report labels; hallucinations, omissions a report",
-}
+WORDS = yaml.safe_load((DATA / "score.yaml").read_text("utf-8"))
+PROTOCOLS: dict[str, str] = WORDS["protocols"]
 #: Systems that look at no image: reports alone, or labels of people.
 WITHOUT_IMAGES = ("constant by ", "random report", "ceiling: true labels")
 #: The metrics that paired tests are made of.
 TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr")
 KEYS = ["system", "protocol", "split", "images", "n"]
+#: A loop: one to 20 words, three times or more in direct succession.
+LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,19}?)(?: \1){2,}(?!\S)")
 
 
 # --- tables of systems ------------------------------------------------------
@@ -53,19 +55,16 @@ def statistics_of(
 
 
 def summarise(results: Results, *, split: str, images: str, n_samples: int,
-              seed: int,
-              rows: Sequence[int] | np.ndarray | None = None) -> pd.DataFrame:
+              seed: int) -> pd.DataFrame:
     """Artifact ``summary``: one row a system, protocol and metric, with
     ``value`` and a 95 % interval by study, ``low`` and ``high``.
 
     ``images`` is "none" for `WITHOUT_IMAGES`; METEOR under ``r2gen`` without
-    Java has no value, and ``note`` says so. `rows` takes only these of the
-    scored pairs; CIDEr keeps the word weights of the whole.
+    Java has no value, and ``note`` says so.
     """
     lines: list[tuple] = []
     for (system, protocol), result in results.items():
         statistics, function, names = statistics_of(result)
-        statistics = statistics if rows is None else statistics[rows]
         interval = stats.bootstrap_interval(
             statistics, function, n_samples=n_samples, seed=seed)
         source = "none" if system.startswith(WITHOUT_IMAGES) else images
@@ -111,75 +110,103 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 # --- a file of predictions --------------------------------------------------
 
 
-class Predictions(NamedTuple):
-    table: pd.DataFrame  #: study_id, generated, reference
-    split: str
-    notes: list[str]
+def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
+    """Generated reports: a CSV, ReXrank's JSON (id -> sections,
+    https://github.com/rajpurkarlab/ReXrank) or the folder of a run (what its
+    tuned model wrote); columns are called as in ``data/score.yaml``.
 
+    Ids are IU X-ray's (``CXR3030``, ``CXR3030_IM-1405``, Kaggle's ``uid``)
+    and references the findings of these studies, for the cleaning of a
+    reference moves every score; only if an id is not, the file's own. Of a
+    text with headings "Findings:" counts; the word "None" is no text.
 
-def read_predictions(path: str | Path) -> Predictions:
-    """A CSV with the columns ``id`` (``CXR3030``, ``CXR3030_IM-1405``) and
-    ``generated``, with its references: the findings of these studies (never
-    the file's own: the cleaning of a reference moves every score).
-
-    Studies without findings are left out, and counted in ``notes``.
-    ``split`` is "r2gen test" for all studies of that list ("part of test"
-    for some), "mixed" or "not known".
+    Returns the table (``study_id``, ``generated``, ``reference``), what a row
+    of results says (``split``: "r2gen test" for all studies of that list,
+    "part of test", "mixed", "not known"), and notes, the first on what was
+    taken. CourseError if nothing can be scored.
     """
-    table = _read_csv(path)
-    ids = table["id"].str.strip().str.replace(r"_IM-[\d-]+$", "", regex=True)
-    twice = ids[ids.duplicated()]
-    _refuse(path, len(twice), f"has {len(twice)} studies more than once",
-            _some(twice))
+    given, names = _read(path := Path(path))
+    texts = given.drop(columns="id").replace(
+        r"(?is)^\s*findings\s*:\s*|\s*\bimpression\s*:.*", "", regex=True)
+    cut = (texts["generated"] != given["generated"]).sum()
+    texts = texts.replace(r"(?i)^\s*(none|nan)\s*$", "", regex=True)
+    ids = given["id"].str.strip().replace(
+        r"^(CXR)?(\d+)_IM-\d\S*$", r"CXR\2", regex=True)
+    if names["id"] == "uid":
+        ids = ids.replace(r"^(?=\d+$)", "CXR", regex=True)
+
     findings = reports.load_studies().set_index("study_id")["findings"]
     unknown = ids[~ids.isin(findings.index)]
-    _refuse(path, len(unknown), f"has {len(unknown)} ids that are not IU "
-            "X-ray studies", _some(unknown))
-    table = table.assign(study_id=ids, reference=ids.map(findings))
+    own = len(unknown) > 0 and "reference" in names
+    if not own:
+        _refuse(path, unknown, "has {} ids that are not IU X-ray studies")
+        texts["reference"] = ids.map(findings)
+    table = texts.assign(study_id=ids).drop_duplicates()
+    _refuse(path, table[table.duplicated("study_id")]["study_id"],
+            "has {} studies more than once")
     kept = table[table["reference"].map(says_something)]
-    _refuse(path, kept.empty, "holds no study with findings to score against",
-            f"It holds {len(table)} studies.")
-    left_out = len(table) - len(kept)
+    _refuse(path, ids if kept.empty else [], "holds no study with findings")
+    terms = {
+        "split": "not known" if own else _split(kept["study_id"]),
+        "images": (manifest(path, "generations") or {"parameters": {}})[
+            "parameters"].get("images", "not known"),
+        "references": f"own {names['reference']}" if own else "findings"}
     silent = len(kept) - kept["generated"].map(says_something).sum()
-    split = _split(kept["study_id"])
     notes = {
-        f"{left_out} studies left out: they have no findings.": left_out,
+        f"{len(kept)} of {len(given)} rows, ids from {names['id']}, reports "
+        f"from {names['generated']} ({cut} cut to their findings); left out: "
+        f"{len(table) - len(kept)} without findings to score against, "
+        f"{len(given) - len(table)} that repeat a row.": True,
         f"{silent} generated reports are empty and score 0.": silent,
+        f"{len(unknown)} ids are not IU X-ray's, for which cleaning is made; "
+        "any word of a reference counts.": own,
         "Part of a test list (its first 170 studies are unlike the others): "
-        "compare with these rows alone.": split == "part of test"}
-    return Predictions(
-        kept[["study_id", "generated", "reference"]].reset_index(drop=True),
-        split, [note for note, holds in notes.items() if holds])
+        "compare with these rows alone.": terms["split"] == "part of test"}
+    return (kept.reset_index(drop=True), terms,
+            [note for note, holds in notes.items() if holds])
 
 
-def _read_csv(path: str | Path) -> pd.DataFrame:
-    """The rows of a file of predictions, as texts."""
+def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Texts ``id``, ``generated``, ``reference``; how the file calls them."""
     try:
-        with warnings.catch_warnings():
-            # pandas only warns where a bare comma costs it text.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, dtype=str, keep_default_na=False,
-                                encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        _refuse(path, True, "was not found or can't be read", str(error))
-    table = table.rename(columns=str.strip).fillna("")
-    _refuse(path, not {"id", "generated"} <= set(table),
-            "has no column id, or no column generated", _some(table.columns))
-    _refuse(path, table.empty, "holds no predictions", "It has no row.")
-    return table
+        if path.is_dir():
+            table = load(path, "generations").query(
+                "model == 'tuned' and scores_from == 'own'")
+        elif path.suffix == ".json":
+            cases = json.loads(path.read_text("utf-8-sig"))
+            table = pd.DataFrame([{"id": i} | cases[i] for i in cases])
+        else:
+            with warnings.catch_warnings():
+                # pandas only warns where a bare comma costs it text.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table = pd.read_csv(path, dtype=str, keep_default_na=False,
+                                    encoding="utf-8-sig", index_col=False)
+    except (OSError, ValueError, TypeError, pd.errors.ParserWarning) as error:
+        _refuse(path, [str(error)], "was not found or can't be read")
+    there = {re.sub(r"\W+", "_", str(c).strip().lower()): c for c in table}
+    if "section_findings" in there:
+        there.pop("report", None)  # ReXrank's reference, both sections
+    names: dict[str, str] = {}
+    for name, words in WORDS["names"].items():
+        for word in words:
+            if word in there and word not in names.values():
+                names.setdefault(name, word)
+    if table.empty or not {"id", "generated"} <= set(names):
+        _refuse(path, there or ["It is empty"],
+                "has no row, no column of ids or none of reports")
+    return pd.DataFrame({name: table[there[word]].fillna("").map(str)
+                         for name, word in names.items()}), names
 
 
-def _refuse(path: str | Path, wrong: Any, what: str, why: str) -> None:
-    if wrong:
+def _refuse(path: Path, wrong: Iterable[str], what: str) -> None:
+    """An error about a file, if something is wrong."""
+    if wrong := list(wrong):
         raise CourseError(
-            f"{Path(path).name} {what}.", plain(why),
-            "Give a CSV: UTF-8, the first line `id,generated`, one line a "
-            "study (CXR3030), texts that hold commas in double quotes.")
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first five names, none of them long."""
-    return ", ".join(name[:40] for name in list(names)[:5]) + " ..."
+            f"{path.name} {what.format(len(wrong))}.",
+            plain(", ".join(text[:99] for text in wrong[:5])),
+            "Give ReXrank's JSON or a CSV: UTF-8, the first line "
+            "`id,generated`, one line a study (CXR3030), texts that hold "
+            "commas in double quotes.")
 
 
 def _split(ids: pd.Series) -> str:
@@ -191,60 +218,124 @@ def _split(ids: pd.Series) -> str:
     return f"{'r2gen' if len(ids) == sum(lists == name) else 'part of'} {name}"
 
 
+def write_rexrank(path: str | Path, table: pd.DataFrame) -> None:
+    """``study_id`` and ``generated`` in ReXrank's form, without a reference:
+    the ids of its IU X-ray file (R2Gen's) -> ``model_prediction``."""
+    ids = reports.r2gen_split().set_index("study_id")["r2gen_id"]
+    texts = "Findings: " + table.set_index("study_id")["generated"]
+    write_json(Path(path), {ids.get(study, study): {"model_prediction": text}
+                            for study, text in texts.items()})
+
+
 # --- the file is scored -----------------------------------------------------
 
 
-def score_file(path: str | Path, n_samples: int = 1000,
-               seed: int = 3407) -> dict[str, Any]:
-    """Everything that can be said of a file of generated reports: ``rows``,
-    DataFrame of `summarise`, with clinical scores under "labels";
-    ``distinct``, DataFrame: number of different reports, share of the
-    commonest; ``records``, ``notes``, and what the file is."""
-    given = read_predictions(path)
-    ids, truth = given.table["study_id"], list(given.table["reference"])
-    name = plain(Path(path).name)[:36]
-    systems = {name: list(given.table["generated"])}
-    systems |= _baselines(given, seed)
-
+def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
+               radeval: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that can be said of a file: ``rows`` (`summarise`, clinical
+    scores under "labels"), ``texts`` (DataFrame: different reports, share of
+    the commonest, reports with a `LOOP`, the study of the longest),
+    ``table_3``, ``radeval``, ``constants``, ``records``, ``notes``, terms."""
+    table, terms, notes = read_predictions(path := Path(path))
+    ids, truth = table["study_id"], list(table["reference"])
+    name = plain(path.name)[:36]
+    systems = pd.DataFrame({name: table["generated"], **_baselines(
+        ids, terms["split"], notes, seed)}).set_axis(ids)
     results: dict[tuple[str, str], Any] = {}
-    kinds = ids.map(reports.load_studies().set_index("study_id")["status"])
-    for system, texts in tqdm(systems.items(), "Scoring"):
+    vocabulary = None if terms["references"] == "findings" else ()
+    for system, texts in tqdm(systems.items(), "Scoring", systems.shape[1]):
         for protocol in ("r2gen", "llamaxr"):
-            results[system, protocol] = score_reports(truth, texts, protocol)
-        results[system, "labels"] = clinical_scores(truth, texts, list(kinds))
-
-    counts = {system: pd.Series(texts).value_counts()
-              for system, texts in systems.items()}
-    terms: dict[str, Any] = {"split": given.split, "images": "not known",
-                             "n_samples": n_samples, "seed": seed}
+            results[system, protocol] = score_reports(
+                truth, list(texts), protocol, vocabulary)
+        results[system, "labels"] = clinical_scores(truth, texts)
+    rows = summarise(results, split=terms["split"], images=terms["images"],
+                     n_samples=n_samples, seed=seed)
+    loops = systems.map(loop_length)
     return {
-        "schema": 1, "file": name, "sha256": sha256(Path(path)),
-        "n": len(ids), **terms,
-        "rows": summarise(results, **terms),
-        "distinct": pd.DataFrame({
-            "system": list(systems),
-            "distinct reports": map(len, counts.values()),
-            "share of the commonest": [
-                one.max() / len(ids) for one in counts.values()]}),
+        "schema": 2, "file": name, "n": len(ids), **terms,
+        "sha256": sha256(path_of(path, "generations") if path.is_dir()
+                         else path),
+        "n_samples": n_samples, "seed": seed, "rows": rows,
+        "texts": pd.DataFrame({
+            "distinct reports": systems.nunique(),
+            "share of the commonest": systems.apply(
+                lambda texts: texts.value_counts(normalize=True).max()),
+            "with a loop": (loops > 0).sum(),
+            "the longest in": loops.idxmax().where(loops.any(), ""),
+        }).rename_axis("system").reset_index(),
+        "table_3": beside_table_3(rows),
+        "radeval": radeval_values(truth, systems, radeval, notes),
+        "constants": systems.filter(like="constant by").iloc[0].to_dict(),
         "records": {p: results[name, p]["record"]
                     for p in ("r2gen", "llamaxr")},
-        "notes": given.notes,
+        "notes": notes,
     }
 
 
-def _baselines(given: Predictions, seed: int) -> dict[str, list[str]]:
+def _baselines(ids: pd.Series, split: str, notes: list[str],
+               seed: int) -> dict[str, Any]:
     """Reports from R2Gen's training list, if the studies allow it."""
     train = reports.load_studies().query("split_r2gen == 'train'")
-    n, texts = len(given.table), list(train["findings"])
-    known = given.table["study_id"].isin(train["study_id"]).sum()
-    if known or given.split == "not known":
-        given.notes.append(
-            "No baselines: they are for studies of R2Gen's lists; "
-            f"{known} of these are in its training list.")
+    texts, known = list(train["findings"]), ids.isin(train["study_id"]).sum()
+    if known or split == "not known":
+        notes.append("No baselines: they are for studies of R2Gen's lists; "
+                     f"{known} of these are in its training list.")
         return {}
-    return {f"constant by {name}": [baselines.medoid(texts, utility=name)] * n
+    return {f"constant by {name}": baselines.medoid(texts, utility=name)
             for name in ("BLEU-4", "ROUGE-L")} | {
-        "random report": baselines.random_reports(texts, n, seed)}
+        "random report": baselines.random_reports(texts, len(ids), seed)}
+
+
+def loop_length(text: str) -> int:
+    """Words of the longest `LOOP`, case and punctuation aside; 0 without. Of
+    IU X-ray's 3,955 findings four have one, the blank "XXXX" thrice."""
+    loops = LOOP.finditer(reports.normalise(text))
+    return max((len(loop[0].split()) for loop in loops), default=0)
+
+
+def quoted_rows() -> pd.DataFrame:
+    """Table 3 of the paper as printed (NaN: a dash), with what is known of
+    each row: ``protocol`` and how it is known (``protocol is``: "proven" by
+    public predictions, "read in code", "assumed"), ``split`` ("r2gen": its
+    authors' rows, and the one whose predictions are public) and ``n``;
+    ``origin`` and ``images``."""
+    table = pd.read_csv(DATA / "published_results.csv")
+    return table.assign(origin="quoted", images="X-rays")
+
+
+def beside_table_3(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which systems of the paper's Table 3 lie below each value of
+    `summarise` under the same protocol, to three digits as printed: ``above``
+    (number), ``of`` and ``systems``. Of R2Gen's whole test list alone."""
+    printed = quoted_rows().rename(columns={"system": "systems"}).melt(
+        ["systems", "protocol"], METRICS, "metric", "printed").dropna()
+    pairs = rows[rows["split"] == "r2gen test"].dropna(subset="value").merge(
+        printed.sort_values("printed"), on=["protocol", "metric"])
+    below = pairs["printed"] < pairs["value"].round(3)
+    pairs["systems"] = pairs["systems"].where(below)
+    groups = pairs.groupby([*KEYS[:2], "metric", "value"], sort=False)
+    return groups["systems"].agg(
+        above="count", of="size",
+        systems=lambda names: ", ".join(names.dropna())).reset_index()
+
+
+def radeval_values(truth: list[str], systems: pd.DataFrame,
+                   metrics: Sequence[str], notes: list[str]) -> pd.DataFrame:
+    """RadEval's `metrics` (https://github.com/jbdel/RadEval, 2.2), a row a
+    value, a column a system; a note where package or weights are missing."""
+    values: dict[str, dict[str, float]] = {system: {} for system in systems}
+    for metric in metrics:
+        try:
+            from radeval import RadEval
+
+            scorer = RadEval(metrics=[metric], show_progress=False)
+            for system, texts in systems.items():
+                values[system] |= scorer(refs=truth, hyps=list(texts))
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            notes.append(
+                f"No {metric} ({type(error).__name__}: {plain(error)[:80]}). "
+                "`pip install radeval`; it loads weights at first use.")
+    return pd.DataFrame(values).rename_axis("RadEval").reset_index()
 
 
 # --- shown and written ------------------------------------------------------
@@ -252,28 +343,34 @@ def _baselines(given: Predictions, seed: int) -> dict[str, list[str]]:
 
 def as_text(scored: dict[str, Any]) -> str:
     """`score_file` for a terminal: a row a metric, a column a system."""
-    lines = ["{file}: {n} studies, references: findings, split: {split}, "
+    lines = ["{file}: {n} studies, references: {references}, split: {split}, "
              "images: {images}; 95 % intervals.".format(**scored)]
-    rows, order = scored["rows"], [*METRICS, "CIDEr", *SCORES]
-    text = rows["value"].map("{:.3f}".format)
-    text += rows.apply(" [{low:.2f}, {high:.2f}]".format_map, axis=1)
+    rows = scored["rows"]
+    text = rows.apply("{value:.3f} [{low:.2f}, {high:.2f}]".format_map, axis=1)
     rows = rows.assign(text=text.where(rows["value"].notna(), rows["note"]))
     for (protocol, n), part in rows.groupby(["protocol", "n"], sort=False):
         table = part.pivot(index="metric", columns=["system", "images"],
                            values="text").rename_axis(index=None)
+        order = dict.fromkeys([*METRICS, *part["metric"]])
         table = table.loc[[m for m in order if m in table.index]]
         title = f"Protocol {protocol}, split {scored['split']}, n {n}: "
         lines += ["", title + PROTOCOLS[protocol],
                   table.to_string(line_width=100)]
-    lines += ["", scored["distinct"].to_string(
+    lines += ["", scored["texts"].to_string(
         index=False, float_format="{:.0%}".format), ""]
-    lines += [*(f"Note: {note}" for note in scored["notes"]), WARNING]
+    if len(scored["radeval"]):
+        lines += [scored["radeval"].to_string(index=False), ""]
+    lines += [f"{name}, of the training list: {text}"
+              for name, text in scored["constants"].items()]
+    above = scored["table_3"].query("metric in @TESTED and above > 0")
+    lines += ["", WORDS["table_3"]] if len(above) else []
+    lines += ["{system}: {protocol} {metric} {value:.3f}, {above} of {of}: "
+              "{systems}".format_map(row) for row in above.to_dict("records")]
+    lines += ["", *(f"Note: {note}" for note in scored["notes"]), WARNING]
     return "\n".join(lines)
 
 
 def as_json(scored: dict[str, Any]) -> str:
     """`score_file` with all rows of all systems; NaN is null."""
-    return json.dumps({
-        key: value.astype(object).where(value.notna(), None).to_dict(
-            "records") if isinstance(value, pd.DataFrame) else value
-        for key, value in scored.items()}, indent=1)
+    return json.dumps(scored, indent=1, default=lambda table: json.loads(
+        table.to_json(orient="records", double_precision=15)))

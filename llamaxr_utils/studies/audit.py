@@ -1,7 +1,7 @@
 """The paper's own numbers, whether one was reproduced, and the quotations
 that the audit in notebook 08 measures. Nobody's intentions are judged.
 
-The numbers come from ``data/published_results.csv`` and
+The numbers come from ``data/published_results.csv`` (`quoted_rows`) and
 ``published_designs.csv``; a `verdict` on one is one of four words.
 """
 
@@ -13,6 +13,7 @@ import pandas as pd
 from ..datasets.conditions import CONDITIONS, NATIVE_ORDER
 from ..datasets.reports import DATA, normalise
 from ..evaluation.metrics import METRICS, score_reports
+from ..evaluation.score import quoted_rows
 
 VERDICTS = ("reproduced", "differs", "not comparable", "not run")
 R2GEN_TEST = 590  #: studies in the test part of R2Gen's split
@@ -69,16 +70,6 @@ def traced(studies: pd.DataFrame) -> list[str]:
 
 
 # --- the paper, reproduced or not ------------------------------------------
-
-
-def quoted_rows() -> pd.DataFrame:
-    """Table 3 of the paper as printed (NaN: a dash), with what is known of
-    each row: ``protocol`` and how it is known (``protocol is``: "proven" by
-    public predictions, "read in code", "assumed"), ``split`` ("r2gen": its
-    authors' rows, and the one whose predictions are public) and ``n``;
-    ``origin`` and ``images``."""
-    table = pd.read_csv(DATA / "published_results.csv")
-    return table.assign(origin="quoted", images="X-rays")
 
 
 def table_1() -> pd.DataFrame:

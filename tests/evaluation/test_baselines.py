@@ -19,13 +19,6 @@ TEXTS = [
 ]
 
 
-def test_random_reports():
-    first = baselines.random_reports(TEXTS, 50, seed=1)
-    assert first == baselines.random_reports(TEXTS, 50, seed=1)
-    assert first != baselines.random_reports(TEXTS, 50, seed=2)
-    assert len(first) == 50 and set(first) <= set(TEXTS)
-
-
 def test_medoid_is_the_one_that_the_library_finds():
     rng = np.random.default_rng(0)
     words = np.array([f"word{i}" for i in range(500)])

@@ -6,16 +6,18 @@ References come from the wheel by id; generated texts are our own.
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils.course.artifacts import ARTIFACTS
+from llamaxr_utils.course.artifacts import ARTIFACTS, save
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
-from llamaxr_utils.evaluation import baselines, clinical, metrics, score
+from llamaxr_utils.evaluation import baselines, metrics, score
 from llamaxr_utils.evaluation.score import read_predictions
 
 TEXTS = (
@@ -56,10 +58,12 @@ def test_references_are_the_findings_by_either_form_of_id(
     test, path = split.loc["test"], tmp_path / "x.csv"
     a = read_predictions(write(path, test["r2gen_id"]))
     b = read_predictions(write(path, test["study_id"], reference="Clear."))
-    assert a.table.equals(b.table) and a.split == b.split == "r2gen test"
-    expected = studies["findings"][a.table["study_id"]].tolist()
-    assert a.table["reference"].tolist() == expected
-    assert a.notes == b.notes == []
+    assert a[0].equals(b[0]) and a[1:] == b[1:]
+    assert a[1] == {"split": "r2gen test", "images": "not known",
+                    "references": "findings"}
+    expected = studies["findings"][a[0]["study_id"]].tolist()
+    assert a[0]["reference"].tolist() == expected
+    assert a[2][0].startswith("590 of 590 rows, ids from id") and not a[2][1:]
 
 
 def test_which_list_the_studies_are_of(tmp_path, split, few, studies):
@@ -69,41 +73,74 @@ def test_which_list_the_studies_are_of(tmp_path, split, few, studies):
     for name, ids in {"r2gen val": val, "part of val": val[:9],
                       "mixed": val[:3] + train, "not known": other}.items():
         path = write(tmp_path / "x.csv", ids)
-        assert read_predictions(path).split == name
-    part = read_predictions(few)
-    assert part.split == "part of test" and "Part of a test" in part.notes[0]
+        assert read_predictions(path)[1]["split"] == name
+    _, terms, notes = read_predictions(few)
+    assert terms["split"] == "part of test" and "Part of a test" in notes[1]
 
 
-def test_empty_texts_commas_breaks_a_byte_order_mark_and_short_rows(
-        tmp_path, studies):
+FORMS = {
+    "a.csv": """Study ID,Prediction,report\n{0},x,\nCXR1,a b,No.
+CXR1_IM-1,a b,No.\nCXR2,nan,No.\n""",
+    "b.csv": """uid,hypothesis\n{1},x\n1,Findings: a b Impression: c
+1,a b\n2,\n""",
+    "c.csv": """image_id,report\n{1}_IM-0001-1001.dcm.png,x
+CXR1_IM-1/1.png,a b\n1_IM-0001-4001.dcm.png,a b\nCXR2,\n""",
+    "d.json": json.dumps({"{0}": {"model_prediction": "x"}, "CXR1_IM-1": {
+        "report": "No.", "section_findings": "None",
+        "model_prediction": "FINDINGS: a b\nImpression: None"}, "CXR1": {
+        "model_prediction": "a b"}, "CXR2": {"model_prediction": "None"}}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_files_as_people_have_them(tmp_path, studies, name):
+    """The first has no findings, the second stands twice, the third is ""."""
     silent = studies.index[studies["findings"].eq("")][0]
-    text = ('id,generated\r\nCXR1,"Clear, both\nlungs ""here""."\r\nCXR2\r\n'
-            f"{silent},x\r\n")
+    text = FORMS[name].replace("{0}", silent)
+    (tmp_path / name).write_text(text.replace("{1}", silent[3:]))
+    table, _, notes = read_predictions(tmp_path / name)
+    assert table[["study_id", "generated"]].to_numpy().tolist() == [
+        ["CXR1", "a b"], ["CXR2", ""]]
+    assert list(table["reference"]) == list(studies["findings"][:2])
+    assert notes[0].startswith("2 of 4 rows, ids from ")
+    assert "1 without findings" in notes[0] and "1 that repeat" in notes[0]
+
+
+def test_other_data_bring_their_references_and_loops_are_counted(tmp_path):
+    path = tmp_path / "mimic.csv"
+    path.write_text("id,generated,ground truth\ns5,lungs clear,Lungs clear.\n"
+                    "s6,x,None\nCXR1,views Views views.,Old scar.\n")
+    scored = score.score_file(path, n_samples=20)
+    assert scored["references"] == "own ground_truth" and scored["n"] == 2
+    assert scored["records"]["r2gen"]["vocabulary_words"] == 0
+    assert scored["constants"] == {} and scored["table_3"].empty
+    assert tuple(scored["texts"].iloc[0, 3:]) == (1, "CXR1")
+    assert "2 ids are not IU X-ray's" in scored["notes"][1]
+    assert list(map(score.loop_length, (
+        "No. " * 9, "Scar or no scar.", "Lungs clear. Lungs clear.",
+        "The lungs clear. " * 3 + "End"))) == [9, 0, 0, 9]
+
+
+def test_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
     path = tmp_path / "x.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    predictions = read_predictions(path)
-    assert predictions.table["generated"].tolist() == [
-        'Clear, both\nlungs "here".', ""]
-    assert "1 studies left out" in predictions.notes[0]
-    assert "1 generated reports are empty" in predictions.notes[1]
-    path.write_text(f"id,generated\n{silent},x\n")
-    with pytest.raises(CourseError, match="no study with findings"):
-        read_predictions(path)
+    path.write_bytes(b"\xef\xbb\xbfid,generated\r\n" b'CXR1,"Clear, both\n'
+                     b'lungs ""here""."\r\nCXR2\r\n')
+    table, _, notes = read_predictions(path)
+    assert table["generated"].tolist() == ['Clear, both\nlungs "here".', ""]
+    assert "1 generated reports are empty" in notes[1]
 
 
 @pytest.mark.parametrize(("content", "message"), [
     (None, "was not found"),
     (b"", "can't be read"),
-    (b"id,generated\n", "holds no predictions"),
-    (b"study;generated\nCXR1;x\n", "no column id"),
+    (b"id,generated\n", "has no row"),
+    (b"study;generated\nCXR1;x\n", "no column of ids"),
     (b"\x89PNG\r\n\x1a\n\x00\xff", "can't be read"),
     (b'id,generated\nCXR1,"x\n', "can't be read"),
-    (b"id,generated\nCXR1,a,b,c\n", "can't be read"),
     (b"id,generated\nCXR1,a\nCXR2,a,b\n", "can't be read"),
-    (b"id,generated\nCXR1,x\n ,y\n", "1 ids that are not IU X"),
     (b"id,generated\nCXR1,x\nCXR1_IM-0001,y\n", "more than once"),
     (b"id,generated\nCXR1,x\n\x1b[31mCXR99999,y\n", "1 ids that are not"),
-    (b"id,generated\nCXR1_2_3,x\n", "1 ids that are not IU X-ray"),
+    (b"id,generated\nCXR3,x\n", "no study with findings"),
 ])
 def test_a_wrong_csv_is_refused(tmp_path, content, message):
     path = tmp_path / "bad.csv"
@@ -164,27 +201,20 @@ def test_the_medoid_report_on_the_parts_of_the_test_list(studies, split):
         list(studies.query("split_r2gen == 'train'")["findings"]))
     truth = list(studies["findings"][split.loc["test", "study_id"]])
     scored = metrics.score_reports(truth, [medoid] * 590, "r2gen")
-    first, every = reports.FIRST_PART, np.arange(590)
-    for rows, expected in ((every, 0.148), (every[:first], 0.209),
-                           (every[first:], 0.128)):
-        one = {("constant by ROUGE-L", "r2gen"): scored}
-        part = summarised(one, rows=rows)
-        part = part.set_index("metric").loc["BLEU-4"]
-        assert part["value"] == pytest.approx(expected, abs=0.0006)
-        assert (part["n"], part["images"]) == (len(rows), "none")
+    each, first = np.stack(scored["per_report"]["bleu_stats"]), 170
+    for part, expected in ((each, 0.148), (each[:first], 0.209),
+                           (each[first:], 0.128)):
+        bleu_4 = metrics.bleu_from_statistics(part.sum(axis=0))[3]
+        assert bleu_4 == pytest.approx(expected, abs=0.0006)
 
 
-def test_a_better_system_is_better_and_none_than_itself(results):
+def test_a_better_system_is_better(results):
     for protocol in ("r2gen", "llamaxr"):
         table = score.paired_tests(results, "this run", protocol, 200, 1)
         assert set(table["other"]) == {"constant"}
         assert (table["difference"] > 0).all() and (table["p"] < 0.05).all()
         assert (table["p_holm"] >= table["p"] - 1e-12).all()
         assert ("METEOR" in set(table["metric"])) == (protocol == "llamaxr")
-    twice = {(s, "llamaxr"): results["this run", "llamaxr"] for s in "ab"}
-    table = score.paired_tests(twice, "a", "llamaxr", 100, 1)
-    assert (table["difference"].abs() < 1e-12).all()
-    assert (table["p_holm"] == 1).all()
 
 
 def test_scores_of_single_studies_carry_their_id():
@@ -205,38 +235,71 @@ def test_the_numbers_are_those_of_the_modules_and_say_their_terms(
     whole = score.score_file(
         write(tmp_path / "mine.csv", order, TEXTS[:1]), n_samples=100)
     rows = whole["rows"].set_index(["system", "protocol", "metric"])
-    test = studies.loc[split.loc["test", "study_id"]]
-    truth, constant = list(test["findings"]), list(TEXTS[:1]) * 590
+    truth = studies["findings"][split.loc["test", "study_id"]]
+    constant = list(TEXTS[:1]) * 590
     for protocol in ("r2gen", "llamaxr"):
         expected = metrics.score_reports(truth, constant, protocol)
         for metric in ("BLEU-4", "ROUGE-L"):
             line = rows.loc["mine.csv", protocol, metric]
             assert line["value"] == pytest.approx(expected[metric])
             assert line["low"] < line["value"] < line["high"]
-    expected = clinical.clinical_scores(truth, constant, list(test["status"]))
-    line = rows.loc["mine.csv", "labels", "negative F1"]
-    assert line["value"] == pytest.approx(expected["negative F1"])
     constants = rows.xs("r2gen", level="protocol")["value"]
-    assert constants["constant by BLEU-4", "BLEU-4"] == pytest.approx(
-        0.172, abs=0.0005)
     assert constants["constant by ROUGE-L", "CIDEr"] == pytest.approx(
         0.399, abs=0.0005)
     assert set(rows["split"]) == {"r2gen test"} and set(rows["n"]) == {590}
-    mine = rows.index.get_level_values("system") == "mine.csv"
-    assert set(rows["images"][mine]) == {"not known"}
-    assert set(rows["images"][~mine]) == {"none"}
-    distinct = whole["distinct"].set_index("system")
-    assert tuple(distinct.loc["mine.csv"]) == (1, 1.0)
-    assert distinct.loc["random report", "distinct reports"] > 200
+    assert set(rows["images"].drop("mine.csv", level=0)) == {"none"}
+    texts = whole["texts"].set_index("system")
+    assert tuple(texts.loc["mine.csv"]) == (1, 1.0, 0, "")
+    assert texts.loc["random report", "distinct reports"] > 200
+    above = whole["table_3"].set_index(["system", "protocol", "metric"])
+    line = above.loc["constant by BLEU-4", "r2gen", "BLEU-4"]
+    quoted = score.quoted_rows().set_index("system")["BLEU-4"]
+    assert {*line["systems"].split(", ")} == {*quoted.index[quoted < 0.172]}
+    line = above.loc["constant by BLEU-4", "llamaxr", "METEOR"]
+    assert (line["systems"], line["of"]) == ("LLaMA-XR", 1)
+    assert "BLEU-4 0.172, 11 of 19: Transformer, " in score.as_text(whole)
 
 
-@pytest.mark.parametrize(("ids", "known"), [("train", 2), ("none", 0)])
-def test_no_baseline_that_has_seen_the_answer(tmp_path, ids, known, studies):
-    usable = studies.query("findings != '' and split_r2gen == @ids").index
-    path = write(tmp_path / "x.csv", usable[:2])
+def test_no_baseline_that_has_seen_the_answer(tmp_path, split):
+    path = write(tmp_path / "x.csv", split.loc["train", "study_id"][:2])
     scored = score.score_file(path, n_samples=20)
     assert set(scored["rows"]["system"]) == {"x.csv"}
-    assert f"{known} of these are in its training list" in scored["notes"][-1]
+    assert "2 of these are in its training list" in scored["notes"][-1]
+
+
+def test_radeval_is_called_as_release_2_2_asks(monkeypatch):
+    systems, notes = pd.DataFrame({"a": ["x"], "b": ["y"]}), []
+    assert score.radeval_values(["r"], systems, ["green"], notes).empty
+    assert "`pip install radeval`" in notes[0]
+
+    def rad_eval(metrics, show_progress):
+        if metrics == ["green"]:
+            raise OSError("no weights")
+        return lambda refs, hyps: {"radgraph_partial": [*refs, *hyps]}
+
+    fake = SimpleNamespace(RadEval=rad_eval)
+    monkeypatch.setitem(sys.modules, "radeval", fake)
+    table = score.radeval_values(["r"], systems, ["radgraph", "green"], notes)
+    assert table.to_numpy().tolist() == [
+        ["radgraph_partial", ["r", "x"], ["r", "y"]]]
+    assert notes[1].startswith("No green (OSError: no weights)")
+
+
+def test_a_runs_reports_in_rexranks_form_and_back(folders, few, capsys):
+    run, target = folders / "cpu", folders / "out.json"
+    texts, kind = ["Clear.", "", "Old scar."] * 4, ARTIFACTS["generations"]
+    save(run, "generations", pd.DataFrame(
+        {"study_id": pd.read_csv(few)["id"], "generated": texts}).reindex(
+        columns=kind.columns).assign(model="tuned", scores_from="own",
+                                     reference="secret"),
+         parameters={"images": "phantom"}, writer=kind.writer)
+    assert commands.main(["score", str(run), "--samples", "20",
+                          "--write-rexrank", str(target)]) == 0
+    assert "images: phantom" in capsys.readouterr().out
+    written = target.read_text()
+    assert "secret" not in written and written.count("_IM-") == 12
+    one, two = map(read_predictions, (run, target))
+    assert one[0].equals(two[0]) and list(one[0]["generated"]) == texts
 
 
 def test_the_command_prints_text_or_json(few, capsys):
@@ -246,13 +309,11 @@ def test_the_command_prints_text_or_json(few, capsys):
     written = json.loads(shown)
     assert written["n"] == 12 and written["images"] == "not known"
     assert {r["protocol"] for r in written["rows"]} == set(score.PROTOCOLS)
-    assert written["records"]["r2gen"]["cleaning"] == "r2gen"
     assert "NaN" not in shown
     assert commands.main(command) == 0
     shown = capsys.readouterr().out
     bleu = next(r for r in written["rows"] if r["metric"] == "BLEU-4")
-    for part in ("12 studies", "Protocol llamaxr, split part of test, n 12",
+    for part in ("Protocol llamaxr, split part of test, n 12", "not known",
                  "{value:.3f} [{low:.2f}, {high:.2f}]".format(**bleu),
-                 "random report", "not known", "needs Java",
-                 "not for diagnosis"):
+                 "random report", "needs Java", "not for diagnosis"):
         assert part in shown
