@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,9 @@ def check(name: str, answer: Any) -> None:
     """Print whether `answer`, a function or a value, is right."""
     exercise, help_by = find(name), f'(hint("{name}") helps.)'
     try:
+        if callable(exercise.solution) and not (
+                callable(answer) or answer is ...):
+            raise NotYet("Give the function itself, without parentheses.")
         exercise.judge(_watched(answer))
         verdict = f"correct. {exercise.meaning}"
     except NotAttempted:
@@ -62,8 +66,9 @@ def check(name: str, answer: Any) -> None:
         verdict = f"not yet. {difference} {help_by}"
     except Exception as error:  # noqa: BLE001 (of the reader's own code)
         line = traceback.extract_tb(error.__traceback__)[-1]
-        verdict = (f"not yet. {type(error).__name__}: {error} "
-                   f"(in {line.name}, at: {line.line})")
+        ours = Path(line.filename).is_relative_to(Path(__file__).parents[1])
+        where = "" if ours else f" (in {line.name}, at: {line.line})"
+        verdict = f"not yet. {type(error).__name__}: {error}{where} {help_by}"
     _print(f"{name} · {verdict}")
 
 
@@ -102,7 +107,7 @@ def choice(right: str, wrong: dict[str, str]) -> Callable[[Any], None]:
     """The judge of a question with letters; each wrong one is answered."""
 
     def judge(answer: Any) -> None:
-        if answer != right:
+        if str(answer).strip(" ()").lower() != right:
             letters = ", ".join(sorted([right, *wrong]))
             raise NotYet(wrong.get(answer, f"Choose one of {letters}."))
 
@@ -118,7 +123,9 @@ def _watched(answer: Any) -> Any:
 
     @wraps(answer)
     def watched(*args: Any, **options: Any) -> Any:
-        return _watched(answer(*args, **options))
+        if (result := _watched(answer(*args, **options))) is None:
+            raise NotYet("Your function returned nothing: is there a return?")
+        return result
 
     return watched
 

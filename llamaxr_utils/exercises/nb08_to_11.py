@@ -13,7 +13,10 @@ def rows_in_log(steps, epochs, batch):
 
 def _rows_in_log(answer):
     for case in ((12, 3, 8), (5, 5, 32), (870, 10, 32)):
-        expect(f"{case}", tuple(answer(*case)), rows_in_log(*case))
+        rows = answer(*case)
+        expect(f"steps, epochs, batch = {case}: numbers", np.size(rows), 2)
+        expect(f"steps, epochs, batch = {case}", tuple(rows),
+               rows_in_log(*case))
 
 
 def lost(text):
@@ -58,7 +61,7 @@ def _verdict(answer):
     for case in ((0.3, 0.2, 0.4, True), (0.3, 0.1, 0.2, True),
                  (0.3, 0.2, 0.4, False), (None, 0.2, 0.4, True),
                  (0.3, None, None, True), (0.3, None, None, False),
-                 (0.3, 0.3, 0.4, True)):
+                 (0.3, 0.3, 0.4, True), (0.0, 0.0, 0.1, True)):
         expect(f"paper, low, high, same = {case}", answer(*case),
                verdict(*case))
 
@@ -72,15 +75,17 @@ def seed_interval(values):
 
 
 def _seed_interval(answer):
-    for values in ([0.1, 0.2, 0.3], [0.1, 0.1], [0.3, 0.1, 0.2, 0.4, 0.0]):
+    for values in ([0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.1, 0.2, 0.4, 0.0]):
         expect(f"values {values}", np.array(answer(values), float),
                np.array(seed_interval(values)))
 
 
 EXERCISES: dict[str, Exercise] = {
     "08a": Exercise(_rows_in_log, rows_in_log, """
-        Every batch of an epoch is full, except perhaps the last. The fewest
-        rows put a single one into it.
+        Every batch of an epoch is full, except perhaps the last. How many
+        steps has an epoch?
+
+        The fewest rows put a single one into the last batch, the most fill it.
         """,
         "The log fits 2,753 to 2,784 rows: all 2,780, not 70 % of them."),
     "08b": Exercise(choice("a", {
@@ -93,6 +98,9 @@ EXERCISES: dict[str, Exercise] = {
         "A report known by heart is lost with another study's scores, so a "
         "leak gives a large gap. The swap test needs studies never seen."),
     "08c": Exercise(_lost, lost, """
+        Look at each word alone, without its stop or comma: what is left of it
+        when its x goes?
+
         `word.strip(".,")`; without its x, `XXXX` has no letter left. One word
         is spared: "no", exactly so, in lower case.
         """,
@@ -121,10 +129,10 @@ EXERCISES: dict[str, Exercise] = {
         seeds, not 1.96.
         """,
         "With three seeds an interval is more than twice as wide as a normal "
-        "one. Most differences between designs lie inside it."),
+        "one. Half of the differences between designs lie inside it."),
     "10b": Exercise(choice("b", {
         "a": "The most grounded design is not the highest in BLEU-4.",
-        "c": "Nothing in the pictures speaks of cost.",
+        "c": "It is the dearest: its prompt has some 550 tokens, not 20.",
     }), "b", """
         Find the point furthest right in BLEU-4. What is its gap?
         """,

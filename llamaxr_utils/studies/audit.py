@@ -55,7 +55,7 @@ def better_order() -> str:
         mean, std = spread.loc[list(order), ["mean", "std"]].to_numpy().T
         fits.append(-(((values - mean) / std)**2 / 2 + np.log(std)).sum())
     name = ("the alphabet's", "torchxrayvision's")[int(fits[0] > fits[1])]
-    return f"{name} (log likelihoods {fits[0]:.0f} and {fits[1]:.0f})"
+    return f"{name} (log likelihood {max(fits):.0f}, not {min(fits):.0f})"
 
 
 def traced(studies: pd.DataFrame) -> list[str]:

@@ -125,7 +125,7 @@ WRONG = {
                     np.std(v)), "values"),
         (lambda v: (min(v), max(v)), "values"),
     ],
-    "10b": [("a", "not the highest"), ("c", "cost")],
+    "10b": [("a", "not the highest"), ("c", "dearest")],
     "11a": [
         (lambda p, low, high, same: "reproduced" if low and p and
          low <= p <= high else "differs", "not comparable"),
