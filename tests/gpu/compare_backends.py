@@ -140,11 +140,10 @@ def with_trainer(model, tokenizer, pairs, precision, rate, steps):
     settings = dict(
         max_steps=steps, per_device_train_batch_size=len(pairs),
         max_length=1024, learning_rate=rate, warmup_steps=0,
-        lr_scheduler_type="constant", optim="adamw_8bit",
+        lr_scheduler_type="constant", optim="adamw_8bit", weight_decay=0.01,
         gradient_accumulation_steps=1,  # unsloth's default is not 1
         logging_steps=1, save_strategy="no", gradient_checkpointing=cuda,
-        seed=3407, bf16=precision == "bf16", fp16=precision == "fp16",
-        weight_decay=0.01)
+        seed=3407, bf16=precision == "bf16", fp16=precision == "fp16")
     with tempfile.TemporaryDirectory() as folder:
         result = finetune.train(
             model, tokenizer, pairs, Path(folder) / "checkpoints", settings)
@@ -186,11 +185,11 @@ def train_one(way: str, base: str, steps: int) -> dict:
         device=torch.cuda.get_device_name() if cuda else "CPU")
 
 
-def compare(shape: str, steps: int, base: Path) -> pd.DataFrame:
-    """Every way in order, in a process of its own; printed as it comes."""
+def compare(shape: str, steps: int, base: Path, ways) -> pd.DataFrame:
+    """The ways in order, in a process of its own; printed as it comes."""
     write_base(base, shape)
     rows = []
-    for way in WAYS:
+    for way in ways:
         command = [sys.executable, __file__, "--steps", str(steps),
                    "--way", way, "--base", str(base)]
         # unsloth writes its compiled cache where it stands
@@ -206,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--out", metavar="CSV")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--base", help="folder that keeps the base")
     options = parser.parse_args(arguments)
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         base = Path(options.base or place).absolute()
         table = compare(options.shape, options.steps,
-                        base / "Meta-Llama-3.1-8B-bnb-4bit")
+                        base / "Meta-Llama-3.1-8B-bnb-4bit", options.ways)
     if options.out:
         table.to_csv(options.out, index=False)
     spread = table["first_loss"].max() / table["first_loss"].min() - 1
