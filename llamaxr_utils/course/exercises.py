@@ -55,8 +55,7 @@ def check(name: str, answer: Any) -> None:
     """Print whether `answer`, a function or a value, is right."""
     exercise, help_by = find(name), f'(hint("{name}") helps.)'
     try:
-        if callable(exercise.solution) and not (
-                callable(answer) or answer is ...):
+        if callable(exercise.solution) > (callable(answer) or answer is ...):
             raise NotYet("Give the function itself, without parentheses.")
         exercise.judge(_watched(answer))
         verdict = f"correct. {exercise.meaning}"

@@ -13,10 +13,8 @@ def rows_in_log(steps, epochs, batch):
 
 def _rows_in_log(answer):
     for case in ((12, 3, 8), (5, 5, 32), (870, 10, 32)):
-        rows = answer(*case)
-        expect(f"steps, epochs, batch = {case}: numbers", np.size(rows), 2)
-        expect(f"steps, epochs, batch = {case}", tuple(rows),
-               rows_in_log(*case))
+        expect(f"steps, epochs, batch = {case}",
+               tuple(np.ravel(answer(*case)).tolist()), rows_in_log(*case))
 
 
 def lost(text):
@@ -82,8 +80,7 @@ def _seed_interval(answer):
 
 EXERCISES: dict[str, Exercise] = {
     "08a": Exercise(_rows_in_log, rows_in_log, """
-        Every batch of an epoch is full, except perhaps the last. How many
-        steps has an epoch?
+        How many steps has an epoch? All its batches are full but the last.
 
         The fewest rows put a single one into the last batch, the most fill it.
         """,
@@ -98,8 +95,7 @@ EXERCISES: dict[str, Exercise] = {
         "A report known by heart is lost with another study's scores, so a "
         "leak gives a large gap. The swap test needs studies never seen."),
     "08c": Exercise(_lost, lost, """
-        Look at each word alone, without its stop or comma: what is left of it
-        when its x goes?
+        What is left of a word, without stop or comma, when its x goes?
 
         `word.strip(".,")`; without its x, `XXXX` has no letter left. One word
         is spared: "no", exactly so, in lower case.
