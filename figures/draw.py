@@ -288,24 +288,40 @@ def draw_frontier(table: pd.DataFrame, where: str = "") -> plt.Figure:
     with 95 % intervals; dotted: the best that Table 3 quotes."""
     quoted = audit.quoted_rows().query("protocol == 'r2gen'")
     best = quoted[["BLEU-4", "METEOR"]].max()
-    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.4), layout="constrained")
+    kinds = {"constant": "s", "consensus": "o", "neighbour": "^",
+             "template": "D", "this run": "*"}
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 4.4), layout="constrained")
     for axis, metric in zip(axes, ("BLEU-4", "METEOR", "CIDEr")):
-        path = table[table["system"].str.startswith("consensus")]
-        axis.plot(path["gap"], path[metric], "0.7", lw=1, zorder=0)
-        for i, (_, row) in enumerate(table.iterrows()):
-            arms = [[[row[name] - row[f"{name} low"]],
-                     [row[f"{name} high"] - row[name]]]
+        for i, (kind, shape) in enumerate(kinds.items()):
+            rows = table[table["system"].str.contains(kind)]
+            arms = [[rows[name] - rows[f"{name} low"],
+                     rows[f"{name} high"] - rows[name]]
                     for name in (metric, "gap")]
-            ours = row["system"] == "this run"
-            axis.errorbar(row["gap"], row[metric], *arms, lw=0.6,
-                          fmt="*" if ours else "osD^"[i // 4],
-                          ms=10 if ours else 5, c=f"C{i % 8}",
-                          label=row["system"])
-        axis.axhline(best.get(metric, float("nan")), color="0.5", ls=":")
-        axis.set(title=metric, xlabel="grounding gap")
+            axis.errorbar(rows["gap"], rows[metric], *arms, fmt="none",
+                          ecolor=f"C{i}", elinewidth=0.6, zorder=1)
+            style = {"color": f"C{i}", "ms": 13 if kind == "this run" else 7}
+            true = rows["system"].str.contains("true labels")
+            for part, fill, label in ((rows[~true], f"C{i}", kind),
+                                      (rows[true], "white", "_")):
+                axis.plot(part["gap"], part[metric], shape, mfc=fill,
+                          label=label, **style)
+            if kind == "consensus":
+                axis.plot(rows["gap"], rows[metric], "C1", lw=1, zorder=1)
+                for end, place, ha in ((0, (-7, -7), "right"),
+                                       (-1, (7, 2), "left")):
+                    row = rows.iloc[end]
+                    axis.annotate(row["system"].split(", ")[1],
+                                  (row["gap"], row[metric]), place,
+                                  textcoords="offset points", ha=ha, size=8)
+        axis.plot([], [], "o", mfc="white", c="black", label="true labels")
+        axis.axhline(best.get(metric, float("nan")), color="0.5", ls=":",
+                     label="best that Table 3 quotes")
+        axis.set(title=metric, xlabel="grounding gap",
+                 xticks=(0, 0.2, 0.4, 0.6, 0.8))
+        axis.set_xlim(table["gap low"].min() - 0.24)  # room for "tau 0.4"
     figure.suptitle(f"Words and findings{where}", x=0.01, ha="left")
-    figure.legend(*axis.get_legend_handles_labels(), fontsize=7,
-                  loc="outside right center")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=4, fontsize=8,
+                  columnspacing=1, loc="outside lower left")
     return figure
 
 
