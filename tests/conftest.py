@@ -30,6 +30,12 @@ os.environ["LLAMAXR_DATA"] = str(Path(_PLACE.name) / "data")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LOCAL = ("127.0.0.1", "::1", "localhost")
+FIRST = ("test_notebooks.py", "test_rehearsal.py")  #: the longest files
+
+
+def pytest_collection_modifyitems(items):
+    """No process may wait for a long file at the end."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 def pytest_make_parametrize_id(val):

@@ -13,9 +13,7 @@ from llamaxr_utils.llm import finetune
 
 #: Six updates of 8. Where they do not divide, the last update of an epoch
 #: repeats a few studies on several processes, and the losses drift apart.
-#: Validation batches that are computed at the same time are weighted by their
-#: tokens, one after the other by their rows: short ones, so that neighbours
-#: in the order by length are alike.
+#: Validation batches are weighted by tokens at the same time, by rows in turn.
 N_TRAIN, N_VAL = 48, 24
 SETTINGS = dict(
     num_train_epochs=3, per_device_train_batch_size=4,
