@@ -270,15 +270,13 @@ def measure(data: Data, texts: Sequence[str],
     has = [any(mesh.labels(m).values()) for m in data.test["mesh"]]
     called = pd.Series(
         [label_report(t).get("No Finding") == "absent" for t in texts])
-    ours = metrics.score_reports(truth, texts, "r2gen")
-    nearest = metrics.score_reports(truth, data.neighbours, "r2gen")
+    ours, nearest = (metrics.score_reports(truth, one, "r2gen", meteor=False)
+                     for one in (texts, data.neighbours))
     row: dict[str, float] = {
-        "n": len(truth),
-        "f1": tests["findings F1, own"]["value"],
+        "n": len(truth), "f1": tests["findings F1, own"]["value"],
         "f1_shuffled": tests["findings F1, shuffled"]["value"],
         **{f"gap{end}": tests[GAP][which] for end, which in ENDS.items()},
-        "bleu4": ours["BLEU-4"],
-        "rouge_l": ours["ROUGE-L"],
+        "bleu4": ours["BLEU-4"], "rouge_l": ours["ROUGE-L"],
         "cider": ours["CIDEr"],
     }
     counts, function, names = stats.metric_statistics(ours)
