@@ -176,7 +176,7 @@ def test_goals_come_before_the_gap(notebook):
     tables = SimpleNamespace(save_table=lambda *_, **words: None)
     means = notebook["over_seeds"](log)
     goals = run_cells("10-21", "10-21b", pd=pd, means=means, tables=tables,
-                      in_words={}, nb=None)["goals"]
+                      in_words={d: d for d in log["design"]}, nb=None)["goals"]
     assert list(goals["design"]) == ["good", "loud", "flat"]
     assert list(goals["reached"]) == [5, 4, 4]
     assert not goals.set_index("design").loc["flat", "gap"]
