@@ -34,8 +34,9 @@ FIRST = ("test_notebooks.py", "test_rehearsal.py")  #: the longest files
 
 
 def pytest_collection_modifyitems(items):
-    """No process may wait for a long file at the end."""
-    items.sort(key=lambda item: item.path.name not in FIRST)
+    """No process may wait for a long file, or one of `llm`, at the end."""
+    items.sort(key=lambda item: (item.path.name not in FIRST,
+                                 item.path.parent.name != "llm"))
 
 
 def pytest_make_parametrize_id(val):

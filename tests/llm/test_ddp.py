@@ -70,7 +70,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
     """After what notebooks 01 and 03 leave."""
     from conftest import hand_over  # not where this file is the script
-
     laptop = folders / "laptop"
     # A stand-in for the published base.
     tiny_base(tmp_path / "data" / "models" / "SmolLM2-135M")
