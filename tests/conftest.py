@@ -138,22 +138,24 @@ def run_cells(*names, **space):
     return space
 
 
+def keep(folder, name, value, *inputs, **knobs):
+    """Save an artifact as its notebook does; a column not given is empty."""
+    from llamaxr_utils.course import artifacts
+    from llamaxr_utils.datasets.conditions import CONDITIONS
+
+    kind = artifacts.ARTIFACTS[name]
+    if kind.columns:
+        scores = [c for c in CONDITIONS if c in value]
+        value = value.reindex(columns=[*kind.columns, *scores], fill_value="")
+    artifacts.save(folder, name, value, writer=kind.writer, inputs=inputs,
+                   parameters=knobs)
+
+
 def hand_over(folder, table, tokenizer, base, **knobs):
     """What notebooks 01 and 03 leave for 04, of a table of both."""
-    from llamaxr_utils.course import artifacts
-
-    for name, value, inputs, made_with in (
-        ("studies", table, [], {"SPLIT": "r2gen"}),
-        ("tokenizer", tokenizer, ["studies"], {"BASE": base}),
-        ("prompts", table, ["studies", "tokenizer"], knobs),
-    ):
-        columns = artifacts.ARTIFACTS[name].columns
-        if columns:
-            value = table.assign(**{
-                c: "" for c in columns if c not in table})[[*columns]]
-        artifacts.save(
-            folder, name, value, writer=artifacts.ARTIFACTS[name].writer,
-            inputs=inputs, parameters=made_with)
+    keep(folder, "studies", table, SPLIT="r2gen")
+    keep(folder, "tokenizer", tokenizer, "studies", BASE=base)
+    keep(folder, "prompts", table, "studies", "tokenizer", **knobs)
 
 
 def tarred(*entries, kind=tarfile.REGTYPE):
