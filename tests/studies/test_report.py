@@ -133,11 +133,9 @@ def small_run(base, tmp_path_factory):
 
 
 @pytest.fixture
-def place(small_run, tmp_path, monkeypatch):
+def place(small_run, folders, tmp_path):
     """A copy of the run, a data folder, and two X-ray-like pictures."""
-    shutil.copytree(small_run, tmp_path / "runs")
-    monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path / "data"))
+    shutil.copytree(small_run, folders)
     rng = np.random.default_rng(0)
     for name in ("frontal", "lateral"):
         pixels = rng.integers(0, 255, (80, 70), np.uint8)
