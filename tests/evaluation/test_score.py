@@ -86,10 +86,12 @@ CXR1_IM-1,"a b",No.\nCXR2,nan,No.\n""",
 1,a b\n2,\n""",
     "c.csv": """image_id,report\n{1}_IM-0001-1001.dcm.png,x
 CXR1_IM-1/1.png,a b\n1_IM-0001-4001.dcm.png,a b\nCXR2,\n""",
-    "d.json": json.dumps({"{0}": {"model_prediction": "x"}, "CXR1_IM-1": {
-        "report": "No.", "section_findings": "None",
-        "model_prediction": "FINDINGS: a b\nImpression: None"}, "CXR1": {
-        "model_prediction": "a b"}, "CXR2": {"model_prediction": "None"}}),
+    "d.json": "\ufeff" + json.dumps({
+        "{0}": {"model_prediction": "x"}, "CXR1_IM-1": {
+            "report": "No.", "section_findings": "None",
+            "model_prediction": "FINDINGS: a b\nImpression: None"},
+        "CXR1": {"model_prediction": "a b"},
+        "CXR2": {"model_prediction": "None"}}),
 }
 
 
