@@ -1,7 +1,5 @@
 """Artifacts: whole or not at all, one writer, stale ones are refused."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

@@ -4,8 +4,6 @@ They lie in fixtures/course under the names of 01 to 03 and hand tables of
 two rows to each other; `base` runs them once for all tests.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -79,11 +77,11 @@ def reasons(project: Path) -> list[str]:
             for source in sources]
 
 
-def set_source(project: Path, name: str, cell: int, source: str) -> None:
-    """Rewrite one cell, counted as in the file."""
+def set_cell(project: Path, name: str, cell: int, **changes) -> None:
+    """Change one cell, counted as in the file."""
     path = project / "notebooks" / f"{name}.ipynb"
     nb = json.loads(path.read_text())
-    nb["cells"][cell]["source"] = source
+    nb["cells"][cell] |= changes
     path.write_text(json.dumps(nb))
 
 
@@ -122,18 +120,13 @@ def test_a_second_call_runs_nothing_and_force_what_was_chosen(
 
 
 def change_outputs_and_ids(project, _):
-    path = project / "notebooks" / f"{TINY[1]}.ipynb"
-    nb = json.loads(path.read_text())
-    for cell in nb["cells"]:
-        cell["id"] = f"x{cell['id']}"
-        cell["metadata"]["collapsed"] = True
-    nb["cells"][1]["outputs"] = [
-        {"output_type": "stream", "name": "stdout", "text": ["hello"]}]
-    path.write_text(json.dumps(nb))
+    stream = {"output_type": "stream", "name": "stdout", "text": ["hello"]}
+    set_cell(project, TINY[1], 1, id="x", outputs=[stream],
+             metadata={"collapsed": True})
 
 
 def change_a_cell(project, _):
-    set_source(project, TINY[1], 1, "import pandas as pd  # mine")
+    set_cell(project, TINY[1], 1, source="import pandas as pd  # mine")
 
 
 def change_the_profile(project, monkeypatch):
@@ -199,7 +192,7 @@ def test_missing_inputs_are_named_in_a_course_and_made_by_hand(project,
 
 
 def test_a_failing_cell_and_a_kernel_that_dies(project, capsys):
-    set_source(project, TINY[1], 5, "print('before')\n1 / 0")
+    set_cell(project, TINY[1], 5, source="print('before')\n1 / 0")
     with pytest.raises(CourseError) as caught:
         runner.run_course("smoke", last="03")
     error = caught.value
@@ -211,15 +204,15 @@ def test_a_failing_cell_and_a_kernel_that_dies(project, capsys):
     # It stopped there, and the same command takes it up there.
     assert "[3/3]" not in capsys.readouterr().out
     assert reasons(project)[:2] == ["", "not run yet"]
-    set_source(project, TINY[1], 5, "import os; os._exit(137)")
+    set_cell(project, TINY[1], 5, source="import os; os._exit(137)")
     with pytest.raises(CourseError, match="The kernel died"):
         runner.run_course("smoke", last="02")
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project,
                                                             request):
-    set_source(project, TINY[1], 5, "open('here', 'w'); import time\n"
-               "time.sleep(60)")
+    set_cell(project, TINY[1], 5,
+             source="open('here', 'w'); import time\ntime.sleep(60)")
     # A shell in the background (nohup, CI) hands on that SIGINT is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
@@ -239,3 +232,32 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project,
     assert kernels
     assert not psutil.wait_procs(kernels, timeout=10)[1]
     assert reasons(project)[:2] == ["", "not run yet"]
+
+
+#: torch beside a torchvision that does not load; threads that sleep.
+LIGHT = """
+import llamaxr_utils, os, sys
+heavy = {'torch', 'torchvision', 'transformers', 'trl', 'peft',
+         'pandas', 'matplotlib', 'datasets', 'papermill'}
+assert not heavy & set(sys.modules)
+from llamaxr_utils.course import machine
+waits = lambda: sum(type(f) is machine._BeforeTorchvision
+                    for f in sys.meta_path)
+assert waits() == 1
+import torchvision
+assert waits() == 0
+import torch
+print(torch.ops.torchvision.nms.default.name(), os.environ['OMP_WAIT_POLICY'])
+"""
+
+
+@pytest.mark.parametrize("policy", ["PASSIVE", "ACTIVE"])
+def test_importing_the_kit_is_light_and_torchvision_loads_after_it(
+    monkeypatch, policy
+):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy == "ACTIVE":  # the reader's own choice stays
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    done = subprocess.run([sys.executable, "-c", LIGHT], text=True,
+                          capture_output=True, check=False)
+    assert done.stdout.strip() == f"torchvision::nms {policy}", done.stderr

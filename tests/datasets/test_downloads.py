@@ -62,8 +62,7 @@ def collection(folders, monkeypatch):
 
 @pytest.mark.parametrize("fault", [cut, web_page, unavailable])
 def test_the_archive_is_taken_whole_and_fetched_once(fault, collection):
-    files = {ARCHIVE: tarred(*FILES)}
-    with serving(files, {ARCHIVE: fault}) as (url, asked):
+    with serving({ARCHIVE: tarred(*FILES)}, {ARCHIVE: fault}) as (url, asked):
         with pytest.raises(CourseError, match="could not be"):
             downloads.fetch_xrays(url)
         assert kept() == {}

@@ -92,29 +92,24 @@ def load(tmp_path, monkeypatch):
     return load
 
 
-def test_reports_are_read_in_memory(load, tmp_path):
-    """A path that leads out of the archive is only a name."""
-    table = load(tarred(
-        ("../../10.xml", xml(10)), ("/tmp/9.xml", xml(9)), ("a.txt", b"-")))
-    assert [file.name for file in tmp_path.iterdir()] == ["a.tgz"]
-    assert list(table["study_id"]) == ["CXR9", "CXR10"]
-    row = table.iloc[0]
-    assert row["findings"] == "The heart is big."
-    assert row["comparison"] == "None & none."
-    assert row["impression"] == row["indication"] == ""
-    assert row["mesh"] == ["Cardiomegaly/mild"]
-    assert (row["status"], row["n_images"]) == ("abnormal", 2)
-
-
 def test_reports_of_ones_own_folder_or_archive(tmp_path):
+    """Read in memory: a path that leads out of the archive is only a name."""
     archive, deep = tmp_path / "own.tgz", tmp_path / "own" / "deep"
-    archive.write_bytes(tarred(("10.xml", xml(10)), ("9.xml", xml(9))))
+    archive.write_bytes(tarred(
+        ("../../10.xml", xml(10)), ("/tmp/9.xml", xml(9)), ("a.txt", b"-")))
     deep.mkdir(parents=True)
     for n in (9, 10):
         (deep / f"{n}.xml").write_bytes(xml(n))
     one, two = (reports.load_studies("folder", place)
                 for place in (archive, deep.parent))
+    assert {file.name for file in tmp_path.iterdir()} == {"own", "own.tgz"}
     assert list(one["study_id"]) == ["CXR9", "CXR10"] and one.equals(two)
+    row = one.iloc[0]
+    assert row["findings"] == "The heart is big."
+    assert row["comparison"] == "None & none."
+    assert row["impression"] == row["indication"] == ""
+    assert row["mesh"] == ["Cardiomegaly/mild"]
+    assert (row["status"], row["n_images"]) == ("abnormal", 2)
     with pytest.raises(CourseError, match="could not be read"):
         reports.load_studies("folder", tmp_path / "nowhere.tgz")
 

@@ -1,7 +1,5 @@
 """The paper's prompt to the letter, score formats, operating points."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import math
@@ -9,9 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_cells
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
+from llamaxr_utils.evaluation import clinical
 from llamaxr_utils.llm import prompts
 
 #: Of Figure 4 as it was typed from the paper, template and instruction.
@@ -132,6 +132,26 @@ def test_operating_points_reach_the_best_f_beta(seed, decimals, beta):
         assert row.train_prevalence == true.mean()
         if not true.any():  # then it is never named
             assert row.train_f_beta == 0 and row.operating_point > 1
+
+
+@pytest.mark.parametrize(("train_on", "named"), [
+    ("scores", set()), ("labels", {"Cardiomegaly"}), ("stated", {"Effusion"})])
+def test_training_prompts_name_what_was_asked_for(train_on, named):
+    """By notebook 03, of a study whose report and headings disagree."""
+    studies = pd.DataFrame({
+        "study_id": ["CXR1", "CXR2"],
+        "split": ["train", "test"],
+        "mesh": [["Cardiomegaly/mild"], ["normal"]],
+        "findings": ["There is a small left pleural effusion.", "Clear."],
+    })
+    both = pd.MultiIndex.from_product([studies["study_id"], VIEWS])
+    scores = pd.DataFrame(0.5, both, CONDITIONS)
+    space = run_cells("03-22f", pd=pd, clinical=clinical)
+    given = space["training_scores"](train_on, studies, scores)
+    lateral = given.loc["CXR1", "lateral"]
+    assert {*lateral.index[lateral == 1]} == named
+    assert (given.loc["CXR2"] == 0.5).all(axis=None)  # test: from the image
+    assert (scores == 0.5).all(axis=None)  # not changed
 
 
 def test_scores_go_through_the_artifact_by_name():

@@ -100,9 +100,9 @@ def test_the_gain_lies_within_what_the_ruler_gives_or_not(by_ruler, word):
 def test_a_factor_is_one_score_over_the_other():
     """Of means that double the factor is 2, and so are the ends."""
     part = pd.DataFrame({"ROUGE-L": [0.1, 0.3], "METEOR": [0.2, 0.4]})
-    scores = {("same", protocol): dict.fromkeys(part, 1.0) | {
-        "per_report": k * part} for protocol, k in (
-            ("llamaxr", 2), ("r2gen", 1))}
+    one = dict.fromkeys(part, 1.0)
+    scores = {("same", "llamaxr"): one | {"per_report": 2 * part},
+              ("same", "r2gen"): one | {"per_report": part}}
     space = run_cells("08-02", "08-08", nb=SETTINGS, scores=scores,
                       systems=["same"])
     ratio = space["ratios"]["same"]
@@ -149,12 +149,7 @@ def test_notebook_08_needs_no_torch():
     source = cells("08")
     code = (
         "import sys\n"
-        "class Gone:\n"
-        "    @staticmethod\n"
-        "    def find_spec(name, *_):\n"
-        "        if name.split('.')[0] in ('torch', 'transformers'):\n"
-        "            raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Gone)\n"
+        "sys.modules |= dict.fromkeys(['torch', 'transformers'])\n"
         + source["08-02"] + "\n" + source["08-24"]
         + "\ndenied_findings(['No pneumothorax.'], metrics.clean_author)\n"
         + source["08-32"].partition("package")[1]

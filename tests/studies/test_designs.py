@@ -119,13 +119,9 @@ def test_a_row_from_training_to_numbers(data, monkeypatch):
     assert seconds > 0
     data = data._replace(base=base)
     row = designs.run_design(one, data, 1)
-    key = row["design"], row["images"], row["seed"]
-    assert key == ("small", "phantom", 1)
     assert row["n"] == len(data.test) == 8
     assert row["tokens"] >= row["prompt_tokens"] > 5
     assert np.isfinite([row["val_loss"], row["bleu4"], row["gap_high"]]).all()
-    bases = list((data.scratch / "bases").iterdir())
-    assert len(bases) == 1  # made once
     assert not list((data.scratch / "work").glob("*"))
     monkeypatch.setattr(finetune, "train", None)  # nothing is trained twice
     assert log_designs.base_of(one, data, 1) == (base, seconds)
