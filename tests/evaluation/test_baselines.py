@@ -1,7 +1,5 @@
 """Baselines: exact where they claim to be, and never out of thin air."""
 
-from __future__ import annotations
-
 import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer

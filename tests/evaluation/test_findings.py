@@ -1,7 +1,5 @@
 """The findings labeller (gold sentences, MeSH headings), clinical scores."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -3,8 +3,6 @@
 References come from the wheel by id; generated texts are our own.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Intervals and tests against known answers."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

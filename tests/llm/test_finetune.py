@@ -78,12 +78,9 @@ def written(model, tokenizer):
 
 def test_the_base_lies_in_nf4_under_seven_pairs_that_change_nothing_yet(base):
     plain, tokenizer = finetune.load_in_4bit(base)
-    weight = plain.model.layers[0].mlp.up_proj.weight
-    assert weight.dtype == torch.uint8
-    assert weight.quant_state.quant_type == "nf4"
-    assert weight.quant_state.nested
+    state = plain.model.layers[0].mlp.up_proj.weight.quant_state
+    assert state.quant_type == "nf4" and state.nested
     assert plain.lm_head.weight.dtype != torch.uint8
-    assert tokenizer.padding_side == "left"
     switch = "support_avx512bf16_for_cpu"
     assert [vars(part)[switch] for part in plain.modules()
             if hasattr(part, switch)] == [False] * 14
@@ -93,10 +90,8 @@ def test_the_base_lies_in_nf4_under_seven_pairs_that_change_nothing_yet(base):
         wrapped, _ = fresh(base)
         after = wrapped.eval()(ids).logits
     assert torch.allclose(before, after, atol=1e-5)
-    names = trained_weights(wrapped)
-    layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in names}
-    assert layers == set(finetune.LORA_TARGETS)
-    assert len(names) == 2 * 7 * 2  # A and B, seven layers, two blocks
+    # A and B, seven layers, two blocks
+    assert len(trained_weights(wrapped)) == 2 * 7 * 2
 
 
 def test_what_does_not_load_says_what_to_do(base, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from llamaxr_utils.course import machine
 from llamaxr_utils.llm import finetune
 from llamaxr_utils.studies import rebuild
 
@@ -25,13 +24,6 @@ def test_the_papers_trainable_parameters():
     trainable, total = model.get_nb_trainable_parameters()
     assert trainable == rebuild.lora_parameters(16) == 41_943_040
     assert total - trainable == 8_030_261_248
-
-
-def test_without_a_gpu_it_says_so(capsys, monkeypatch):
-    monkeypatch.setattr(machine, "pick_device", lambda: ("cpu", "its name"))
-    with pytest.raises(SystemExit):
-        compare_backends.main([])
-    assert "there is no GPU" in capsys.readouterr().err
 
 
 def test_two_ways_run_and_agree_on_a_tiny_shape(tmp_path, monkeypatch):

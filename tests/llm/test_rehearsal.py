@@ -6,8 +6,6 @@ loss (``fixtures/cuda``). Real reports, prompts in the paper's format, a
 random Llama of two layers in place of the hub's.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import sys
-from contextlib import contextmanager
 from multiprocessing import get_context
 
 import pandas as pd
@@ -29,21 +28,6 @@ def at_step(event, step, act):
     return type("AtStep", (TrainerCallback,), {event: on_event})
 
 
-@contextmanager
-def ctrl_c_at(step):
-    from transformers import trainer
-
-    def ctrl_c():
-        raise KeyboardInterrupt
-
-    trainer.DEFAULT_CALLBACKS.append(at_step("on_step_end", step, ctrl_c))
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
-    finally:
-        trainer.DEFAULT_CALLBACKS.pop()
-
-
 EARLY = dict(patience=2, num_train_epochs=40)  # three steps an epoch
 
 
@@ -60,10 +44,18 @@ def whole(base, pairs, tmp_path_factory):
 def broken_run(base, pairs, whole, tmp_path_factory):
     """What it leaves when it is interrupted after one evaluation without
     progress; its model."""
+    from transformers import trainer
+
+    def ctrl_c():
+        raise KeyboardInterrupt
+
     folder = tmp_path_factory.mktemp("broken") / "checkpoints"
     model = tiny.fresh(base)
-    with ctrl_c_at(whole[1].facts["steps"] - 1):
+    stop = at_step("on_step_end", whole[1].facts["steps"] - 1, ctrl_c)
+    trainer.DEFAULT_CALLBACKS.append(stop)
+    with pytest.raises(KeyboardInterrupt):
         tiny.train(base, pairs, folder, model=model, **EARLY)
+    trainer.DEFAULT_CALLBACKS.remove(stop)
     return folder, model
 
 

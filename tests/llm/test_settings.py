@@ -4,8 +4,6 @@ What the paper states is written here from its text (arXiv 2506.03178), apart
 from the file that the notebook shows.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
