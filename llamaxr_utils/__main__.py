@@ -3,8 +3,6 @@
 Only reads the command line; the work is done by the functions it calls.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -7,8 +7,6 @@ artifact has one writer, every run one folder. All that the kit writes goes
 through `write_whole`.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Not for programming mistakes, which stay ordinary Python exceptions.
 """
 
-from __future__ import annotations
-
 
 class CourseError(Exception):
     """A problem the reader can solve, in three sentences: what happened,

@@ -5,8 +5,6 @@
 it means). What each exercise accepts stands in `llamaxr_utils.exercises`.
 """
 
-from __future__ import annotations
-
 import inspect
 import textwrap
 import traceback

@@ -4,8 +4,6 @@ Facts for records, choices that are made by name and with a reason, and what
 must be set before torch is imported (`prepare`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.abc
 import importlib.metadata

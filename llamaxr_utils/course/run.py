@@ -5,8 +5,6 @@ notebook's run, and remembers what was read and written. Knobs are declared
 in ``profiles.yaml`` and nowhere else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

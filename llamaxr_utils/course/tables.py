@@ -4,8 +4,6 @@ Every table carries its provenance, and a run on drawings says so in its
 title.
 """
 
-from __future__ import annotations
-
 from html import escape
 from typing import Any
 

@@ -5,8 +5,6 @@ in the text of the paper's prompt. Also here: what the report labeller calls
 each condition, and the rule that cuts its score in two.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

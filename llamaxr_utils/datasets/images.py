@@ -5,8 +5,6 @@ A study gets its frontal and its lateral image from a published list of views
 PA. Never is "the first image" taken to be the frontal one.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -6,8 +6,6 @@ https://doi.org/10.1093/jamia/ocv080) described each study by headings such as
 of two `FILES`. It does not look at the report's text: that is `findings`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path

@@ -8,14 +8,12 @@ Space: x to the patient's left, y to the back, z down; a picture shows -1 to
 1. A side is the sign of x: -1 the patient's right lung, 1 the left.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace as Chest
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -53,7 +51,7 @@ class Solid(NamedTuple):
     power: int = 2
     column: bool = False  # below its centre it goes on as a cylinder
 
-    def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Solid:
+    def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Self:
         center, radii = np.add(self.center, shift), np.array(self.radii)
         return self._replace(center=center, radii=radii * factor)
 

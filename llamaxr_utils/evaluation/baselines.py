@@ -5,8 +5,6 @@ random one, the report of the most similar study, one sentence a condition.
 They return texts; `metrics` scores them as it scores any other system.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ not mentioned), not by their words; the paper's Tables 4 to 6 and the page of
 all cases are made from that. No model is asked, and nothing is diagnosed.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Collection, Mapping, Sequence

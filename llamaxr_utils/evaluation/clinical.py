@@ -5,8 +5,6 @@ Beside every table of word overlap stands one of these, from the labels of
 is, how large, or whether the image shows it, is not known here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any

@@ -6,8 +6,6 @@ the paper's Table 3, as text or JSON. Every row says protocol, split, images
 and n; no image is looked at.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

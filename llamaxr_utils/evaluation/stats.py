@@ -5,8 +5,6 @@ summed statistics of the drawn studies, never averaged. This speaks of which
 studies happened to be in the test set, not of training runs or prompts.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

@@ -5,8 +5,6 @@ the first step the loss of one batch is compared with plain torch.
 Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib

@@ -1,8 +1,6 @@
 """Base language models and tokenizers, by name: made on the spot
 (`small-llama`) or published. `finetune` quantises and trains them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import zipfile

@@ -5,8 +5,6 @@ quotes them from the paper to the letter (arXiv 2506.03178, Figure 4). This
 module builds and counts text; it knows no model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias

@@ -5,8 +5,6 @@ The numbers come from ``data/published_results.csv`` (`quoted_rows`) and
 ``published_designs.csv``; a `verdict` on one is one of four words.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -5,8 +5,6 @@
 or changed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from importlib.util import find_spec

@@ -5,8 +5,6 @@ reports are decoded. `run_design` trains and measures one; the rest of this
 module makes the rows of numbers that notebook 10 compares.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -6,8 +6,6 @@ given. They do not say whether the scores are right, nor whether a report
 reads well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 

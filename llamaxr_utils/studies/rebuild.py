@@ -4,8 +4,6 @@ Reads the registry (``figures/README.md``), the records of finished notebooks
 and their tables and figures; computes nothing anew but counts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -7,8 +7,6 @@ scores. It shows what a model of this kind does with a new image; it does not
 read X-rays. No page loads anything from the network.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Mapping, Sequence

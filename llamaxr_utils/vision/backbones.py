@@ -4,8 +4,6 @@ A full name says architecture and training data, ``densenet-small@phantom``,
 or is that of the paper's network, `RELEASED`, and stands beside every score.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ Scores are what the backbone returns: rescaled so that 0.5 is an operating
 point, not probabilities. This module maps them by name and never by place.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
