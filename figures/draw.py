@@ -24,12 +24,11 @@ from llamaxr_utils.datasets.conditions import (
     CONDITIONS,
     NATIVE_ORDER,
     VIEWS,
-    by_name,
 )
 from llamaxr_utils.evaluation.findings import FINDINGS, label_report
 from llamaxr_utils.studies import audit
 from llamaxr_utils.studies.rebuild import LAYERS, TRAINABLE, VOCABULARY, WIDTH
-from llamaxr_utils.vision import backbones, heatmaps
+from llamaxr_utils.vision import backbones, features, heatmaps
 
 FOLDER = Path(__file__).parent
 #: What the readers of a text label call a condition of the 18.
@@ -257,8 +256,8 @@ def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
         for pixels in (model.resolution, size)
     )
     heat = heatmaps.heatmap(model, small, EXAMPLE_CONDITION)
-    output = backbones.predict(model, small[None])[0]
-    scores = pd.Series(by_name(output, model.pathologies))
+    output = backbones.predict(model, small[None])
+    scores = features.by_condition(model, output).iloc[0]
     return show_heatmaps(
         {VIEWS[0]: (grey, heat, scores)},
         f"PHANTOM, not an X-ray: {EXAMPLE_CONDITION}, {model.full_name}",

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from ..course.machine import cores
 from ..course.run import cache_folder, data_folder
 from . import phantoms
@@ -218,11 +218,7 @@ def read_views(views: pd.DataFrame, size: int,
     """All images of a ``views`` table, uint8 (n, size, size), and the rows
     that could be read, in the same order; ``attrs["unreadable"]`` of the
     rows is a list of (path, reason)."""
-    if resize not in ("squash", "crop"):
-        raise CourseError(
-            f"RESIZE = {resize!r} is not known.",
-            "Images are squashed (the paper) or cropped.",
-            'Set RESIZE to "squash" or "crop".')
+    refuse_unknown("RESIZE", resize, ("squash", "crop"))
     grey = np.empty((len(views), size, size), np.uint8)
 
     def read(row: int) -> str:
@@ -242,9 +238,6 @@ def read_views(views: pd.DataFrame, size: int,
     return (grey if whole.all() else grey[whole]), table
 
 
-# --- the range that the network expects -------------------------------------
-
-
 def to_model_range(grey: np.ndarray) -> np.ndarray:
     """uint8 0..255 -> float32 in [-1024, 1024], as torchxrayvision expects."""
     if grey.dtype != np.uint8:
@@ -252,17 +245,3 @@ def to_model_range(grey: np.ndarray) -> np.ndarray:
     return grey.astype(np.float32) * ((HIGH - LOW) / 255.0) + LOW
 
 
-def check_range(batch: np.ndarray) -> None:
-    """Refuse [0, 1], [-1, 1], ImageNet's mean and deviation, [0, 255] and
-    more than torchxrayvision's range (with a quarter's room for a change of
-    contrast). No grey value comes to (-4, 4): 127 is -4.02, 128 is 4.02."""
-    low, high = float(batch.min()), float(batch.max())
-    possible = 4 <= max(-low, high) <= 1.25 * HIGH  # False for NaN
-    if not possible or 0 <= low and high <= 255:
-        raise CourseError(
-            f"The pixel values of this batch go from {low:g} to {high:g}.",
-            f"torchxrayvision's networks expect [{LOW:g}, {HIGH:g}]; in a "
-            "wrong range they give every image nearly the same scores, "
-            "without an error (torchxrayvision issue 89).",
-            "Read images with images.read_grey() and turn them into the "
-            "range with images.to_model_range().")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..course.errors import refuse_unknown
 from ..datasets import conditions, mesh
 from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS
-from ..llm.prompts import Scores, refuse_unknown
+from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
 #: The numbers of `clinical_scores`, in the order of `scores_from_statistics`.

@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..course import artifacts, machine, run
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from . import models
-from .prompts import refuse_unknown
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",

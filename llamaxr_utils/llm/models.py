@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..course import artifacts
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from ..course.run import data_folder
 from ..datasets.conditions import CONDITIONS
 from ..datasets.mesh import labels
@@ -55,7 +55,7 @@ LLAMA_8B = {
 
 def base(name: str) -> Base:
     """The entry of `BASES`, or a clear error."""
-    prompts.refuse_unknown("BASE", name, BASES)
+    refuse_unknown("BASE", name, BASES)
     return BASES[name]
 
 
@@ -120,7 +120,7 @@ def pretraining_pairs(
     for kind in own:
         asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
-        prompts.refuse_unknown("PRETRAIN_ON", kind, asked.columns)
+        refuse_unknown("PRETRAIN_ON", kind, asked.columns)
     table = asked[list(kinds)].stack().dropna()
     table = table.rename_axis(["study", "kind"])
     table = table.reset_index(name="prompt")

@@ -22,12 +22,12 @@ from nbformat import v4
 from ..course import artifacts, run, runner
 from ..course.errors import CourseError
 from ..course.plots import as_html, data_uri
-from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
+from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
 from ..datasets.images import read_grey
 from ..evaluation.cases import PAGES
 from ..evaluation.findings import label_report, sentences
 from ..llm import finetune, generate, models, prompts
-from ..vision import backbones, heatmaps
+from ..vision import backbones, features, heatmaps
 
 #: Words for the same shadow: one for another is no mistake here.
 _SAME = {
@@ -69,9 +69,9 @@ def score_table(model: Any, grey: Mapping[str, np.ndarray],
     """Scores of the views there are, a row a condition: ``frontal``,
     ``lateral`` (NaN when missing), their ``mean``; ``point`` (NaN: none was
     set) and ``named``. Those farthest above their point come first."""
-    scores = {
-        view: by_name(backbones.predict(model, image[None])[0],
-                      model.pathologies) for view, image in grey.items()}
+    scores = {view: features.by_condition(
+        model, backbones.predict(model, image[None])).iloc[0]
+        for view, image in grey.items()}
     table = pd.DataFrame(scores).reindex(index=CONDITIONS, columns=VIEWS)
     table["mean"] = table.mean(axis=1)
     point = pd.Series(points).reindex(table.index)

@@ -13,8 +13,8 @@ import numpy as np
 from ..course.errors import CourseError
 from ..course.machine import pick_device, pick_precision
 from ..datasets import downloads
-from ..datasets.conditions import NATIVE_ORDER, best_f_beta, plain_name
-from ..datasets.images import check_range, to_model_range
+from ..datasets.conditions import NATIVE_ORDER, best_f_beta
+from ..datasets.images import to_model_range
 
 #: The paper's network.
 RELEASED = downloads.PAPER
@@ -81,7 +81,7 @@ def load_released(file: Path | None = None) -> Any:
     state, model = downloads.state_dict(RELEASED, file), build(RELEASED)
     model.load_state_dict(state)
     known = model_urls[RELEASED]
-    model.pathologies = [plain_name(name) for name in known["labels"]]
+    model.pathologies = [name.replace("_", " ") for name in known["labels"]]
     points = torch.tensor([float(p) for p in known["op_threshs"]])
     model.op_threshs = points.to(device_of(model))
     return model
@@ -96,9 +96,7 @@ def to_batch(grey: np.ndarray) -> Any:
     range of torchxrayvision, [-1024, 1024], channels last."""
     import torch
 
-    values = to_model_range(grey)
-    check_range(values)
-    batch = torch.from_numpy(values)[:, None]
+    batch = torch.from_numpy(to_model_range(grey))[:, None]
     return batch.contiguous(memory_format=torch.channels_last)
 
 
