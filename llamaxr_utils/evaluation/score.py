@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 from tqdm.auto import tqdm
@@ -24,7 +23,7 @@ from ..course.run import WARNING
 from ..datasets import reports
 from ..datasets.reports import DATA
 from . import baselines, stats
-from .clinical import SCORES, clinical_scores, scores_from_statistics
+from .clinical import clinical_scores
 from .metrics import METRICS, plain, says_something, score_reports
 
 #: (system, protocol) -> result of `metrics.score_reports`.
@@ -43,15 +42,6 @@ LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,19}?)(?: \1){2,}(?!\S)")
 # --- tables of systems ------------------------------------------------------
 
 
-def statistics_of(
-    result: Mapping[str, Any],
-) -> tuple[np.ndarray, stats.Function, list[str]]:
-    """`stats.metric_statistics`, one row a study."""
-    if "statistics" in result:  # of `clinical_scores`
-        return result["statistics"], scores_from_statistics, list(SCORES)
-    return stats.metric_statistics(dict(result))
-
-
 def summarise(results: Results, *, split: str, images: str, n_samples: int,
               seed: int) -> pd.DataFrame:
     """Artifact ``summary``: one row a system, protocol and metric, with
@@ -62,7 +52,7 @@ def summarise(results: Results, *, split: str, images: str, n_samples: int,
     """
     lines: list[tuple] = []
     for (system, protocol), result in results.items():
-        statistics, function, names = statistics_of(result)
+        statistics, function, names = stats.metric_statistics(result)
         interval = stats.bootstrap_interval(
             statistics, function, n_samples=n_samples, seed=seed)
         source = "none" if system.startswith(WITHOUT_IMAGES) else images
@@ -81,10 +71,10 @@ def paired_tests(results: Results, system: str, protocol: str,
     """One system against all others under a protocol, paired by study:
     ``other``, ``metric``, ``difference`` (system minus other), ``p``
     (approximate randomisation), ``p_holm`` (adjusted over the table)."""
-    ours, function, names = statistics_of(results[system, protocol])
+    ours, function, names = stats.metric_statistics(results[system, protocol])
     rows = []
     for other in [s for s, p in results if p == protocol and s != system]:
-        theirs = statistics_of(results[other, protocol])[0]
+        theirs = stats.metric_statistics(results[other, protocol])[0]
         test = stats.paired_randomisation(ours, theirs, function, n_samples,
                                           seed)
         rows += [(other, metric, test["difference"][i], test["p"][i])

@@ -214,20 +214,15 @@ def key_of(*facts: Any) -> str:
 def adapter_of(base: str, data: Data, design: Design, pairs: pd.DataFrame,
                seed: int) -> tuple[Any, Any, dict[str, float]]:
     """Model with its trained part, tokenizer, and what training took."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
     same = design._replace(name="", about="", guidance=1, beams=1)
     key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
-    folder = data.scratch / "adapters" / key
-    weights, note = folder / "trained.safetensors", folder / "facts.json"
+    folder = data.scratch / "trained" / key
+    note = folder / "facts.json"
+    if note.is_file():
+        facts = json.loads(note.read_text("utf-8"))
+        return *finetune.load_adapter(base, folder), facts
     model, tokenizer = finetune.load_in_4bit(base)
     model = finetune.add_lora(model, design.rank, seed=seed)
-    if note.is_file():
-        with torch.no_grad():
-            for name, value in load_file(weights).items():
-                model.get_parameter(name).copy_(value)
-        return model, tokenizer, json.loads(note.read_text("utf-8"))
     began = time.perf_counter()
     settings = ADAPTER | {
         "num_train_epochs": design.epochs, "seed": seed,
@@ -236,16 +231,12 @@ def adapter_of(base: str, data: Data, design: Design, pairs: pd.DataFrame,
                             data.scratch / "work" / key, settings, patience=2)
     seconds, steps = 60 * result.facts["minutes"], result.facts["steps"]
     facts = {"val_loss": result.facts["best_val_loss"],
-             "trainable": sum(weight.numel() for weight in model.parameters()
-                              if weight.requires_grad),
+             "trainable": model.get_nb_trainable_parameters()[0],
              "step_seconds": seconds / max(steps, 1),
              "train_seconds": time.perf_counter() - began}
 
     def write(part: Path) -> None:
-        part.mkdir()
-        save_file({name: value.detach().contiguous()
-                   for name, value in model.named_parameters()
-                   if value.requires_grad}, part / weights.name)
+        model.save_pretrained(part)
         (part / note.name).write_text(json.dumps(facts))
 
     artifacts.write_whole(folder, write)
