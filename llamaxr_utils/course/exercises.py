@@ -100,6 +100,19 @@ def expect(case: str, answer: Any, right: Any, atol: float = 1e-6) -> None:
         raise NotYet(f"{case}: you have {answer!r}, expected {right!r}.")
 
 
+def same_as(solution: Callable, *cases: tuple, of: str = "",
+            read: Callable = lambda result: result) -> Callable[[Any], None]:
+    """The judge of a function: in every case it gives what `solution` gives,
+    both as `read` makes them; `of` says what the arguments are."""
+
+    def judge(answer: Any) -> None:
+        for case in cases:
+            expect(of + ", ".join(map(repr, case)), read(answer(*case)),
+                   read(solution(*case)))
+
+    return judge
+
+
 def choice(right: str, wrong: dict[str, str]) -> Callable[[Any], None]:
     """The judge of a question with letters; each wrong one is answered."""
 
