@@ -84,19 +84,14 @@ def compute_dtype(precision: str) -> tuple[str, str]:
     return device, dtypes.get(precision, best)
 
 
-def pick_precision(wanted: str) -> str:
-    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine. On
-    a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX)."""
-    if wanted != "auto":
-        return wanted
+def has_fast_bfloat16() -> bool:
+    """On a CPU it pays only in hardware (AVX512-BF16 or AMX)."""
     import torch
 
     device, dtype, _ = pick_device()
-    if device == "cuda":
-        return "bf16" if dtype == "bfloat16" else "fp16"
-    in_hardware = (torch.cpu._is_avx512_bf16_supported()
-                   or torch.cpu._is_amx_tile_supported())
-    return "bf16" if in_hardware else "fp32"
+    in_cpu = (torch.cpu._is_avx512_bf16_supported()
+              or torch.cpu._is_amx_tile_supported())
+    return dtype == "bfloat16" if device == "cuda" else in_cpu
 
 
 def pick_optimizer(wanted: str) -> tuple[str, str]:

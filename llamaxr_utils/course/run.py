@@ -98,8 +98,14 @@ def cache_folder() -> Path:
     """Where caches go: the data folder, or ``runs/cache`` if it is
     read-only (a class folder, say)."""
     folder = data_folder()
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    return folder if os.access(nearest, os.W_OK) else runs_folder() / "cache"
+    writable = os.access(nearest(folder), os.W_OK)
+    return folder if writable else runs_folder() / "cache"
+
+
+def nearest(path: Path) -> Path:
+    """The path or its nearest folder that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.exists())
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:

@@ -58,12 +58,10 @@ def find_images() -> pd.DataFrame:
 
     Returns ``image_id`` (OpenI's), ``path`` (Path).
     """
-    paths: dict[str, Path] = {}
-    for file in (file for root in _roots() for file in _files(root)):
-        if image_id := openi_id(file.stem):
-            paths.setdefault(image_id, file)
-    columns = ["image_id", "path"]
-    return pd.DataFrame(paths.items(), columns=columns, dtype=object)
+    files = [file for root in _roots() for file in image_files(root)]
+    table = pd.DataFrame({"image_id": [openi_id(file.stem) for file in files],
+                          "path": files}, dtype=object)
+    return table.dropna().drop_duplicates("image_id", ignore_index=True)
 
 
 def _roots() -> Iterator[Path]:
@@ -79,7 +77,7 @@ def _roots() -> Iterator[Path]:
             yield unpack_images(archive, cache_folder() / name)
 
 
-def _files(root: Path) -> Iterator[Path]:
+def image_files(root: Path) -> Iterator[Path]:
     """Image files in order, without hidden (half-written, macOS's) ones and
     without the drawings in the cache."""
     for place, folders, names in os.walk(root):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..course.errors import CourseError
-from ..course.machine import pick_device, pick_precision
+from ..course.machine import has_fast_bfloat16, pick_device
 from ..datasets import downloads
 from ..datasets.conditions import NATIVE_ORDER, best_f_beta
 from ..datasets.images import to_model_range
@@ -161,7 +161,7 @@ def train(model: Any, grey: np.ndarray, labels: np.ndarray, epochs: int = 10,
     # bfloat16 where the processor has it: 1.3 to 1.7 times as fast. Scores
     # are always computed in float32, whose third digit counts.
     half = torch.autocast(
-        truth.device.type, torch.bfloat16, pick_precision("auto") == "bf16")
+        truth.device.type, torch.bfloat16, has_fast_bfloat16())
     losses = []
     model.op_threshs = None
     model.train()
