@@ -243,3 +243,17 @@ def to_model_range(grey: np.ndarray) -> np.ndarray:
     return grey.astype(np.float32) * ((HIGH - LOW) / 255.0) + LOW
 
 
+def check_range(batch: np.ndarray) -> None:
+    """Refuse [0, 1], [-1, 1], ImageNet's mean and deviation, [0, 255] and
+    more than torchxrayvision's range (with a quarter's room for a change of
+    contrast). No grey value comes to (-4, 4): 127 is -4.02, 128 is 4.02."""
+    low, high = float(batch.min()), float(batch.max())
+    possible = 4 <= max(-low, high) <= 1.25 * HIGH  # False for NaN
+    if not possible or 0 <= low and high <= 255:
+        raise CourseError(
+            f"The pixel values of this batch go from {low:g} to {high:g}.",
+            f"torchxrayvision's networks expect [{LOW:g}, {HIGH:g}]; in a "
+            "wrong range they give every image nearly the same scores, "
+            "without an error (torchxrayvision issue 89).",
+            "Read images with images.read_grey() and turn them into the "
+            "range with images.to_model_range().")

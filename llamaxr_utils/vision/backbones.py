@@ -14,7 +14,7 @@ from ..course.errors import CourseError
 from ..course.machine import has_fast_bfloat16, pick_device
 from ..datasets import downloads
 from ..datasets.conditions import NATIVE_ORDER, best_f_beta
-from ..datasets.images import to_model_range
+from ..datasets.images import check_range, to_model_range
 
 #: The paper's network.
 RELEASED = downloads.PAPER
@@ -96,7 +96,9 @@ def to_batch(grey: np.ndarray) -> Any:
     range of torchxrayvision, [-1024, 1024], channels last."""
     import torch
 
-    batch = torch.from_numpy(to_model_range(grey))[:, None]
+    values = to_model_range(grey)
+    check_range(values)
+    batch = torch.from_numpy(values)[:, None]
     return batch.contiguous(memory_format=torch.channels_last)
 
 

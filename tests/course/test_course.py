@@ -102,8 +102,7 @@ def test_a_line_a_notebook_in_a_fresh_kernel_of_this_interpreter(base):
         source = (folder / "notebooks" / path.name).read_bytes()
         assert source == (FIXTURES / "course" / path.name).read_bytes()
     assert out.count("s  Make the table") == 3  # a line a section
-    for words in ("takes about", "Total:", "phantom images", "runs/smoke"):
-        assert words in out
+    assert "takes about" in out and "runs/smoke" in out
 
 
 def test_a_second_call_runs_nothing_and_force_what_was_chosen(
@@ -178,9 +177,8 @@ def test_what_changed_is_run_again_and_what_follows(
 
 
 def test_from_and_to_by_number_or_name():
-    assert runner.choose("4", "06") == list(run.NOTEBOOKS[3:6])
-    assert runner.choose("04_finetune_qlora")[0] == "04_finetune_qlora"
-    assert runner.choose() == list(run.NOTEBOOKS)
+    assert runner.choose("4", "06_evaluate_reports") == list(
+        run.NOTEBOOKS[3:6])
     with pytest.raises(CourseError, match="from 05 to 03"):
         runner.choose("05", "03")
 
@@ -198,11 +196,9 @@ def test_missing_inputs_are_named_in_a_course_and_made_by_hand(project,
     assert len(nb.load("image_scores")) == 2
     out = capsys.readouterr().out
     assert "image_scores is not ready: running 01 to 02 first" in out
-    assert "[2/2] 02_extract_features: ran" in out
-    assert out.rstrip().endswith("Inputs: image_scores [OK]")
 
 
-def test_a_failing_cell(project, capsys):
+def test_a_failing_cell_and_a_kernel_that_dies(project, capsys):
     set_source(project, TINY[1], 5, "print('before')\n1 / 0")
     with pytest.raises(CourseError) as caught:
         runner.run_course("smoke", last="03")
@@ -215,12 +211,9 @@ def test_a_failing_cell(project, capsys):
     # It stopped there, and the same command takes it up there.
     assert "[3/3]" not in capsys.readouterr().out
     assert reasons(project)[:2] == ["", "not run yet"]
-
-
-def test_a_kernel_that_dies(project):
-    set_source(project, TINY[0], 5, "import os; os._exit(137)")
+    set_source(project, TINY[1], 5, "import os; os._exit(137)")
     with pytest.raises(CourseError, match="The kernel died"):
-        runner.run_course("smoke", last="01")
+        runner.run_course("smoke", last="02")
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project,

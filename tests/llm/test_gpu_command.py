@@ -7,6 +7,7 @@ import torch
 
 from llamaxr_utils.course import machine
 from llamaxr_utils.llm import finetune
+from llamaxr_utils.studies import rebuild
 
 
 def test_the_papers_trainable_parameters():
@@ -16,11 +17,13 @@ def test_the_papers_trainable_parameters():
 
     config = LlamaConfig(
         **compare_backends.SHAPES["llama-3.1-8b"], tie_word_embeddings=False)
+    assert (config.hidden_size, config.vocab_size) == (
+        rebuild.WIDTH, rebuild.VOCABULARY)  # as in Figure 1
     lora = LoraConfig(r=16, target_modules=list(finetune.LORA_TARGETS))
     with torch.device("meta"):
         model = get_peft_model(LlamaForCausalLM(config), lora)
     trainable, total = model.get_nb_trainable_parameters()
-    assert trainable == 41_943_040
+    assert trainable == rebuild.lora_parameters(16) == 41_943_040
     assert total - trainable == 8_030_261_248
 
 

@@ -44,13 +44,26 @@ def ctrl_c_at(step):
         trainer.DEFAULT_CALLBACKS.pop()
 
 
+EARLY = dict(patience=2, num_train_epochs=40)  # three steps an epoch
+
+
 @pytest.fixture(scope="module")
-def broken_run(base, pairs, tmp_path_factory):
-    """What a training left that was interrupted in step 8; its model."""
+def whole(base, pairs, tmp_path_factory):
+    """Model and result of a training that early stopping ended."""
+    folder = tmp_path_factory.mktemp("whole") / "checkpoints"
+    model, result = tiny.train(base, pairs, folder, **EARLY)
+    assert not folder.exists()
+    return model, result
+
+
+@pytest.fixture(scope="module")
+def broken_run(base, pairs, whole, tmp_path_factory):
+    """What it leaves when it is interrupted after one evaluation without
+    progress; its model."""
     folder = tmp_path_factory.mktemp("broken") / "checkpoints"
     model = tiny.fresh(base)
-    with ctrl_c_at(8):
-        tiny.train(base, pairs, folder, patience=2, model=model)
+    with ctrl_c_at(whole[1].facts["steps"] - 1):
+        tiny.train(base, pairs, folder, model=model, **EARLY)
     return folder, model
 
 
@@ -69,26 +82,34 @@ def same_end(model, result, other_model, other):
     assert tiny.furthest(there, tiny.trained_weights(model)) < 1e-3
 
 
+def test_early_stopping_restores_the_best_checkpoint(base, pairs, whole):
+    """The validation reports say other words: their loss falls, then
+    rises. Training stops, and the model is the one of the lowest point."""
+    log, facts = whole[1].log, whole[1].facts
+    val = log[log["split"] == "val"].reset_index(drop=True)
+    best = val["loss"].idxmin()
+    assert val["loss"].iloc[-1] > val["loss"][best] + 0.01  # it has risen
+    assert len(val) == best + 1 + 2  # and stopped
+    assert facts["steps"] == val["step"].iloc[-1] < 120
+    assert facts["best_checkpoint"] == f"checkpoint-{val['step'][best]}"
+    assert facts["best_val_loss"] == pytest.approx(val["loss"][best])
+    now = tiny.loss_on(whole[0], models.load_tokenizer(base), pairs)
+    assert now == pytest.approx(val["loss"][best], abs=2e-3)
+    assert list(log["step"])[:8] == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
 def test_an_interrupted_training_resumes_and_ends_the_same(
-    base, pairs, tmp_path, broken, broken_run, capsys
+    base, pairs, whole, broken, broken_run, capsys
 ):
-    """In a notebook the model of the broken run is still the same object."""
-    whole = tiny.train(base, pairs, tmp_path / "whole", patience=2)
-    model, resumed = tiny.train(base, pairs, broken, 2, broken_run[1])
-    assert "Resuming from checkpoint-6" in capsys.readouterr().out
+    """Evaluations without progress before the stop count, too. In a notebook
+    the model of the broken run is still the same object."""
+    last = finetune.last_checkpoint(broken).name
+    model, resumed = tiny.train(base, pairs, broken, model=broken_run[1],
+                                **EARLY)
+    assert f"Resuming from {last} " in capsys.readouterr().out
     assert whole[1].facts["resumed"] is False
     same_end(model, resumed, *whole)
     assert not broken.exists()
-
-
-def test_a_resumed_training_keeps_its_patience(base, pairs, tmp_path):
-    """Evaluations without progress before the kill count, too."""
-    settings = dict(patience=2, num_train_epochs=40)
-    there = tiny.train(base, pairs, tmp_path / "a", **settings)
-    with ctrl_c_at(there[1].facts["steps"] - 1):  # after one bad evaluation
-        tiny.train(base, pairs, tmp_path / "b", **settings)
-    model, resumed = tiny.train(base, pairs, tmp_path / "b", **settings)
-    same_end(model, resumed, *there)
 
 
 @pytest.mark.parametrize("change", [
@@ -101,25 +122,26 @@ def test_checkpoints_of_another_run_are_thrown_away(
         raise KeyboardInterrupt(resume_from_checkpoint)
 
     monkeypatch.setattr("trl.SFTTrainer.train", only_ask)
-    settings = change.copy()
+    settings, last = EARLY | change, finetune.last_checkpoint(broken)
     if settings.pop("base", ""):
         base = tiny_base(tmp_path / "another", seed=2)
     size = settings.pop("rank", 16), settings.pop("alpha", 16)
     pairs = pairs.replace(tiny.OTHER, settings.pop("text", tiny.OTHER))
     with pytest.raises(KeyboardInterrupt) as asked:
-        tiny.train(base, pairs, broken, 2, tiny.fresh(base, *size), **settings)
-    if change:
-        assert asked.value.args == (None,)
-        assert not list(broken.glob("checkpoint-*"))
-    else:
-        assert asked.value.args[0].endswith("checkpoint-6")
+        tiny.train(base, pairs, broken, model=tiny.fresh(base, *size),
+                   **settings)
+    assert asked.value.args == (None if change else str(last),)
+    assert last.exists() != bool(change)
 
 
-def test_a_cut_state_falls_back_to_the_checkpoint_before(broken):
-    state = broken / "checkpoint-6" / "trainer_state.json"
+def test_a_cut_state_falls_back_to_the_checkpoint_before(broken, whole):
+    last = finetune.last_checkpoint(broken)
+    assert last.name == f"checkpoint-{whole[1].facts['steps'] - 3}"
+    state = last / "trainer_state.json"
     state.write_text(state.read_text()[:99])
-    assert finetune.last_checkpoint(broken).name == "checkpoint-3"
-    assert not (broken / "checkpoint-6").exists()
+    before = finetune.last_checkpoint(broken).name
+    assert before == whole[1].facts["best_checkpoint"]
+    assert not last.exists()
 
 
 EVERY = 4  # steps a checkpoint; an epoch has three

@@ -6,17 +6,15 @@ from the file that the notebook shows.
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import run_cells
 
-from llamaxr_utils.course import run, runner
-from llamaxr_utils.datasets import reports
+from llamaxr_utils.course import run
 from llamaxr_utils.llm import models
 from llamaxr_utils.studies import rebuild
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NAME = "04_finetune_qlora"
 
 
@@ -24,23 +22,10 @@ def knobs(profile: str) -> dict:
     return {k: run.knob_value(NAME, k, profile) for k in run.knob_table(NAME)}
 
 
-def run_cell(words: str, nb: SimpleNamespace, **scope) -> dict:
-    """The names after the cell of notebook 04 that holds `words`."""
-    cells = runner.read(NOTEBOOKS / f"{NAME}.ipynb").cells
-    (source,) = [c.source for c in cells if words in c.source
-                 and "@title" not in c.source and c.cell_type == "code"]
-    (imports,) = [c.source for c in cells if "@title Imports" in c.source]
-    exec(imports, scope)  # noqa: S102 (our own page)
-    scope["nb"] = nb
-    exec(source, scope)  # noqa: S102
-    return scope
-
-
 def settings(profile: str) -> dict:
     """The trainer's settings as notebook 04 makes them."""
     nb = SimpleNamespace(**knobs(profile))
-    return run_cell("num_train_epochs=nb.EPOCHS", nb, device="cuda",
-                    optimizer=nb.OPTIMIZER)["settings"]
+    return run_cells("04-02", "04-16", nb=nb, device="cuda")["settings"]
 
 
 #: Section 3.5, and the name under which the trainer knows it.
@@ -73,9 +58,6 @@ def test_profile_paper_is_sections_3_1_to_3_5():
     assert knobs("paper")["BACKEND"] == "unsloth"
     # 3.3: 70/10/20, "aligning with the partitioning scheme" of others.
     assert knob("01_explore_data", "SPLIT") == "r2gen"
-    share = reports.r2gen_split()["split"].value_counts(normalize=True)
-    assert share.round(2).to_dict() == {"train": 0.70, "test": 0.20,
-                                        "val": 0.10}
     # 3.4: 36 values in the Alpaca prompt of Figure 4.
     assert knob("03_build_prompts", "SCORE_FORMAT") == "paper"
     # 3.5: 41,943,040 trainable parameters, early stopping.

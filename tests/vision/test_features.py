@@ -1,11 +1,9 @@
 """Images to 18 scores a view; the range trap; AUC; unfinished work."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_cells
 from PIL import Image
 
 from llamaxr_utils.course import artifacts
@@ -43,16 +41,11 @@ def test_one_row_a_view_and_nan_for_what_is_missing(model, views, tmp_path):
     assert scores[NAMES].dropna().stack().between(0, 1).all()
     assert set(scores["backbone"]) == {SMALL}
     assert [path for path, _ in scores.attrs["unreadable"]] == ["c_f.png"]
-    schema = artifacts.ARTIFACTS["image_scores"].columns
-    assert tuple(scores.columns) == (*schema, *CONDITIONS)
     artifacts.save(
         tmp_path, "image_scores", scores, writer="02_extract_features")
     back = artifacts.load(tmp_path, "image_scores")
     pd.testing.assert_frame_equal(back, scores)
-
-
-def test_scores_belong_to_their_picture_and_their_name(model, views):
-    scores = features.score_views(model, views)
+    # They belong to their picture and their name.
     grey = images.read_grey(images.locate("b_f.png"), model.resolution)
     outputs = backbones.predict(model, grey[None])[0]
     row = scores[scores["study_id"] == "CXR2"].iloc[0]
@@ -62,11 +55,14 @@ def test_scores_belong_to_their_picture_and_their_name(model, views):
     assert not np.allclose(scores.loc[:2, NAMES], cropped.loc[:2, NAMES])
 
 
-def test_scores_that_are_all_the_same_are_refused(model, views, monkeypatch):
-    """As after pixels in a wrong range (torchxrayvision issue 89)."""
+@pytest.mark.parametrize("factor", [1 / 1024, 0])
+def test_the_wrong_range_is_not_scored(model, views, monkeypatch, factor):
+    """Pixels in [-1, 1] (torchxrayvision issue 89); scores all the same."""
     right = images.to_model_range
     monkeypatch.setattr(
-        backbones, "to_model_range", lambda grey: right(grey) * 0)
+        backbones, "to_model_range", lambda grey: right(grey) * factor)
+    if not factor:  # what the range's own check would not see
+        monkeypatch.setattr(backbones, "check_range", lambda _: None)
     with pytest.raises(CourseError) as caught:
         features.score_views(model, views)
     assert "issue 89" in caught.value.why
@@ -91,21 +87,21 @@ def test_scores_of_files(model, views, data, tmp_path):
 
 def test_a_killed_scoring_goes_on(model, data, tmp_path, monkeypatch):
     rng, part = np.random.default_rng(3), tmp_path / "part.parquet"
-    for i in range(40):
-        noise = rng.integers(0, 256, (64, 64)).astype(np.uint8)
-        Image.fromarray(noise).save(data / f"{i}.png")
+    names = [f"{i}.png" for i in range(40)]
+    for name in names:
+        noise = rng.integers(0, 256, (64, 64), np.uint8)
+        Image.fromarray(noise).save(data / name)
     (data / "5.png").write_bytes(b"no image")
-    views = pd.DataFrame({"study_id": [f"CXR{i}" for i in range(40)],
-                          "view": "frontal",
-                          "path": [f"{i}.png" for i in range(40)]})
+    views = pd.DataFrame(
+        {"study_id": names, "view": "frontal", "path": names})
     whole = features.score_views(model, views, batch_size=4)
     monkeypatch.setattr(features, "SAVE_EVERY", 2)
     predict, seen = backbones.predict, []
 
     def dies(model, grey, size):
-        if len(seen) == 5:
-            raise KeyboardInterrupt
         seen.append(len(grey))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
         return predict(model, grey, size)
 
     monkeypatch.setattr(backbones, "predict", dies)
@@ -119,11 +115,8 @@ def test_a_killed_scoring_goes_on(model, data, tmp_path, monkeypatch):
                  (model, views[::-1], "squash")):
         assert features._resume(part, features._key(*what)) == []
 
-    seen.clear()  # of ten batches four were kept; six are left to do
-    monkeypatch.setattr(
-        backbones, "predict", lambda *a: (seen.append(1), predict(*a))[1])
     again = features.score_views(model, views, batch_size=4, part=part)
-    assert len(seen) == 6
+    assert len(seen) == 6 + 6  # of ten batches four were kept
     pd.testing.assert_frame_equal(again, whole)
     assert again.attrs["unreadable"] == whole.attrs["unreadable"] != []
     assert not part.exists()
@@ -159,26 +152,14 @@ def test_the_interval_of_an_auc():
     assert features.auc_interval(np.ones(3), np.ones(4)) == (0.5, 0.5, 0.5)
 
 
-def notebook_function(name, **known):
-    """A function as it stands in a cell of notebook 11."""
-    file = "notebooks/11_rebuild_paper.ipynb"
-    text = (Path(__file__).parents[2] / file).read_text("utf-8")
-    cells = ("".join(cell["source"]) for cell in json.loads(text)["cells"])
-    (code,) = (cell for cell in cells if cell.startswith(f"def {name}("))
-    exec(code, known)  # noqa: S102 (our page)
-    return known[name]
-
-
 @pytest.mark.parametrize(("order", "resize"), [
     ("the network's", "squash"), ("alphabetical", "crop")])
 def test_the_way_that_made_figure_4s_numbers_is_told(
     order, resize, model, tmp_path, monkeypatch
 ):
     printed = features.printed_scores()
-    assert printed.shape == (2, 18)
     assert printed[0, 0] == 0.01646517962217331
     assert printed[1, 17] == 0.2825494408607483
-
     rng, files = np.random.default_rng(0), []
     for view, shape in (("frontal", (60, 90)), ("lateral", (90, 60))):
         coarse = Image.fromarray(rng.integers(0, 256, (3, 3)).astype("u1"))
@@ -192,13 +173,11 @@ def test_the_way_that_made_figure_4s_numbers_is_told(
         scores = scores[:, [model.pathologies.index(c) for c in CONDITIONS]]
     monkeypatch.setattr(features, "printed_scores", lambda: scores)
 
-    read = notebook_function(
-        "figure_4_readings", images=images, features=features,
-        backbones=backbones, np=np, pd=pd, CONDITIONS=CONDITIONS, VIEWS=VIEWS)
-    table = read(model, files)
-    assert len(table) == 16
+    space = run_cells(
+        "11-readings", images=images, features=features, pd=pd, np=np,
+        backbones=backbones, CONDITIONS=CONDITIONS, VIEWS=VIEWS)
+    table = space["figure_4_readings"](model, files)
     best, second = table["largest difference"][:2]
-    assert best < 1e-5
-    assert second > 1e-3
+    assert best < 1e-5 and second > 1e-3
     way = [order, "lateral", "[-1024, 1024]", resize]
     assert table.iloc[0, :4].tolist() == way

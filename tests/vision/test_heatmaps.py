@@ -16,7 +16,7 @@ def test_a_heatmap_lies_on_what_the_network_looks_at(model):
     grey[size // 2 :] += 150
     before = backbones.predict(model, grey[None])
     heat = heatmaps.heatmap(model, grey, "Effusion")
-    assert heat.shape == (size, size) and heat.dtype == np.float32
+    assert heat.shape == (size, size)
     assert heat.min() >= 0 and heat.max() == pytest.approx(1.0)
     assert heat[size // 2 :].mean() > heat[: size // 4].mean()
     assert np.array_equal(backbones.predict(model, grey[None]), before)
