@@ -5,9 +5,7 @@ import pytest
 
 from llamaxr_utils.course import exercises
 from llamaxr_utils.exercises import (
-    nb01,
-    nb02,
-    nb03,
+    nb01_to_03,
     nb04,
     nb05,
     nb06,
@@ -15,7 +13,7 @@ from llamaxr_utils.exercises import (
     nb08_to_11,
 )
 
-MODULES = (nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08_to_11)
+MODULES = (nb01_to_03, nb04, nb05, nb06, nb07, nb08_to_11)
 ALL = {name: task for module in MODULES
        for name, task in module.EXERCISES.items()}
 
