@@ -11,7 +11,6 @@ import importlib.util
 import logging
 import os
 import platform
-import resource
 import sys
 from pathlib import Path
 
@@ -41,6 +40,13 @@ def platform_line() -> str:
 
 def peak_memory_gb() -> float:
     """Peak resident memory of this process, in GB."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return round(getattr(memory, "peak_wset", memory.rss) / 1e9, 2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 
@@ -129,7 +135,8 @@ def define_missing_operators() -> None:
         return
     import torch
 
-    for binary in Path(str(spec.origin)).parent.glob("_C*.so"):
+    folder = Path(str(spec.origin)).parent
+    for binary in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd")):
         with contextlib.suppress(OSError):
             torch.ops.load_library(str(binary))
             return

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -174,12 +175,14 @@ def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],
 def kernel_surroundings() -> Iterator[Any]:
     """Environment of a kernel that no user's configuration reaches, and the
     configuration of its manager: it talks over sockets in a folder, not over
-    TCP, so that a machine with no network will do."""
+    TCP, so that a machine with no network will do. Windows has only TCP."""
     from traitlets.config import Config
 
     threads = os.environ.get("OMP_NUM_THREADS", str(machine.cores()))
+    sockets = sys.platform != "win32"
     # A short path: the name of such a socket has 103 bytes at most.
-    with tempfile.TemporaryDirectory(prefix="lxr", dir="/tmp") as folder:
+    place = "/tmp" if sockets else None
+    with tempfile.TemporaryDirectory(prefix="lxr", dir=place) as folder:
         surroundings = {
             "JUPYTER_CONFIG_DIR": folder, "JUPYTER_DATA_DIR": folder,
             "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder,
@@ -190,7 +193,7 @@ def kernel_surroundings() -> Iterator[Any]:
         # Without a path, kernels that start together share sockets.
         ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
         with patch.dict(os.environ, surroundings):
-            yield Config({"KernelManager": ipc})
+            yield Config({"KernelManager": ipc} if sockets else {})
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:

@@ -384,7 +384,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True,
                              key=lambda path: int(path.name.split("-")[1])):
         with contextlib.suppress(OSError, ValueError):
-            json.loads((checkpoint / "trainer_state.json").read_text())
+            json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
             return checkpoint
         shutil.rmtree(checkpoint)
     return None

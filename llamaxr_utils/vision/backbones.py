@@ -241,7 +241,7 @@ def load(folder: Path) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    card = json.loads((Path(folder) / "backbone.json").read_text())
+    card = json.loads((Path(folder) / "backbone.json").read_text("utf-8"))
     model = build(card["full_name"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     model.pathologies = card["pathologies"]
