@@ -63,12 +63,8 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
             return f"{value:.{decimals}f}"
         return str(value).replace("|", "\\|").replace("\n", " ")
 
-    header = [  # of two levels: both names
-        ", ".join(filter(None, column)) if isinstance(column, tuple)
-        else str(column)
-        for column in table.columns]
     cells = table.astype(object).map(cell).mask(table.isna(), "–")
     rule = ["---:" if is_numeric_dtype(kind) else ":---"
             for kind in table.dtypes]
-    rows = [header, rule, *cells.itertuples(index=False)]
+    rows = [map(str, table.columns), rule, *cells.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -17,7 +17,6 @@ import pandas as pd
 import yaml
 
 from ..course import artifacts
-from ..course.errors import CourseError
 from ..datasets import mesh
 from ..datasets.conditions import CONDITIONS, VIEWS
 from ..datasets.reports import DATA
@@ -143,13 +142,11 @@ def prompts_of(data: Data, design: Design, points: Mapping[str, float],
             scores = data.scores.loc[row.study_id]
         else:
             continue  # no image
-        try:
+        if (design.score_format in prompts.WORDS
+                or len(scores.dropna()) == len(VIEWS)):
+            # Numbers have no way to say that a view is missing.
             built[row.study_id] = prompts.build_prompt(
                 scores, design.score_format, points)
-        except CourseError:
-            if design.score_format not in prompts.NUMBERS:
-                raise
-            # else a view is missing, and numbers can't say so
     return built
 
 

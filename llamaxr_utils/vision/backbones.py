@@ -227,12 +227,8 @@ def save(model: Any, folder: Path) -> None:
     state.pop("op_threshs", None)
     save_file(state, folder / "model.safetensors")
     points = model.op_threshs
-    card = {
-        "full_name": model.full_name,
-        "pathologies": model.pathologies,
-        "resolution": model.resolution,
-        "op_threshs": None if points is None else points.tolist(),
-    }
+    card = {"full_name": model.full_name, "pathologies": model.pathologies,
+            "op_threshs": None if points is None else points.tolist()}
     (folder / "backbone.json").write_text(json.dumps(card, indent=1))
 
 
