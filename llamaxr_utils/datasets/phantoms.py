@@ -502,11 +502,10 @@ def draw(study_id: str, headings: Sequence[str], view: str,
     (column ``mesh``) give only the findings. Frontal: the patient's right is
     on the left. Lateral: front is left.
     """
-    camera = Camera(study_id, view, size)
-    path = attenuation(study_id, _patient(study_id, headings), camera)
+    camera, chest = Camera(study_id, view, size), _patient(study_id, headings)
+    path = attenuation(study_id, chest, camera)
     rng = random_stream(study_id, "exposure", view)
-    well = anatomy(study_id)
-    thick = (0.56 * well.deep, 0.7 * well.wide)[camera.i] + well.fat
+    thick = (0.56 * chest.deep, 0.7 * chest.wide)[camera.i] + chest.fat
     return (255 * _expose(path, thick, view, rng)).astype(np.uint8)
 
 

@@ -6,7 +6,6 @@ module builds and counts text; it knows no model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,10 +14,10 @@ import yaml
 
 from ..course.errors import CourseError, refuse_unknown
 from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS, best_f_beta
+from ..datasets.mesh import DATA
 
 #: The paper's own words, and those of its authors' published notebook.
-TEXTS = yaml.safe_load(
-    (Path(__file__).parents[1] / "data" / "prompts.yaml").read_text("utf-8"))
+TEXTS = yaml.safe_load((DATA / "prompts.yaml").read_text("utf-8"))
 TEMPLATE, INSTRUCTION = TEXTS["template"], TEXTS["instruction"]
 SHORT_INSTRUCTION = TEXTS["notebook_instruction"]
 
