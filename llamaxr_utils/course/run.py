@@ -197,8 +197,7 @@ class Run:
             for path in self.outputs.values() if path.exists()}
         inputs = {
             name: artifacts.sha256(artifacts.path_of(self.folder, name))
-            for name in self.inputs
-        }
+            for name in self.inputs}
         record = {
             "notebook": self.notebook, "profile": self.profile,
             "images": self.images, "knobs": self.knobs,
@@ -229,9 +228,8 @@ def start(notebook: str, profile: str, images: str | None = None,
             raise CourseError(f"{name} is no knob of {notebook}.",
                               f"It has {', '.join(table)}.",
                               f"Did you mean {near}?")
-    for knob in table:
-        value = knob_value(notebook, knob, profile, images)
-        run.knobs[knob] = change.get(knob, value)
+    values = {k: knob_value(notebook, k, profile, images) for k in table}
+    run.knobs = values | dict(change)
     _print_knobs(run)
     _check_inputs(run, reads)
     seed = int(run.knobs.get("SEED") or 0)

@@ -7,20 +7,16 @@ each condition, and the rule that cuts its score in two.
 
 import numpy as np
 
-#: The paper's order (section 3.1, also the order that Figure 4's text
-#: promises): alphabetical.
-CONDITIONS: tuple[str, ...] = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion",
-    "Emphysema", "Enlarged Cardiomediastinum", "Fibrosis", "Fracture",
-    "Hernia", "Infiltration", "Lung Lesion", "Lung Opacity", "Mass", "Nodule",
-    "Pleural Thickening", "Pneumonia", "Pneumothorax")
-
 #: torchxrayvision's order of outputs (``datasets.default_pathologies``).
 NATIVE_ORDER: tuple[str, ...] = (
     "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema",
     "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural Thickening",
     "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture",
     "Lung Opacity", "Enlarged Cardiomediastinum")
+
+#: The paper's order (section 3.1, also the order that Figure 4's text
+#: promises): alphabetical.
+CONDITIONS: tuple[str, ...] = tuple(sorted(NATIVE_ORDER))
 
 #: Condition -> what the report labeller (`evaluation.findings`) calls it.
 FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {

@@ -114,25 +114,22 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
                                   knobs["SCORE_FORMAT"], points)
 
     logging.disable_progress_bar()  # the terminal is for the report
-    base = knobs["BASE"]
+    base, longest = knobs["BASE"], knobs["MAX_NEW_TOKENS"]
     weights = (artifacts.load(folder, "base_model")
                if models.made_here(base) else None)
-    model, tokenizer = finetune.load_adapter(
+    tuned = finetune.load_adapter(
         models.locate(base, weights), adapter, knobs["BACKEND"])
-    longest = knobs["MAX_NEW_TOKENS"]
     decoding = generate.guided(knobs["GUIDANCE"], knobs["BEAMS"])
     row = generate.generate_reports(
-        model, tokenizer, [prompt], max_new_tokens=longest, **decoding).iloc[0]
-    pictures = {}
-    for view, image in grey.items():
-        top = str((table[view] - table["point"]).idxmax())
-        pictures[view] = (image, heatmaps.heatmap(network, image, top), top)
+        *tuned, [prompt], max_new_tokens=longest, **decoding).iloc[0]
+    tops = table[list(grey)].sub(table["point"], axis=0).idxmax()
+    pictures = {view: (image, heatmaps.heatmap(network, image, tops[view]),
+                       tops[view]) for view, image in grey.items()}
     caveats = about_run(network.full_name, knobs["images"], files)
     caveats += about_text(row["generated"], table, bool(row["finished"]))
     facts = {
         f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
-        for view, path in files.items()
-    } | {
+        for view, path in files.items()} | {
         "run": f"{folder.name}, trained on {knobs['images']} images",
         "backbone": f"{network.full_name}, {side} x {side} pixels, "
                     f"{knobs['RESIZE']}",
