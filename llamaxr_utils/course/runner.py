@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def run_course(profile: str = "cpu", images: str | None = None,
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)
-    done, began = {}, time.perf_counter()
+    done, spent, began = {}, {}, time.perf_counter()
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
         now = state_now(source, profile, images)
@@ -126,11 +126,22 @@ def run_course(profile: str = "cpu", images: str | None = None,
                 _run_and_record(folder, source, knobs, now)
         record = run.read_record(folder, notebook) or {}
         done[notebook] = "ran" if reason else "skipped"
+        spent[notebook] = record["seconds"]
+        pace = sum(spent.values()) / _usual(spent)
+        left = pace * _usual(chosen[number:]) / 60
         print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-              f"{record['peak_memory_gb']:.1f} GB)", flush=True)
+              f"{record['peak_memory_gb']:.1f} GB)"
+              + (f"; {left:.0f} min left at most" if left else ""), flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")
     return done
+
+
+def _usual(notebooks: Iterable[str]) -> float:
+    """Seconds of these notebooks on two calm cores, profile cpu (README)."""
+    seconds = (46, 85, 11, 180, 36, 50, 19, 60, 130, 200, 10)
+    usual = dict(zip(run.NOTEBOOKS, seconds, strict=False))
+    return sum(usual.get(notebook, 60) for notebook in notebooks)
 
 
 @contextmanager
