@@ -114,36 +114,31 @@ def pick_optimizer(wanted: str) -> tuple[str, str]:
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Runs `define_missing_operators` once, when torchvision is imported;
-    finds nothing itself."""
+    """Defines ``torchvision::nms`` and ``qnms``, once, when torchvision is
+    imported and its library can't load, as one built for CUDA beside a CPU
+    build of torch; finds nothing itself."""
+
+    library = None  #: operators live as long as this object
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname == "torchvision":
-            sys.meta_path.remove(self)
-            define_missing_operators()
-
-
-_library = None  # operators live as long as the Library object
-
-
-def define_missing_operators() -> None:
-    """Define ``torchvision::nms`` and ``qnms`` if the library can't load, as
-    one built for CUDA beside a CPU build of torch."""
-    global _library
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None:
-        return
-    import torch
-
-    folder = Path(str(spec.origin)).parent
-    for binary in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd")):
-        with contextlib.suppress(OSError):
-            torch.ops.load_library(str(binary))
+        if fullname != "torchvision":
             return
-    _library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        _library.define(f"{operator}(Tensor dets, Tensor scores, "
-                        "float iou_threshold) -> Tensor")
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("torchvision")
+        if spec is None:
+            return
+        import torch
+
+        folder = Path(str(spec.origin)).parent
+        for binary in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd")):
+            with contextlib.suppress(OSError):
+                torch.ops.load_library(str(binary))
+                return
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, "
+                           "float iou_threshold) -> Tensor")
+        _BeforeTorchvision.library = library
 
 
 def prepare() -> None:

@@ -121,12 +121,9 @@ def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     return first[["study_id", "image_id", "view"]]
 
 
-def draw_views(
-    studies: pd.DataFrame,
-    image_ids: pd.DataFrame,
-    size: int,
-    progress: Callable[[int, int], object] | None = None,
-) -> pd.DataFrame:
+def draw_views(studies: pd.DataFrame, image_ids: pd.DataFrame, size: int,
+               progress: Callable[[int, int], object] | None = None
+               ) -> pd.DataFrame:
     """Schema ``views``: phantoms of `size` pixels, drawn from ``mesh`` of
     `studies`, for the views that the real studies have."""
     views = choose_views(image_ids).merge(studies[["study_id", "mesh"]])

@@ -525,12 +525,9 @@ def lesions(study_id: str, headings: Sequence[str], view: str,
     return masks
 
 
-def draw_files(
-    views: pd.DataFrame,
-    folder: Path,
-    size: int,
-    progress: Callable[[int, int], object] | None = None,
-) -> list[str]:
+def draw_files(views: pd.DataFrame, folder: Path, size: int,
+               progress: Callable[[int, int], object] | None = None
+               ) -> list[str]:
     """Draw views (``study_id``, ``view``, ``mesh``) as PNG files
     ``<folder>/1a2b3c4d-96/<study_id>_<view>.png``; returns their paths.
 
