@@ -105,21 +105,26 @@ def pairs():
 
 
 @pytest.fixture(scope="session")
-def model():
-    """A network trained on squares: a bright lower half is an effusion."""
+def pictures():
+    """Grey squares and labels: where the lower half is bright, the first nine
+    conditions (of the network's order), effusion among them."""
     import numpy as np
 
-    from llamaxr_utils.datasets.conditions import NATIVE_ORDER
+    grey = np.random.default_rng(0).integers(0, 80, (48, 64, 64))
+    grey[::2, 32:] += 150
+    labels = np.zeros((48, 18), int)
+    labels[::2, :9] = 1
+    labels[:4, 9:17] = 1  # the last one never occurs
+    return grey.astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def model(pictures):
+    """A network trained on them; its losses are in `losses`."""
     from llamaxr_utils.vision import backbones
 
     model = backbones.build("densenet-small@phantom")
-    rng, size = np.random.default_rng(0), model.resolution
-    grey = rng.integers(0, 80, (48, size, size))
-    labels = np.zeros((48, 18), int)
-    labels[::2, NATIVE_ORDER.index("Effusion")] = 1
-    grey[::2, size // 2 :] += 150
-    grey = grey.astype(np.uint8)
-    backbones.train(model, grey, labels, 3, batch_size=8)
+    model.losses = backbones.train(model, *pictures, 8, batch_size=8)
     return model
 
 
@@ -138,22 +143,24 @@ def run_cells(*names, **space):
     return space
 
 
+def keep(folder, name, value, *inputs, **knobs):
+    """Save an artifact as its notebook does; a column not given is empty."""
+    from llamaxr_utils.course import artifacts
+    from llamaxr_utils.datasets.conditions import CONDITIONS
+
+    kind = artifacts.ARTIFACTS[name]
+    if kind.columns:
+        scores = [c for c in CONDITIONS if c in value]
+        value = value.reindex(columns=[*kind.columns, *scores], fill_value="")
+    artifacts.save(folder, name, value, writer=kind.writer, inputs=inputs,
+                   parameters=knobs)
+
+
 def hand_over(folder, table, tokenizer, base, **knobs):
     """What notebooks 01 and 03 leave for 04, of a table of both."""
-    from llamaxr_utils.course import artifacts
-
-    for name, value, inputs, made_with in (
-        ("studies", table, [], {"SPLIT": "r2gen"}),
-        ("tokenizer", tokenizer, ["studies"], {"BASE": base}),
-        ("prompts", table, ["studies", "tokenizer"], knobs),
-    ):
-        columns = artifacts.ARTIFACTS[name].columns
-        if columns:
-            value = table.assign(**{
-                c: "" for c in columns if c not in table})[[*columns]]
-        artifacts.save(
-            folder, name, value, writer=artifacts.ARTIFACTS[name].writer,
-            inputs=inputs, parameters=made_with)
+    keep(folder, "studies", table, SPLIT="r2gen")
+    keep(folder, "tokenizer", tokenizer, "studies", BASE=base)
+    keep(folder, "prompts", table, "studies", "tokenizer", **knobs)
 
 
 def tarred(*entries, kind=tarfile.REGTYPE):

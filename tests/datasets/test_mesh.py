@@ -8,26 +8,16 @@ from llamaxr_utils.datasets import images, mesh
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.datasets.reports import load_image_ids
 
-#: Studies with the condition, of all 3,955: measured, to notice a change.
-POSITIVES = {
-    "Atelectasis": 332, "Cardiomegaly": 397, "Consolidation": 30,
-    "Edema": 101, "Effusion": 163, "Emphysema": 151,
-    "Enlarged Cardiomediastinum": 110, "Fibrosis": 196, "Fracture": 86,
-    "Hernia": 50, "Infiltration": 65, "Lung Lesion": 131,
-    "Lung Opacity": 652, "Mass": 17, "Nodule": 467,
-    "Pleural Thickening": 60, "Pneumonia": 42, "Pneumothorax": 27,
-}
 
-
-def test_status_and_positives_of_all_reports(studies):
+def test_the_status_of_all_reports(studies):
+    """Their positives: `test_figures` compares them with Figure 2's."""
     states = studies["mesh"].map(mesh.status)
     assert Counter(states) == {
         "normal": 1391, "abnormal": 2469, "not indexed": 95}
     labels = studies["mesh"].map(mesh.labels)
-    assert sum(map(Counter, labels), Counter()) == POSITIVES
     has_any = labels.map(lambda named: any(named.values()))
     assert set(states[has_any]) == {"abnormal"}
-    assert all(tuple(named) == CONDITIONS for named in labels)
+    assert mesh.status(["No Indexing", "Cardiomegaly"]) == "abnormal"
 
 
 def test_every_rule_is_used_and_spelled_right(studies):
@@ -74,12 +64,6 @@ def test_place(heading, side, zone, severity):
     finding = mesh.parse_headings([heading])[0]
     assert finding[2:] == (side, zone, severity)
     assert finding.heading == heading
-
-
-def test_status():
-    assert mesh.status([]) == mesh.status(["No Indexing"]) == "not indexed"
-    assert mesh.status(["normal", "Cardiomegaly"]) == "abnormal"
-    assert mesh.status(["No Indexing", "Cardiomegaly"]) == "abnormal"
 
 
 def test_the_followed_study_has_several_findings_and_two_views(studies):

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import keep
 
 from llamaxr_utils import __main__ as commands
-from llamaxr_utils.course.artifacts import ARTIFACTS, save
+from llamaxr_utils.course.artifacts import ARTIFACTS
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import reports
 from llamaxr_utils.evaluation import baselines, metrics, score
@@ -79,16 +80,18 @@ def test_which_list_the_studies_are_of(tmp_path, split, few, studies):
 
 
 FORMS = {
-    "a.csv": """Study ID,Prediction,report\n{0},x,\nCXR1,a b,No.
-CXR1_IM-1,a b,No.\nCXR2,nan,No.\n""",
+    "a.csv": """\ufeffStudy ID,Prediction,report\r\n{0},x,\r\nCXR1,a b
+CXR1_IM-1,"a b",No.\nCXR2,nan,No.\n""",
     "b.csv": """uid,hypothesis\n{1},x\n1,Findings: a b Impression: c
 1,a b\n2,\n""",
     "c.csv": """image_id,report\n{1}_IM-0001-1001.dcm.png,x
 CXR1_IM-1/1.png,a b\n1_IM-0001-4001.dcm.png,a b\nCXR2,\n""",
-    "d.json": json.dumps({"{0}": {"model_prediction": "x"}, "CXR1_IM-1": {
-        "report": "No.", "section_findings": "None",
-        "model_prediction": "FINDINGS: a b\nImpression: None"}, "CXR1": {
-        "model_prediction": "a b"}, "CXR2": {"model_prediction": "None"}}),
+    "d.json": "\ufeff" + json.dumps({
+        "{0}": {"model_prediction": "x"}, "CXR1_IM-1": {
+            "report": "No.", "section_findings": "None",
+            "model_prediction": "FINDINGS: a b\nImpression: None"},
+        "CXR1": {"model_prediction": "a b"},
+        "CXR2": {"model_prediction": "None"}}),
 }
 
 
@@ -97,13 +100,14 @@ def test_files_as_people_have_them(tmp_path, studies, name):
     """The first has no findings, the second stands twice, the third is ""."""
     silent = studies.index[studies["findings"].eq("")][0]
     text = FORMS[name].replace("{0}", silent)
-    (tmp_path / name).write_text(text.replace("{1}", silent[3:]))
+    (tmp_path / name).write_text(text.replace("{1}", silent[3:]), "utf-8")
     table, _, notes = read_predictions(tmp_path / name)
     assert table[["study_id", "generated"]].to_numpy().tolist() == [
         ["CXR1", "a b"], ["CXR2", ""]]
     assert list(table["reference"]) == list(studies["findings"][:2])
     assert notes[0].startswith("2 of 4 rows, ids from ")
     assert "1 without findings" in notes[0] and "1 that repeat" in notes[0]
+    assert "1 generated reports are empty" in notes[1]
 
 
 def test_other_data_bring_their_references_and_loops_are_counted(tmp_path):
@@ -119,15 +123,6 @@ def test_other_data_bring_their_references_and_loops_are_counted(tmp_path):
     assert list(map(score.loop_length, (
         "No. " * 9, "Scar or no scar.", "Lungs clear. Lungs clear.",
         "The lungs clear. " * 3 + "End"))) == [9, 0, 0, 9]
-
-
-def test_commas_breaks_a_byte_order_mark_and_short_rows(tmp_path):
-    path = tmp_path / "x.csv"
-    path.write_bytes(b"\xef\xbb\xbfid,generated\r\n" b'CXR1,"Clear, both\n'
-                     b'lungs ""here""."\r\nCXR2\r\n')
-    table, _, notes = read_predictions(path)
-    assert table["generated"].tolist() == ['Clear, both\nlungs "here".', ""]
-    assert "1 generated reports are empty" in notes[1]
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -172,24 +167,19 @@ def results():
     }
 
 
-def summarised(results, images="real", **options):
-    return score.summarise(results, split="r2gen", images=images, seed=1,
-                           n_samples=100, **options)
-
-
 def test_the_summary_says_terms_and_the_scorers_values(results):
-    summary = summarised(results)
-    assert set(ARTIFACTS["summary"].columns) <= set(summary.columns)
+    summary, again = (score.summarise(
+        results, split="r2gen", images="real", seed=1, n_samples=100)
+        for _ in range(2))
     assert summary[[*score.KEYS, "metric"]].notna().all(axis=None)
     assert not summary.duplicated(["system", "protocol", "metric"]).any()
     valued = summary.dropna(subset=["value"])
     assert len(valued) == 4 * 6
-    assert (valued["low"] <= valued["value"] + 1e-9).all()
-    assert (valued["value"] <= valued["high"] + 1e-9).all()
     for r in valued.itertuples():
         expected = results[r.system, r.protocol][r.metric]
         assert r.value == pytest.approx(expected, abs=1e-6)
-    pd.testing.assert_frame_equal(summarised(results), summary)  # its seed
+        assert r.low - 1e-9 <= r.value <= r.high + 1e-9
+    pd.testing.assert_frame_equal(again, summary)  # its seed
     meteor = summary.query("metric == 'METEOR' and protocol == 'r2gen'")
     assert meteor["value"].isna().all()
     assert set(meteor["note"]) == {"needs Java"}
@@ -255,8 +245,6 @@ def test_the_numbers_are_those_of_the_modules_and_say_their_terms(
     line = above.loc["constant by BLEU-4", "r2gen", "BLEU-4"]
     quoted = score.quoted_rows().set_index("system")["BLEU-4"]
     assert {*line["systems"].split(", ")} == {*quoted.index[quoted < 0.172]}
-    line = above.loc["constant by BLEU-4", "llamaxr", "METEOR"]
-    assert (line["systems"], line["of"]) == ("LLaMA-XR", 1)
     assert "BLEU-4 0.172, 11 of 19: Transformer, " in score.as_text(whole)
 
 
@@ -287,12 +275,11 @@ def test_radeval_is_called_as_release_2_2_asks(monkeypatch):
 
 def test_a_runs_reports_in_rexranks_form_and_back(folders, few, capsys):
     run, target = folders / "cpu", folders / "out.json"
-    texts, kind = ["Clear.", "", "Old scar."] * 4, ARTIFACTS["generations"]
-    save(run, "generations", pd.DataFrame(
-        {"study_id": pd.read_csv(few)["id"], "generated": texts}).reindex(
-        columns=kind.columns).assign(model="tuned", scores_from="own",
-                                     reference="secret"),
-         parameters={"images": "phantom"}, writer=kind.writer)
+    texts = ["Clear.", "", "Old scar."] * 4
+    keep(run, "generations", pd.DataFrame(
+        {"study_id": pd.read_csv(few)["id"], "generated": texts,
+         "model": "tuned", "scores_from": "own", "reference": "secret"}),
+         images="phantom")
     assert commands.main(["score", str(run), "--samples", "20",
                           "--write-rexrank", str(target)]) == 0
     assert "images: phantom" in capsys.readouterr().out
@@ -308,12 +295,10 @@ def test_the_command_prints_text_or_json(few, capsys):
     shown = capsys.readouterr().out
     written = json.loads(shown)
     assert written["n"] == 12 and written["images"] == "not known"
-    assert {r["protocol"] for r in written["rows"]} == set(score.PROTOCOLS)
     assert "NaN" not in shown
     assert commands.main(command) == 0
     shown = capsys.readouterr().out
     bleu = next(r for r in written["rows"] if r["metric"] == "BLEU-4")
     for part in ("Protocol llamaxr, split part of test, n 12", "not known",
-                 "{value:.3f} [{low:.2f}, {high:.2f}]".format(**bleu),
-                 "random report", "needs Java", "not for diagnosis"):
+                 "{value:.3f} [{low:.2f}, {high:.2f}]".format(**bleu)):
         assert part in shown

@@ -19,14 +19,8 @@ mild degenerative changes of the thoracic spine .
 calcified granuloma in the right upper lobe .
 low lung volumes with atelectasis at both bases .
 the aorta is tortuous , the lungs are clear .""".splitlines()
-SYSTEM = """the heart is normal and the lungs are clear .
-there is a small right pleural effusion .
-cardiomegaly without effusion .
-no acute abnormality .
-degenerative changes of the spine .
-granuloma in the right upper lobe .
-low lung volumes with atelectasis .
-the aorta is tortuous .""".splitlines()
+#: Without their last words, and on the other side.
+SYSTEM = [text[:-10].replace(" left", " right") for text in REFERENCES]
 
 
 def test_interval_of_a_mean_is_that_of_scipy():
@@ -46,7 +40,6 @@ def test_columns_a_single_study_and_what_cannot_be_used():
     table = stats.bootstrap_interval(values, seed=1)
     one = stats.bootstrap_interval(values[:, 2], seed=1)
     assert one["low"] == pytest.approx(table["low"][2])
-    assert one != stats.bootstrap_interval(values[:, 2], seed=2)
     single = stats.bootstrap_interval([0.25])
     assert single["value"] == 0.25
     assert np.isnan([single["low"], single["high"]]).all()

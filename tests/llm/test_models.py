@@ -55,8 +55,7 @@ def test_any_text_survives_the_tokenizer_and_fits_behind_a_prompt(text):
 
 def test_a_tokenizer_without_padding_token_gets_one(tmp_path):
     tokenizer = tiny_tokenizer()
-    tokenizer.pad_token = None
-    tokenizer.padding_side = "right"
+    tokenizer.pad_token, tokenizer.padding_side = None, "right"
     tokenizer.save_pretrained(tmp_path)
     loaded = models.load_tokenizer(str(tmp_path))
     assert loaded.pad_token == loaded.eos_token

@@ -14,6 +14,7 @@ WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "l", "u", "n", "g",
          "s", "Ġ", "lu", "ng", "lung"]
 MERGES = ["l u", "n g", "lu ng"]
 
+
 def llama():
     from transformers import LlamaConfig, LlamaForCausalLM
 

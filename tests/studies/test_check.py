@@ -37,12 +37,10 @@ def test_a_gpu_and_what_was_measured(card):
     line = check.gpu("llama-3.1-8b", "bf16")
     assert "[ OK ]" in line and "40.0 GB free" in line and "17.4 GB" in line
     card("cuda", "float16", 15.0)
-    line = check.gpu("llama-3.1-8b", "fp16")
-    assert "[FAIL]" in line and "PROFILE=t4" in line
+    assert "[FAIL]" in check.gpu("llama-3.1-8b", "fp16")
     assert "was not measured" in check.gpu("llama-3.2-1b", "fp16")
     card("cpu", "float32")
-    line = check.gpu("llama-3.1-8b", "fp32")
-    assert "[FAIL] an NVIDIA GPU" in line and "PROFILE=cpu" in line
+    assert "[FAIL] an NVIDIA GPU" in check.gpu("llama-3.1-8b", "fp32")
 
 
 # A T4 has no bfloat16, an A100 has both; a CPU steps in no fp16.
@@ -110,9 +108,7 @@ def test_xrays_and_weights_are_looked_for_by_name(data):
 
 def test_the_command_and_its_exit_code(folders, capsys, monkeypatch):
     assert __main__.main(["check"]) == 0
-    out = capsys.readouterr().out
-    assert "profile cpu · phantom images" in out
-    assert out.rstrip().endswith("Ready to run.")
+    assert capsys.readouterr().out.rstrip().endswith("Ready to run.")
     assert __main__.main(["check", "--profile", "paper"]) == 1
     assert "[FAIL] X-rays in data/" in capsys.readouterr().out
     assert __main__.main(["check", "--profile", "t5"]) == 1

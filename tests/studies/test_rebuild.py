@@ -19,7 +19,6 @@ PAPER = [*(f"figure-{i}" for i in range(1, 5)),
 def test_every_item_of_the_paper_is_listed_once_and_has_its_cell():
     registry = rebuild.registry()
     assert list(registry["item"]) == PAPER
-    assert registry["title"][1] == "Figure 2: 18 classes"
     for row in registry.itertuples():
         (path,) = (run.project_folder() / "notebooks").glob(
             f"{row.notebook}_*.ipynb")
@@ -64,8 +63,6 @@ def test_without_any_run_there_are_counts_and_commands(quiet):
     assert list(table["item"].unique())[:-2] == PAPER  # then its sections
     own = table[table["quantity"].str.startswith("LLaMA-XR")]
     assert len(own) == 6 and set(own["verdict"]) == {"not run"}
-    missing = table.loc[table["verdict"] == "not run", "why"]
-    assert missing.str.startswith("make course").all()
     exact = table[table["why"] == "counted, exact"]
     assert list(exact["computed here"]) == [3955, 7470, 41_943_040]
     assert set(exact["verdict"]) == {"reproduced"}

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import keep
 from nbformat import v4
 from PIL import Image
 
 from llamaxr_utils.__main__ import main
-from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.run import WARNING
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.llm import finetune, generate
@@ -53,18 +53,6 @@ def test_a_finding_without_support_is_named_with_its_sentence():
         table(Effusion=0.4))
     assert kind == "unsupported" and "There may be a small effusion." in line
     assert "Effusion 0.40 (operating point 0.50)" in line
-
-
-def test_a_condition_without_an_operating_point_is_never_named():
-    model = backbones.build("densenet-small@random")
-    points = dict.fromkeys(CONDITIONS, 0.0) | {"Hernia": 2.0}
-    grey = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    scores = report.score_table(model, {"frontal": grey}, points)
-    assert list(scores.index[~scores["named"]]) == ["Hernia"]
-    assert scores["lateral"].isna().all()
-    assert (scores["mean"] == scores["frontal"]).all()
-    caveats = report.about_text("There is a hiatal hernia.", scores)
-    assert "beyond the scores" in dict(caveats)
 
 
 def a_draft(text="The heart is <b>enlarged</b> & big. A mass <i>x</i>."):
@@ -125,8 +113,9 @@ def small_run(base, tmp_path_factory):
     model, tokenizer = finetune.load_in_4bit(base)
     model = finetune.add_lora(model)
     network = backbones.build("densenet-small@random")
-    points = pd.DataFrame({"condition": CONDITIONS, "operating_point": 0.4,
-                           "train_prevalence": 0.1})
+    points = pd.DataFrame({
+        "condition": CONDITIONS, "train_prevalence": 0.1,
+        "operating_point": [2 if c == "Hernia" else 0 for c in CONDITIONS]})
     knobs = {"images": "phantom", "RESIZE": "squash", "BACKEND": "peft",
              "SCORE_FORMAT": "names", "BASE": "random-llama", "RANK": 16}
     for name, value, *inputs in (
@@ -139,20 +128,14 @@ def small_run(base, tmp_path_factory):
         ("base_model", lambda place: shutil.copytree(base, place), "prompts"),
         ("adapter", model.save_pretrained, "prompts", "base_model"),
     ):
-        spec = artifacts.ARTIFACTS[name]
-        if isinstance(value, pd.DataFrame):
-            value = value.reindex(columns=spec.columns, fill_value="")
-        artifacts.save(runs / "smoke", name, value, inputs=inputs,
-                       parameters=knobs, writer=spec.writer)
+        keep(runs / "smoke", name, value, *inputs, **knobs)
     return runs
 
 
 @pytest.fixture
-def place(small_run, tmp_path, monkeypatch):
+def place(small_run, folders, tmp_path):
     """A copy of the run, a data folder, and two X-ray-like pictures."""
-    shutil.copytree(small_run, tmp_path / "runs")
-    monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("LLAMAXR_DATA", str(tmp_path / "data"))
+    shutil.copytree(small_run, folders)
     rng = np.random.default_rng(0)
     for name in ("frontal", "lateral"):
         pixels = rng.integers(0, 255, (80, 70), np.uint8)
@@ -179,10 +162,16 @@ def test_the_command_writes_text_and_page(place, capsys, monkeypatch):
 
 
 def test_one_view_is_enough_and_the_other_is_missed(place):
+    """A condition without an operating point is never named."""
     draft = report.write_draft({"frontal": place / "frontal.png"}, "smoke")
     assert "view missing" in dict(draft.caveats)
-    assert draft.prompt.endswith("### Response:\n")
     assert set(draft.pictures) == {"frontal"}
+    scores = draft.scores
+    assert scores["lateral"].isna().all()
+    assert (scores["mean"] == scores["frontal"]).all()
+    assert list(scores.index[~scores["named"]]) == ["Hernia"]
+    caveats = report.about_text("There is a hiatal hernia.", scores)
+    assert "beyond the scores" in dict(caveats)
 
 
 def test_what_cannot_be_read_is_refused(place, capsys):

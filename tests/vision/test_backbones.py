@@ -15,27 +15,6 @@ from llamaxr_utils.datasets.conditions import NATIVE_ORDER
 from llamaxr_utils.vision import backbones
 
 SMALL = "densenet-small@phantom"
-N = 48
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """Grey squares: bright ones have the first nine conditions."""
-    rng = np.random.default_rng(0)
-    size = backbones.build(SMALL).resolution
-    bright = np.arange(N) % 2
-    grey = rng.integers(0, 60, (N, size, size)) + 150 * bright[:, None, None]
-    labels = np.zeros((N, 18), int)
-    labels[:, :9] = bright[:, None]
-    labels[:4, 9:17] = 1  # the last one never occurs
-    return grey.astype(np.uint8), labels
-
-
-@pytest.fixture(scope="module")
-def trained(pictures):
-    model = backbones.build(SMALL)
-    losses = backbones.train(model, *pictures, 8, batch_size=8)
-    return model, losses
 
 
 def test_the_full_name_and_the_names_of_the_outputs():
@@ -48,10 +27,9 @@ def test_the_full_name_and_the_names_of_the_outputs():
     assert backbones.RELEASED in caught.value.why
 
 
-def test_training_separates_what_can_be_separated(trained, pictures):
-    model, losses = trained
+def test_training_separates_what_can_be_separated(model, pictures):
     grey, labels = pictures
-    assert losses[-1] < 0.7 * losses[0]
+    assert model.losses[-1] < 0.7 * model.losses[0]
     scores = backbones.predict(model, grey)
     assert 0 <= scores.min() < scores.max() <= 1
     bright = labels[:, 0].astype(bool)
@@ -76,9 +54,8 @@ def best_f1(scores, truth):
     return max(f1(truth, scores >= t) for t in scores)
 
 
-def test_half_is_the_operating_point_of_the_best_f1(trained, pictures):
+def test_half_is_the_operating_point_of_the_best_f1(model, pictures):
     """op_norm moves each condition's threshold to 0.5."""
-    model, _ = trained
     scores = backbones.predict(model, pictures[0]) + 1e-6
     for score, truth in zip(scores.T[:17], pictures[1].T):
         assert f1(truth, score >= 0.5) == pytest.approx(best_f1(score, truth))
@@ -99,14 +76,14 @@ def test_operating_points_with_ties_and_small_probabilities(scale):
         assert reached == pytest.approx(best_f1(scores[:, k], truth[:, k]))
 
 
-def test_a_saved_network_gives_the_same_scores(trained, pictures, tmp_path):
+def test_a_saved_network_gives_the_same_scores(model, pictures, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    for model in (trained[0], backbones.build(SMALL)):  # with points, without
-        backbones.save(model, tmp_path)
+    for network in (model, backbones.build(SMALL)):  # with points, without
+        backbones.save(network, tmp_path)
         again = backbones.load(tmp_path)
         assert again.full_name == SMALL
-        scores = backbones.predict(model, pictures[0])
+        scores = backbones.predict(network, pictures[0])
         assert np.array_equal(backbones.predict(again, pictures[0]), scores)
     names = {file.name for file in tmp_path.iterdir()}
     assert names == {"model.safetensors", "backbone.json"}  # no pickle
