@@ -144,7 +144,6 @@ def sha256(path: Path) -> str:
 
 # --- writing, whole or not at all -------------------------------------------
 
-
 @contextmanager
 def disk_errors(path: Path):
     """A disk that is full, or that may not be written, becomes a `CourseError`

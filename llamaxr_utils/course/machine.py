@@ -53,7 +53,6 @@ def peak_memory_gb() -> float:
 
 # --- device and precision ---------------------------------------------------
 
-
 def pick_device() -> tuple[str, str, str]:
     """Device (``cuda``, ``mps``, ``cpu``), its best dtype (``bfloat16``,
     ``float16``, ``float32``), and the reason for both."""
@@ -111,7 +110,6 @@ def pick_optimizer(wanted: str) -> tuple[str, str]:
 
 
 # --- before torch is imported -----------------------------------------------
-
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
     """Defines ``torchvision::nms`` and ``qnms``, once, when torchvision is

@@ -34,7 +34,6 @@ IN_COURSE = "LLAMAXR_IN_COURSE"
 
 # --- profiles and knobs -----------------------------------------------------
 
-
 @lru_cache(maxsize=1)
 def declared() -> dict:
     """``profiles.yaml``: ``profiles``, and the knobs of ``notebooks``."""
@@ -75,7 +74,6 @@ def run_name(profile: str, images: str | None = None) -> str:
 
 # --- folders ----------------------------------------------------------------
 
-
 def project_folder() -> Path:
     """The clone: the nearest folder above with notebooks, or the one that
     this package lies in, else here."""
@@ -115,7 +113,6 @@ def read_record(folder: Path, notebook: str) -> dict | None:
 
 
 # --- the run ----------------------------------------------------------------
-
 
 class Run:
     """One notebook's run. Made by `start`; knobs are its attributes."""

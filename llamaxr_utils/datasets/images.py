@@ -35,7 +35,6 @@ _OPENI = re.compile(r"(?:CXR)?(\d+)(?:_1)?(_IM-\d{4}(?:-\d+){1,2})")
 
 # --- files ------------------------------------------------------------------
 
-
 def known_views() -> pd.DataFrame:
     """``image_id``, ``view`` (frontal, lateral): 7,426 of 7,470 images, as
     published with the Kaggle copy of the collection."""
@@ -109,7 +108,6 @@ def _relative(path: str | Path) -> str:
 
 # --- views ------------------------------------------------------------------
 
-
 def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     """``study_id``, ``image_id``, ``view``: one frontal and one lateral a
     study, of its images (`reports.load_image_ids`) the one of the lowest
@@ -153,7 +151,6 @@ def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- one file -> a grey square of bytes -------------------------------------
-
 
 def read_grey(path: str | Path, size: int,
               resize: str = "squash") -> np.ndarray:

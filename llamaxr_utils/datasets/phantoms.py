@@ -41,7 +41,6 @@ def random_stream(*words: str) -> np.random.Generator:
 
 # --- solids, a camera that looks through them, and its film -----------------
 
-
 class Solid(NamedTuple):
     """|x/a|^p + |y/b|^p + |z/c|^p <= 1, its centre leaning along z."""
 
@@ -139,7 +138,6 @@ def _expose(path: np.ndarray, thick: float, view: str, rng) -> np.ndarray:
 
 
 # --- a patient --------------------------------------------------------------
-
 
 def anatomy(study_id: str) -> Chest:
     """A healthy patient: numbers of the shape, and room for findings."""
@@ -369,7 +367,6 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
 
 # --- findings of the 18 conditions ------------------------------------------
 
-
 def _reshape(chest: Chest, word: str, name: str, sides, s: float) -> None:
     """Findings that change the chest itself, before things are placed."""
     chest.heart *= 1 + 0.22 * s * (name == "Cardiomegaly")
@@ -467,7 +464,6 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
 
 
 # --- pictures ---------------------------------------------------------------
-
 
 def _patient(study_id: str, headings: Sequence[str],
              without: str = "") -> Chest:

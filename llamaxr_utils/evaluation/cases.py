@@ -45,7 +45,6 @@ PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
 
 # --- two texts --------------------------------------------------------------
 
-
 def outcome(reference: str | None, generated: str | None) -> str:
     """Compare two states (present, absent, uncertain; None: not mentioned).
     Denials that only one side spells out are no disagreement: ""."""
@@ -119,7 +118,6 @@ def marked(text: str,
 
 
 # --- the page of all cases --------------------------------------------------
-
 
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
                scores: Scores, points: Mapping[str, float]) -> dict[str, Any]:

@@ -54,7 +54,6 @@ def clinical_scores(references: Sequence[str],
 
 # --- the findings of the 18 conditions --------------------------------------
 
-
 @lru_cache(maxsize=20_000)
 def present(text: str, state: str = "present") -> frozenset[str]:
     """The findings that a report states as present (or whose state is

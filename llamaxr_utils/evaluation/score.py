@@ -41,7 +41,6 @@ LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,19}?)(?: \1){2,}(?!\S)")
 
 # --- tables of systems ------------------------------------------------------
 
-
 def summarise(results: Results, *, split: str, images: str, n_samples: int,
               seed: int) -> pd.DataFrame:
     """Artifact ``summary``: one row a system, protocol and metric, with
@@ -96,7 +95,6 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 
 
 # --- a file of predictions --------------------------------------------------
-
 
 def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
     """Generated reports: a CSV, ReXrank's JSON (id -> sections,
@@ -217,7 +215,6 @@ def write_rexrank(path: str | Path, table: pd.DataFrame) -> None:
 
 # --- the file is scored -----------------------------------------------------
 
-
 def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
                radeval: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that can be said of a file: ``rows`` (`summarise`, clinical
@@ -327,7 +324,6 @@ def radeval_values(truth: list[str], systems: pd.DataFrame,
 
 
 # --- shown and written ------------------------------------------------------
-
 
 def as_text(scored: dict[str, Any]) -> str:
     """`score_file` for a terminal: a row a metric, a column a system."""

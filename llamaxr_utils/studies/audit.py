@@ -69,7 +69,6 @@ def traced(studies: pd.DataFrame) -> list[str]:
 
 # --- the paper, reproduced or not ------------------------------------------
 
-
 def table_1() -> pd.DataFrame:
     """Table 1 of the paper as printed ("-" and the marks are the paper's),
     and two columns of ours, ``predictions public`` and ``split public`` (of

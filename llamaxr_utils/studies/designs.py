@@ -127,7 +127,6 @@ def points_of(data: Data, beta: float) -> dict[str, float]:
 
 # --- what is read -----------------------------------------------------------
 
-
 def prompts_of(data: Data, design: Design, points: Mapping[str, float],
                source: str = "") -> dict[str, str]:
     """Study -> prompt, from ``source`` (as `Design.train_on`)."""
@@ -167,7 +166,6 @@ def training_pairs(data: Data, given: Mapping[str, str],
 
 
 # --- one design in, one row of numbers out ----------------------------------
-
 
 def run_design(design: Design, data: Data, seed: int,
                n_samples: int = 1000) -> dict[str, Any]:

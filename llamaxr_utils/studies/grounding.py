@@ -45,7 +45,6 @@ class Card(NamedTuple):
 
 # --- what a writer is given -------------------------------------------------
 
-
 def dose_response(write: Writer, scores: Sequence[Scores],
                   doses: Sequence[float],
                   conditions: Sequence[str] = CONDITIONS) -> pd.DataFrame:
@@ -67,7 +66,6 @@ def dose_response(write: Writer, scores: Sequence[Scores],
 
 
 # --- the card ---------------------------------------------------------------
-
 
 def grounding_report(write: Writer, scores: Sequence[Scores],
                      references: Sequence[str], status: Sequence[str], *,
@@ -167,7 +165,6 @@ def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
 
 
 # --- reading a card ---------------------------------------------------------
-
 
 def verdict(card: Card) -> list[str]:
     """The card in sentences; each follows from its numbers.

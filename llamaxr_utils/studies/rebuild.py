@@ -37,7 +37,6 @@ def lora_parameters(rank: int) -> int:
 
 # --- the registry, and what is on disk --------------------------------------
 
-
 def registry() -> pd.DataFrame:
     """The table in ``figures/README.md``, one row a paper item (figure-1):
     `committed` is a file in figures/, or ""."""
@@ -93,7 +92,6 @@ def outputs(name: str) -> Iterator[tuple[str, Path, bool]]:
 
 
 # --- beside the paper -------------------------------------------------------
-
 
 def _exact(item: str, what: str, paper: float | None, value: float, why: str,
            where: str, within: float = 0) -> Row:  # paper None: against 0
@@ -222,7 +220,6 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- the page ---------------------------------------------------------------
-
 
 def _shown(path: Path) -> dict[str, Any]:
     """What the template shows of a file: a picture, or the title, the cells

@@ -145,7 +145,6 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
 
 # --- caveats ----------------------------------------------------------------
 
-
 def about_run(backbone: str, images: str,
               files: Mapping[str, Path]) -> list[Caveat]:
     """Caveats about models and images (what the run was trained on: phantom
@@ -211,7 +210,6 @@ def _score(condition: str, table: pd.DataFrame) -> str:
 
 # --- to be read -------------------------------------------------------------
 
-
 def as_text(draft: Draft) -> str:
     """A draft for a terminal of 80 columns."""
     lines = ["DRAFT REPORT", run.WARNING, "", fill(draft.report or EMPTY, 78)]
@@ -243,7 +241,6 @@ def write_page(draft: Draft, path: str | Path) -> None:
 
 
 # --- the results of a run ---------------------------------------------------
-
 
 def without_script(page: Any) -> Markup:
     """A notebook as HTML; its formulas are MathML, which browsers draw."""
