@@ -2,6 +2,7 @@
 # make study     runs notebooks 08 to 11
 # make figures   draws figures/ again from figures/data and phantoms
 # make test      sets up, runs all checks and tests
+# make bundle    one archive for a room without a network
 # Variables: PROFILE=cpu IMAGES=phantom FROM=04 TO=06 FORCE=1 PYTHON=python3.12
 
 PROFILE ?= cpu
@@ -20,10 +21,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # The clone's own packages, whatever the user has at home.
 export PYTHONNOUSERSITE := 1
 
+# In an unpacked bundle no package index is asked.
+ifneq ($(wildcard wheels),)
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := wheels
+endif
+
 COURSE = $(IN) -m llamaxr_utils course --profile $(PROFILE) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FORCE),--force)
 
-.PHONY: setup course study figures test check lab tidy
+.PHONY: setup course study figures test check lab bundle publish tidy
 .DEFAULT_GOAL := course
 
 setup: $(READY)
@@ -77,6 +84,14 @@ test: check
 lab: $(READY)
 	@$(IN) -m jupyterlab --ServerApp.root_dir=. \
 	    --LabApp.default_url=/lab/tree/notebooks/01_explore_data.ipynb
+
+# One archive for a room without a network; PLATFORM=win_amd64 for others.
+bundle: $(READY)
+	@$(IN) notebooks/bundle.py $(PLATFORM)
+
+# The address of your copy on GitHub, for Colab's badges and setup cells.
+publish: $(READY)
+	@$(IN) notebooks/publish.py "$(URL)"
 
 tidy: $(READY)
 	@$(IN) -m jupyter nbconvert --clear-output --inplace notebooks/*.ipynb

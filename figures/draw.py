@@ -1,20 +1,26 @@
 """Draws the pictures of this folder again (``make figures``): Figures 1 and
 2 of the paper from facts, the previews from phantoms. No X-ray and no report
-text is in them, and the same input gives the same bytes.
+of the data set is in them, and the same input gives the same bytes (of the
+case page: in the same browser).
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 
 from llamaxr_utils.course import plots
 from llamaxr_utils.course.artifacts import write_whole
@@ -24,12 +30,13 @@ from llamaxr_utils.datasets.conditions import (
     CONDITIONS,
     NATIVE_ORDER,
     VIEWS,
-    by_name,
 )
+from llamaxr_utils.evaluation import baselines, cases
 from llamaxr_utils.evaluation.findings import FINDINGS, label_report
+from llamaxr_utils.llm import prompts
 from llamaxr_utils.studies import audit
 from llamaxr_utils.studies.rebuild import LAYERS, TRAINABLE, VOCABULARY, WIDTH
-from llamaxr_utils.vision import backbones, heatmaps
+from llamaxr_utils.vision import backbones, features, heatmaps
 
 FOLDER = Path(__file__).parent
 #: What the readers of a text label call a condition of the 18.
@@ -42,6 +49,21 @@ PATIENTS = {
     "preview-4": ["Consolidation/lung/upper lobe/left"],
 }
 EXAMPLE, EXAMPLE_CONDITION = "preview-2", "Cardiomegaly"
+#: The study of the case page. Its reference is ours, of no data set.
+CASE = {
+    "study_id": "Invented patient 2",
+    "status": "drawn",
+    "mesh": ["Cardiomegaly/severe", "Pleural Effusion/right/large",
+             "Nodule/lung/upper lobe/left"],
+    "reference": "The heart is enlarged. There is a large right pleural "
+    "effusion. A nodule lies in the left upper lobe.",
+}
+#: What its picture leaves of that page: one study and the head.
+ALONE = """aside, footer, .keys, .turn, .metrics, .legend { display: none }
+#desk { display: block } main { padding: .9rem 1.25rem }
+.see { grid-template-columns: 27.5rem 1fr; margin: .9rem 0; gap: 1.5rem }
+.bars { line-height: 1.72 } .texts { margin-bottom: .8rem }
+"""
 ALT = {
     "figure-1": "Flow chart. Two drawn X-rays, frontal and lateral, pass "
     "through the same frozen DenseNet-121: 1 x 224 x 224 pixels, feature map "
@@ -66,7 +88,19 @@ ALT = {
     "preview/figure-3": "A drawn frontal chest with a large heart, the same "
     "with a heatmap for Cardiomegaly, and the 18 scores as bars; its title "
     "says that it is a phantom.",
+    "preview/case": "The case page for one invented patient: a drawn frontal "
+    "and lateral chest, the same with heatmaps for Cardiomegaly, and the 18 "
+    "scores as bars with operating points, four of them reached. Below, "
+    "reference and generated report, with marks: enlarged heart and pleural "
+    "effusion agree, the nodule is missed, atelectasis and airspace opacity "
+    "are added. It says: phantom images, for research and teaching, not for "
+    "diagnosis.",
 }
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser"),
+    "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+    "--force-device-scale-factor=1.5", "--window-size=936,1400",
+)  # fmt: skip
 #: The boxes of Figure 1: left, bottom, width, height, head, words.
 BOXES = (
     (3.4, 2.95, 2.1, 3.3, "DenseNet-121",
@@ -257,12 +291,52 @@ def draw_phantom_heatmap(backbone: Path, size: int = 224) -> plt.Figure:
         for pixels in (model.resolution, size)
     )
     heat = heatmaps.heatmap(model, small, EXAMPLE_CONDITION)
-    output = backbones.predict(model, small[None])[0]
-    scores = pd.Series(by_name(output, model.pathologies))
+    output = backbones.predict(model, small[None])
+    scores = features.by_condition(model, output).iloc[0]
     return show_heatmaps(
         {VIEWS[0]: (grey, heat, scores)},
         f"PHANTOM, not an X-ray: {EXAMPLE_CONDITION}, {model.full_name}",
     )
+
+
+def picture_case(run: Path, path: Path) -> None:
+    """The case page (notebook 07) of `CASE`, as a browser shows it: scores
+    and heatmaps by the network of a run, the report by the template writer
+    (notebook 09) from what reaches the run's operating points."""
+    model = backbones.load(run / "backbone")
+    points = pd.read_csv(run / "operating_points.csv", index_col="condition")
+    points, study = points["operating_point"], CASE["study_id"]
+    with TemporaryDirectory() as name:
+        home = Path(name)
+        views = pd.DataFrame([CASE | {"view": view} for view in VIEWS])
+        seen, shown = (
+            views.assign(path=phantoms.draw_files(views, home, size))
+            for size in (model.resolution, 2 * cases.SIZE))
+        scores = features.score_views(model, seen)
+        heatmaps.write_maps(model, seen, scores, home / "heatmaps")
+        scores = prompts.by_study(scores)
+        named = prompts.names_above(scores.loc[study], points) or []
+        page, taken = home / "cases.html", home / "taken.png"
+        cases.write_page(
+            page, pd.DataFrame([CASE | dict.fromkeys(cases.METRICS)]),
+            {"generated (template)": [baselines.template_report(named)]},
+            title="Two drawn X-ray views → 18 scores → a report, held "
+            "against its reference", stamp="LLaMA-XR course · phantom images "
+            f"· patient, reference: invented · network {model.full_name}",
+            scores=scores, points=points, views=shown,
+            heatmaps=home / "heatmaps")
+        text = page.read_text("utf-8").replace("</style>", f"{ALONE}</style>")
+        page.write_text(text, "utf-8")
+        subprocess.run([*BROWSER, f"--user-data-dir={home / 'browser'}",
+                        f"--screenshot={taken}", page.as_uri()],
+                       check=True, capture_output=True)
+        picture = Image.open(taken).convert("RGB")
+    ground = Image.new("RGB", picture.size, picture.getpixel((0, 1399)))
+    low = ImageChops.difference(picture, ground).getbbox()[3] + 24
+    picture = picture.crop((0, 0, picture.width, low)).quantize(256, kmeans=5)
+    note = PngInfo()
+    note.add_text("Description", ALT["preview/case"])
+    picture.save(path, pnginfo=note, optimize=True)
 
 
 def draw_collapse(table: pd.DataFrame) -> plt.Figure:
@@ -348,7 +422,8 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
         table = prevalence(reports.load_studies())
         file = FOLDER / "data" / "prevalence.csv"
         write_whole(file, lambda part: table.to_csv(part, index=False))
-    backbone = runs_folder() / "cpu" / "backbone"
+    run = runs_folder() / "cpu"
+    backbone, lines = run / "backbone", []
     classes, collapse, frontier = (
         pd.read_csv(FOLDER / "data" / f"{name}.csv")
         for name in ("prevalence", "collapse", "frontier"))
@@ -363,7 +438,6 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
         "preview/figure-3": (partial(draw_phantom_heatmap, backbone),
                              "drawn, network of cpu"),
     }
-    lines = []
     for name, (draw, source) in jobs.items():
         if name == "preview/figure-3" and not backbone.is_dir():
             lines.append(f"{name}: left as it is; it needs the network of "
@@ -371,7 +445,12 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
             continue
         keep(draw(), folder / name, ALT[name], source)
         lines.append(f"{name}: drawn")
-    return lines
+    if not BROWSER[0] or not (run / "operating_points.csv").is_file():
+        lines.append("preview/case: left as it is; it needs Chromium and "
+                     "runs/cpu (`make course TO=03`)")
+        return lines
+    picture_case(run, folder / "preview" / "case.png")
+    return [*lines, "preview/case: drawn"]
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 Only reads the command line; the work is done by the functions it calls.
 """
 
-from __future__ import annotations
-
 import argparse
+import io
 import logging
 import sys
+from pathlib import Path
 
 from .course.errors import CourseError
 
@@ -78,6 +78,19 @@ def _report(o: argparse.Namespace) -> bool:
     return True
 
 
+def _grade(o: argparse.Namespace) -> bool:
+    from .course import grade, tables
+
+    table = grade.grade(o.folder, o.run, o.limit)
+    counts = table.groupby("student")["outcome"].value_counts().unstack()
+    print(counts.fillna(0).astype(int).to_string())
+    for student, name, *_, note in table[table["note"] != ""].to_numpy():
+        print(f"{student} {name}: {note}")
+    tables.write_csv(o.csv, table)
+    print(f"{len(table)} rows are in {o.csv}.")
+    return True
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m llamaxr_utils", description="The LLaMA-XR course. For "
@@ -118,11 +131,19 @@ def _parser() -> argparse.ArgumentParser:
     add("frontal")
     add("lateral", nargs="?")
     add("--html", metavar="FILE", help="and a page with heatmaps")
+    add = command(_grade, "one table of what a class has solved")
+    add("folder", help="of folders, one a student, of executed notebooks")
+    add("--csv", type=Path, default=Path("grades.csv"), metavar="FILE")
+    add("--run", action="store_true", help="run them first, all their code")
+    add("--limit", type=int, default=600, help="of a cell, in seconds")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a console's own encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         return 0 if options.work(options) else 1

@@ -64,7 +64,9 @@ def test_the_setup_cell_installs_with_these_pins(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("sys.path", [])
     monkeypatch.chdir(tmp_path)
-    exec(SETUP, {})  # noqa: S102
+    with pytest.raises(SystemExit, match="publish your copy"):
+        exec(SETUP, {})  # noqa: S102
+    exec(SETUP.replace('""', '"https://github.com/a/b"'), {})  # noqa: S102
     clone, course, unsloth = calls
     assert clone[:2] == ["git", "clone"]
     for call in (course, unsloth):

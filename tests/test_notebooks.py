@@ -9,12 +9,13 @@ import ast
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 
+import publish
 import pytest
 from conftest import FIXTURES
 
@@ -35,12 +36,12 @@ CHANGE = {}  # any knob of the table below, e.g. {"SEED": 1}"""
 @PAGES
 def test_the_form_of_the_page(path):
     """Title, setup, imports, parameters, start; an end. And as it is
-    committed: no outputs, ids of its own, the same badge and setup cell."""
+    committed: no outputs, ids of its own, the same setup cell."""
     page, first = runner.read(path), runner.read(NOTEBOOKS[0])
     sources = [cell.source for cell in page.cells]
     kinds = [cell.cell_type for cell in page.cells]
     assert kinds[:5] == ["markdown", *["code"] * 4]
-    assert f"\n# {int(path.stem[:2])} " in sources[0]
+    assert sources[0].startswith(f"# {int(path.stem[:2])} ")  # no badge yet
     for row in ("You will learn", "Reads", "Writes", "Paper items", "Time"):
         assert f"| {row} |" in sources[0]
     assert sources[3] == PARAMETERS and page.cells[3].metadata.tags == [
@@ -55,11 +56,30 @@ def test_the_form_of_the_page(path):
     shown = {"tags", "cellView", "jupyter"}
     assert all(set(cell.metadata) <= shown for cell in page.cells)
     assert sources[1] == first.cells[1].source
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    url = project["project"]["urls"]["Repository"]
-    assert f'url = "{url}"' in sources[1]
-    badge = f"{url[19:]}/blob/main/notebooks/{path.name})"
-    assert sources[0].splitlines()[0].endswith(badge)
+
+
+def test_an_address_is_written_everywhere_and_taken_out_again(tmp_path):
+    files = [*NOTEBOOKS, ROOT / "pyproject.toml", ROOT / "CITATION.cff"]
+    copies = [tmp_path / file.relative_to(ROOT) for file in files]
+    copies[0].parent.mkdir()
+    for file, copy in zip(files, copies, strict=True):
+        shutil.copyfile(file, copy)
+    with pytest.raises(SystemExit, match="no address"):
+        publish.publish(tmp_path, "https://example.org/a/b")
+    url = "https://github.com/ana/llama-xr"
+    for _ in range(2):  # a second address takes the first one's place
+        publish.publish(tmp_path, url)
+        for copy in copies:
+            text = copy.read_text("utf-8")
+            lines = [f"{url}/blob/main/notebooks/{copy.name})",
+                     f"github/{url[19:]}/blob/main/notebooks/{copy.name})",
+                     f'url = \\"{url}\\"']
+            wanted = lines if copy.suffix == ".ipynb" else [f'"{url}"']
+            assert all(text.count(each) == 1 for each in wanted), copy
+        url = "https://github.com/ben/kit"
+    publish.publish(tmp_path, "")
+    for file, copy in zip(files, copies, strict=True):
+        assert copy.read_bytes() == file.read_bytes()
 
 
 @PAGES

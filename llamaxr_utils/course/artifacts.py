@@ -7,8 +7,6 @@ artifact has one writer, every run one folder. All that the kit writes goes
 through `write_whole`.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -146,11 +144,12 @@ def sha256(path: Path) -> str:
 
 # --- writing, whole or not at all -------------------------------------------
 
-
 @contextmanager
 def disk_errors(path: Path):
-    """A full or read-only disk becomes a `CourseError` about `path`."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    """A disk that is full, or that may not be written, becomes a `CourseError`
+    about `path`."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
+             errno.EPERM)
     # safetensors and torch say it in exceptions of their own.
     words = (*(f"(os error {code})" for code in codes), "inline_container.cc")
     try:
@@ -161,15 +160,18 @@ def disk_errors(path: Path):
             raise
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
-            f"The disk is full or read-only: {error} ({path.parent}).",
-            "Free some space; then the same command continues.",
+            f"The disk is full, or may not be written: {error} "
+            f"({path.parent}).",
+            "Free some space, or set LLAMAXR_RUNS and LLAMAXR_DATA to folders "
+            "of your own; then the same command continues.",
         ) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file or folder, then put it in place in
     one step: until then the old content of `path` is there and whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{os.getpid()}")
     old = path.with_name(f".{path.name}.old{os.getpid()}")
     try:

@@ -3,7 +3,7 @@
 Not for programming mistakes, which stay ordinary Python exceptions.
 """
 
-from __future__ import annotations
+from collections.abc import Collection
 
 
 class CourseError(Exception):
@@ -16,3 +16,12 @@ class CourseError(Exception):
 
     def __str__(self) -> str:
         return f"\n  What: {self.what}\n  Why:  {self.why}\n  Do:   {self.do}"
+
+
+def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:
+    """A `CourseError` that lists what there is, unless `value` is known."""
+    if value not in known:
+        raise CourseError(
+            f"{knob} = {value!r} is not known.",
+            f"There are {', '.join(known)}.",
+            f"Set {knob} to one of them.")

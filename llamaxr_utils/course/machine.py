@@ -4,8 +4,6 @@ Facts for records, choices that are made by name and with a reason, and what
 must be set before torch is imported (`prepare`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.abc
 import importlib.metadata
@@ -13,7 +11,6 @@ import importlib.util
 import logging
 import os
 import platform
-import resource
 import sys
 from pathlib import Path
 
@@ -43,12 +40,18 @@ def platform_line() -> str:
 
 def peak_memory_gb() -> float:
     """Peak resident memory of this process, in GB."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return round(getattr(memory, "peak_wset", memory.rss) / 1e9, 2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 
 
 # --- device and precision ---------------------------------------------------
-
 
 def pick_device() -> tuple[str, str, str]:
     """Device (``cuda``, ``mps``, ``cpu``), its best dtype (``bfloat16``,
@@ -86,19 +89,14 @@ def compute_dtype(precision: str) -> tuple[str, str]:
     return device, dtypes.get(precision, best)
 
 
-def pick_precision(wanted: str) -> str:
-    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is settled by the machine. On
-    a CPU bfloat16 pays only where it is in hardware (AVX512-BF16 or AMX)."""
-    if wanted != "auto":
-        return wanted
+def has_fast_bfloat16() -> bool:
+    """On a CPU it pays only in hardware (AVX512-BF16 or AMX)."""
     import torch
 
     device, dtype, _ = pick_device()
-    if device == "cuda":
-        return "bf16" if dtype == "bfloat16" else "fp16"
-    in_hardware = (torch.cpu._is_avx512_bf16_supported()
-                   or torch.cpu._is_amx_tile_supported())
-    return "bf16" if in_hardware else "fp32"
+    in_cpu = (torch.cpu._is_avx512_bf16_supported()
+              or torch.cpu._is_amx_tile_supported())
+    return dtype == "bfloat16" if device == "cuda" else in_cpu
 
 
 def pick_optimizer(wanted: str) -> tuple[str, str]:
@@ -113,37 +111,32 @@ def pick_optimizer(wanted: str) -> tuple[str, str]:
 
 # --- before torch is imported -----------------------------------------------
 
-
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Runs `define_missing_operators` once, when torchvision is imported;
-    finds nothing itself."""
+    """Defines ``torchvision::nms`` and ``qnms``, once, when torchvision is
+    imported and its library can't load, as one built for CUDA beside a CPU
+    build of torch; finds nothing itself."""
+
+    library = None  #: operators live as long as this object
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname == "torchvision":
-            sys.meta_path.remove(self)
-            define_missing_operators()
-
-
-_library = None  # operators live as long as the Library object
-
-
-def define_missing_operators() -> None:
-    """Define ``torchvision::nms`` and ``qnms`` if the library can't load, as
-    one built for CUDA beside a CPU build of torch."""
-    global _library
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None:
-        return
-    import torch
-
-    for binary in Path(str(spec.origin)).parent.glob("_C*.so"):
-        with contextlib.suppress(OSError):
-            torch.ops.load_library(str(binary))
+        if fullname != "torchvision":
             return
-    _library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        _library.define(f"{operator}(Tensor dets, Tensor scores, "
-                        "float iou_threshold) -> Tensor")
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("torchvision")
+        if spec is None:
+            return
+        import torch
+
+        folder = Path(str(spec.origin)).parent
+        for binary in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd")):
+            with contextlib.suppress(OSError):
+                torch.ops.load_library(str(binary))
+                return
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, "
+                           "float iou_threshold) -> Tensor")
+        _BeforeTorchvision.library = library
 
 
 def prepare() -> None:

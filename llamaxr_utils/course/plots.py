@@ -4,8 +4,6 @@
 and the alt text travels with both. Data is prepared by the notebooks.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import time

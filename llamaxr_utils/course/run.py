@@ -5,8 +5,6 @@ notebook's run, and remembers what was read and written. Knobs are declared
 in ``profiles.yaml`` and nowhere else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -35,7 +33,6 @@ IN_COURSE = "LLAMAXR_IN_COURSE"
 
 
 # --- profiles and knobs -----------------------------------------------------
-
 
 @lru_cache(maxsize=1)
 def declared() -> dict:
@@ -77,7 +74,6 @@ def run_name(profile: str, images: str | None = None) -> str:
 
 # --- folders ----------------------------------------------------------------
 
-
 def project_folder() -> Path:
     """The clone: the nearest folder above with notebooks, or the one that
     this package lies in, else here."""
@@ -100,8 +96,14 @@ def cache_folder() -> Path:
     """Where caches go: the data folder, or ``runs/cache`` if it is
     read-only (a class folder, say)."""
     folder = data_folder()
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    return folder if os.access(nearest, os.W_OK) else runs_folder() / "cache"
+    writable = os.access(nearest(folder), os.W_OK)
+    return folder if writable else runs_folder() / "cache"
+
+
+def nearest(path: Path) -> Path:
+    """The path or its nearest folder that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.exists())
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:
@@ -111,7 +113,6 @@ def read_record(folder: Path, notebook: str) -> dict | None:
 
 
 # --- the run ----------------------------------------------------------------
-
 
 class Run:
     """One notebook's run. Made by `start`; knobs are its attributes."""
@@ -193,8 +194,7 @@ class Run:
             for path in self.outputs.values() if path.exists()}
         inputs = {
             name: artifacts.sha256(artifacts.path_of(self.folder, name))
-            for name in self.inputs
-        }
+            for name in self.inputs}
         record = {
             "notebook": self.notebook, "profile": self.profile,
             "images": self.images, "knobs": self.knobs,
@@ -225,9 +225,8 @@ def start(notebook: str, profile: str, images: str | None = None,
             raise CourseError(f"{name} is no knob of {notebook}.",
                               f"It has {', '.join(table)}.",
                               f"Did you mean {near}?")
-    for knob in table:
-        value = knob_value(notebook, knob, profile, images)
-        run.knobs[knob] = change.get(knob, value)
+    values = {k: knob_value(notebook, k, profile, images) for k in table}
+    run.knobs = values | dict(change)
     _print_knobs(run)
     _check_inputs(run, reads)
     seed = int(run.knobs.get("SEED") or 0)

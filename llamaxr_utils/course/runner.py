@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def run_course(profile: str = "cpu", images: str | None = None,
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)
-    done, began = {}, time.perf_counter()
+    done, spent, began = {}, {}, time.perf_counter()
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
         now = state_now(source, profile, images)
@@ -125,11 +126,22 @@ def run_course(profile: str = "cpu", images: str | None = None,
                 _run_and_record(folder, source, knobs, now)
         record = run.read_record(folder, notebook) or {}
         done[notebook] = "ran" if reason else "skipped"
+        spent[notebook] = record["seconds"]
+        pace = sum(spent.values()) / _usual(spent)
+        left = pace * _usual(chosen[number:]) / 60
         print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-              f"{record['peak_memory_gb']:.1f} GB)", flush=True)
+              f"{record['peak_memory_gb']:.1f} GB)"
+              + (f"; {left:.0f} min left at most" if left else ""), flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")
     return done
+
+
+def _usual(notebooks: Iterable[str]) -> float:
+    """Seconds of these notebooks on two calm cores, profile cpu (README)."""
+    seconds = (46, 85, 11, 180, 36, 50, 19, 60, 130, 200, 10)
+    usual = dict(zip(run.NOTEBOOKS, seconds, strict=False))
+    return sum(usual.get(notebook, 60) for notebook in notebooks)
 
 
 @contextmanager
@@ -174,12 +186,14 @@ def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],
 def kernel_surroundings() -> Iterator[Any]:
     """Environment of a kernel that no user's configuration reaches, and the
     configuration of its manager: it talks over sockets in a folder, not over
-    TCP, so that a machine with no network will do."""
+    TCP, so that a machine with no network will do. Windows has only TCP."""
     from traitlets.config import Config
 
     threads = os.environ.get("OMP_NUM_THREADS", str(machine.cores()))
+    sockets = sys.platform != "win32"
     # A short path: the name of such a socket has 103 bytes at most.
-    with tempfile.TemporaryDirectory(prefix="lxr", dir="/tmp") as folder:
+    place = "/tmp" if sockets else None
+    with tempfile.TemporaryDirectory(prefix="lxr", dir=place) as folder:
         surroundings = {
             "JUPYTER_CONFIG_DIR": folder, "JUPYTER_DATA_DIR": folder,
             "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder,
@@ -190,7 +204,7 @@ def kernel_surroundings() -> Iterator[Any]:
         # Without a path, kernels that start together share sockets.
         ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
         with patch.dict(os.environ, surroundings):
-            yield Config({"KernelManager": ipc})
+            yield Config({"KernelManager": ipc} if sockets else {})
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:

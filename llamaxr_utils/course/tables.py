@@ -4,9 +4,8 @@ Every table carries its provenance, and a run on drawings says so in its
 title.
 """
 
-from __future__ import annotations
-
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,10 +32,17 @@ def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
     body = markdown(table if shown is None else shown, decimals)
     text = f"**{full}**\n\n{body}\n\n{nb.stamp}. {WARNING}\n"
     csv, page = (nb.file("tables", f"{name}.{kind}") for kind in ("csv", "md"))
-    write_whole(csv, lambda part: table.to_csv(part, index=False))
+    write_csv(csv, table)
     write_whole(page, lambda part: part.write_text(text, "utf-8"))
     print(f"{full}  [runs/{nb.name}/tables/{name}.csv]")
     return show(table if shown is None else shown, rows, decimals)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table for people: no text of it is a spreadsheet's formula."""
+    safe = table.map(lambda cell: f"'{cell}" if isinstance(cell, str)
+                     and cell.lstrip().startswith(tuple("=+-@")) else cell)
+    write_whole(path, lambda part: safe.to_csv(part, index=False))
 
 
 def show(table: pd.DataFrame, rows: int = 8, decimals: int = 3) -> Any:
@@ -57,12 +63,8 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
             return f"{value:.{decimals}f}"
         return str(value).replace("|", "\\|").replace("\n", " ")
 
-    header = [  # of two levels: both names
-        ", ".join(filter(None, column)) if isinstance(column, tuple)
-        else str(column)
-        for column in table.columns]
     cells = table.astype(object).map(cell).mask(table.isna(), "–")
     rule = ["---:" if is_numeric_dtype(kind) else ":---"
             for kind in table.dtypes]
-    rows = [header, rule, *cells.itertuples(index=False)]
+    rows = [map(str, table.columns), rule, *cells.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

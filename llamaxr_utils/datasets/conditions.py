@@ -5,19 +5,7 @@ in the text of the paper's prompt. Also here: what the report labeller calls
 each condition, and the rule that cuts its score in two.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
-
-#: The paper's order (section 3.1, also the order that Figure 4's text
-#: promises): alphabetical.
-CONDITIONS: tuple[str, ...] = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion",
-    "Emphysema", "Enlarged Cardiomediastinum", "Fibrosis", "Fracture",
-    "Hernia", "Infiltration", "Lung Lesion", "Lung Opacity", "Mass", "Nodule",
-    "Pleural Thickening", "Pneumonia", "Pneumothorax")
 
 #: torchxrayvision's order of outputs (``datasets.default_pathologies``).
 NATIVE_ORDER: tuple[str, ...] = (
@@ -25,6 +13,10 @@ NATIVE_ORDER: tuple[str, ...] = (
     "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural Thickening",
     "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture",
     "Lung Opacity", "Enlarged Cardiomediastinum")
+
+#: The paper's order (section 3.1, also the order that Figure 4's text
+#: promises): alphabetical.
+CONDITIONS: tuple[str, ...] = tuple(sorted(NATIVE_ORDER))
 
 #: Condition -> what the report labeller (`evaluation.findings`) calls it.
 FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
@@ -44,23 +36,6 @@ NAMED_BY: dict[str, list[str]] = {
 } | {"Granuloma": ["Nodule"]}
 
 VIEWS: tuple[str, str] = ("frontal", "lateral")
-
-
-def plain_name(name: str) -> str:
-    """torchxrayvision's spelling -> the paper's (``Pleural_Thickening``)."""
-    return name.replace("_", " ").strip()
-
-
-def by_name(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """Name the 18 outputs of a network by its own ``pathologies``; the result
-    is in the order of `CONDITIONS`."""
-    plain = [plain_name(name) for name in names]
-    if len(values) != len(plain) or sorted(plain) != list(CONDITIONS):
-        raise ValueError(
-            f"{len(values)} scores came with names that are not the 18 "
-            f"conditions; set `model.pathologies` to them: {plain}")
-    scores = dict(zip(plain, values))
-    return {name: float(scores[name]) for name in CONDITIONS}
 
 
 def best_f_beta(score: np.ndarray, truth: np.ndarray,

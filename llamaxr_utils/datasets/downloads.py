@@ -4,8 +4,6 @@ pooch downloads; what arrives is whole and is what it should be, or it is not
 kept. Nothing is fetched unless a command asks for it.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from functools import partial

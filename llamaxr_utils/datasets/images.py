@@ -5,8 +5,6 @@ A study gets its frontal and its lateral image from a published list of views
 PA. Never is "the first image" taken to be the frontal one.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from ..course.machine import cores
 from ..course.run import cache_folder, data_folder
 from . import phantoms
@@ -36,7 +34,6 @@ _OPENI = re.compile(r"(?:CXR)?(\d+)(?:_1)?(_IM-\d{4}(?:-\d+){1,2})")
 
 
 # --- files ------------------------------------------------------------------
-
 
 def known_views() -> pd.DataFrame:
     """``image_id``, ``view`` (frontal, lateral): 7,426 of 7,470 images, as
@@ -60,12 +57,10 @@ def find_images() -> pd.DataFrame:
 
     Returns ``image_id`` (OpenI's), ``path`` (Path).
     """
-    paths: dict[str, Path] = {}
-    for file in (file for root in _roots() for file in _files(root)):
-        if image_id := openi_id(file.stem):
-            paths.setdefault(image_id, file)
-    columns = ["image_id", "path"]
-    return pd.DataFrame(paths.items(), columns=columns, dtype=object)
+    files = [file for root in _roots() for file in image_files(root)]
+    table = pd.DataFrame({"image_id": [openi_id(file.stem) for file in files],
+                          "path": files}, dtype=object)
+    return table.dropna().drop_duplicates("image_id", ignore_index=True)
 
 
 def _roots() -> Iterator[Path]:
@@ -81,7 +76,7 @@ def _roots() -> Iterator[Path]:
             yield unpack_images(archive, cache_folder() / name)
 
 
-def _files(root: Path) -> Iterator[Path]:
+def image_files(root: Path) -> Iterator[Path]:
     """Image files in order, without hidden (half-written, macOS's) ones and
     without the drawings in the cache."""
     for place, folders, names in os.walk(root):
@@ -113,7 +108,6 @@ def _relative(path: str | Path) -> str:
 
 # --- views ------------------------------------------------------------------
 
-
 def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     """``study_id``, ``image_id``, ``view``: one frontal and one lateral a
     study, of its images (`reports.load_image_ids`) the one of the lowest
@@ -125,12 +119,9 @@ def choose_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     return first[["study_id", "image_id", "view"]]
 
 
-def draw_views(
-    studies: pd.DataFrame,
-    image_ids: pd.DataFrame,
-    size: int,
-    progress: Callable[[int, int], object] | None = None,
-) -> pd.DataFrame:
+def draw_views(studies: pd.DataFrame, image_ids: pd.DataFrame, size: int,
+               progress: Callable[[int, int], object] | None = None
+               ) -> pd.DataFrame:
     """Schema ``views``: phantoms of `size` pixels, drawn from ``mesh`` of
     `studies`, for the views that the real studies have."""
     views = choose_views(image_ids).merge(studies[["study_id", "mesh"]])
@@ -160,7 +151,6 @@ def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- one file -> a grey square of bytes -------------------------------------
-
 
 def read_grey(path: str | Path, size: int,
               resize: str = "squash") -> np.ndarray:
@@ -220,11 +210,7 @@ def read_views(views: pd.DataFrame, size: int,
     """All images of a ``views`` table, uint8 (n, size, size), and the rows
     that could be read, in the same order; ``attrs["unreadable"]`` of the
     rows is a list of (path, reason)."""
-    if resize not in ("squash", "crop"):
-        raise CourseError(
-            f"RESIZE = {resize!r} is not known.",
-            "Images are squashed (the paper) or cropped.",
-            'Set RESIZE to "squash" or "crop".')
+    refuse_unknown("RESIZE", resize, ("squash", "crop"))
     grey = np.empty((len(views), size, size), np.uint8)
 
     def read(row: int) -> str:
@@ -242,9 +228,6 @@ def read_views(views: pd.DataFrame, size: int,
     lost = zip(views["path"][~whole], reasons[~whole])
     table.attrs["unreadable"] = list(lost)
     return (grey if whole.all() else grey[whole]), table
-
-
-# --- the range that the network expects -------------------------------------
 
 
 def to_model_range(grey: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ https://doi.org/10.1093/jamia/ocv080) described each study by headings such as
 of two `FILES`. It does not look at the report's text: that is `findings`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -45,15 +43,11 @@ OUTSIDE, SIDES, ZONES, SEVERITIES = yaml.safe_load(
     FILES[1].read_text("utf-8")).values()
 
 
-def _read_rules(file: Path) -> list[Any]:
-    """Rows of the table, every cell a set of words."""
-    table = pd.read_csv(file, keep_default_na=False).drop(columns="why")
-    table = table.replace("OUTSIDE", OUTSIDE, regex=True)
-    words = table.map(lambda cell: frozenset(cell.split("; ")) - {""})
-    return list(words.itertuples(index=False))
-
-
-RULES = _read_rules(FILES[0])
+_TABLE = pd.read_csv(FILES[0], keep_default_na=False).drop(columns="why")
+_TABLE = _TABLE.replace("OUTSIDE", OUTSIDE, regex=True)
+#: Rows of the table, every cell a set of words.
+RULES: list[Any] = list(_TABLE.map(
+    lambda cell: frozenset(cell.split("; ")) - {""}).itertuples(index=False))
 
 
 def _words(heading: str) -> list[str]:
@@ -70,20 +64,14 @@ def _first(words: list[str], meaning: dict[str, str]) -> str:
 def _read(heading: str) -> list[Finding]:
     term, *words = _words(heading)
     conditions = {
-        name
-        for rule in RULES
-        if term in rule.terms
+        name for rule in RULES if term in rule.terms
         and (not rule.need or rule.need.intersection(words))
-        and not rule.bar.intersection(words)
-        for name in rule.conditions
-    }
+        and not rule.bar.intersection(words) for name in rule.conditions}
     sides = {word for word in words if SIDES.get(word) == word}
     side = "bilateral" if len(sides) > 1 else _first(words, SIDES)
     place = side, _first(words, ZONES), _first(words, SEVERITIES)
-    return [
-        Finding(heading, name, *place)
-        for name in [c for c in CONDITIONS if c in conditions] or [""]
-    ]
+    return [Finding(heading, name, *place)
+            for name in [c for c in CONDITIONS if c in conditions] or [""]]
 
 
 def parse_headings(headings: Iterable[str]) -> list[Finding]:

@@ -8,14 +8,12 @@ Space: x to the patient's left, y to the back, z down; a picture shows -1 to
 1. A side is the sign of x: -1 the patient's right lung, 1 the left.
 """
 
-from __future__ import annotations
-
 import hashlib
-import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace as Chest
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -23,7 +21,7 @@ import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from ..course.artifacts import disk_errors
+from ..course.artifacts import write_whole
 from ..course.machine import cores
 from . import mesh
 from .conditions import VIEWS
@@ -43,7 +41,6 @@ def random_stream(*words: str) -> np.random.Generator:
 
 # --- solids, a camera that looks through them, and its film -----------------
 
-
 class Solid(NamedTuple):
     """|x/a|^p + |y/b|^p + |z/c|^p <= 1, its centre leaning along z."""
 
@@ -53,7 +50,7 @@ class Solid(NamedTuple):
     power: int = 2
     column: bool = False  # below its centre it goes on as a cylinder
 
-    def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Solid:
+    def moved(self, factor, shift=(0.0, 0.0, 0.0)) -> Self:
         center, radii = np.add(self.center, shift), np.array(self.radii)
         return self._replace(center=center, radii=radii * factor)
 
@@ -142,7 +139,6 @@ def _expose(path: np.ndarray, thick: float, view: str, rng) -> np.ndarray:
 
 # --- a patient --------------------------------------------------------------
 
-
 def anatomy(study_id: str) -> Chest:
     """A healthy patient: numbers of the shape, and room for findings."""
     rng = random_stream(study_id, "anatomy")
@@ -157,8 +153,9 @@ def anatomy(study_id: str) -> Chest:
     chest.dome = {-1: top, 1: top + rng.normal(0.05, 0.02)}
     chest.left = {-1: [], 1: []}  # bounds of the lung that is left
     chest.free = {-1: [], 1: []}  # the same, with air around it
+    chest.patches = {-1: [], 1: []}
     chest.broken = {}  # (side, rib) -> turn at the break, step
-    chest.bulky, chest.solids, chest.patches = [], [], []
+    chest.bulky, chest.solids = [], []
     chest.lines = []  # clouds of points in the lung
     return chest
 
@@ -340,14 +337,13 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
             path += 1.6 * edge - 0.3 * (aerated - tissue)
         path -= chest.air * aerated
         whole, full = whole + size(lung), full + tissue
-        for solid, mu, where in chest.patches:
-            if where == side:
-                haze += mu * size(solid, lung, *left)
+        for solid, mu in chest.patches[side]:
+            haze += mu * size(solid, lung, *left)
         at = (0.17 * side, 0.03, -0.01 - 0.03 * side)
         root = size(Solid(at, (0.06, 0.08, 0.1)), lung)
         path += 0.45 * chest.vessels * root
-    for solid, mu, side in chest.solids:
-        path += mu * size(solid, *([lung_of(chest, side)] if side else []))
+    for solid, mu, *within in chest.solids:
+        path += mu * size(solid, *within)
     m, top = chest.meal, chest.dome[1] + 0.14
     path -= 0.8 * size(Solid((0.3, -0.05, top), (0.1 * m, 0.12, 0.05 * m)))
     noise = random_stream(study_id, "cloud").normal(size=haze.shape)
@@ -370,7 +366,6 @@ def attenuation(study_id: str, chest: Chest, camera: Camera) -> np.ndarray:
 
 
 # --- findings of the 18 conditions ------------------------------------------
-
 
 def _reshape(chest: Chest, word: str, name: str, sides, s: float) -> None:
     """Findings that change the chest itself, before things are placed."""
@@ -423,9 +418,9 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         for _ in range(4 if many or "scatt" in word else 1):
             ball = Solid(at, radius * s**0.7 * rng.normal(1, 0.1, 3))
             mu = 8.0 if old else 3.0 if name == "Mass" else 3.6
-            chest.solids.append((ball, mu, side))
+            chest.solids.append((ball, mu, lung))
             if word.startswith(("cavit", "cyst")):
-                chest.solids.append((ball.moved(0.75), -4.5, side))
+                chest.solids.append((ball.moved(0.75), -4.5, lung))
             at = place(chest, side, zone, rng)
     elif name == "Hernia":
         # The stomach behind the heart: a wall, a bubble of air in its top.
@@ -433,7 +428,7 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
         sac = Solid((0.05, 0.2, 0.34), radii)
         bubble = sac.moved((0.7, 0.7, 0.45), (0, 0, -0.2 * radii[2]))
         chest.bulky.append(sac)
-        chest.solids.append((bubble, -1.6, 0))
+        chest.solids.append((bubble, -1.6))
     elif name == "Fracture":
         for number in rng.permutation(np.arange(3, 9))[: 3 if many else 1]:
             turn = rng.uniform(0.9, 1.7)
@@ -445,17 +440,17 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
             else:
                 chest.broken[side, number] = turn, 0.04 * s
             radii = np.array([0.07, 0.07, 0.05]) * s**0.3
-            chest.solids.append((Solid(at, radii), 5.0, 0))
+            chest.solids.append((Solid(at, radii), 5.0))
     elif "hilum" in word and ("enlarged" in word or "prominent" in word):
         ball = Solid((0.2 * side, 0.03, -0.02), np.full(3, 0.1 * s**0.5))
-        chest.solids.append((ball, 1.5, side))
+        chest.solids.append((ball, 1.5, lung))
     fine = "interstitial" in word or "reticular" in word
     kind = "Interstitial" if fine and name == "Lung Opacity" else name
     number, radius, mu = PATCHES.get(kind, (0, 0.0, 0.0))
     for _ in range(number):
         spot = at + rng.normal(0, 0.09, 3) * (number > 1)
         haze = Solid(spot, radius * s**0.5 * rng.normal(1, 0.15, 3))
-        chest.patches.append((haze, mu * s**0.5, side))
+        chest.patches[side].append((haze, mu * s**0.5))
     number, long, mu, slope, spread = LINES.get(kind, (0, 0, 0, 0, 0))
     plate = name == "Atelectasis"
     t = np.linspace(-0.5, 0.5, 600 if plate else 80)[:, None]
@@ -469,7 +464,6 @@ def _add(chest: Chest, word: str, finding, side: int, s: float, rng) -> None:
 
 
 # --- pictures ---------------------------------------------------------------
-
 
 def _patient(study_id: str, headings: Sequence[str],
              without: str = "") -> Chest:
@@ -504,11 +498,10 @@ def draw(study_id: str, headings: Sequence[str], view: str,
     (column ``mesh``) give only the findings. Frontal: the patient's right is
     on the left. Lateral: front is left.
     """
-    camera = Camera(study_id, view, size)
-    path = attenuation(study_id, _patient(study_id, headings), camera)
+    camera, chest = Camera(study_id, view, size), _patient(study_id, headings)
+    path = attenuation(study_id, chest, camera)
     rng = random_stream(study_id, "exposure", view)
-    well = anatomy(study_id)
-    thick = (0.56 * well.deep, 0.7 * well.wide)[camera.i] + well.fat
+    thick = (0.56 * chest.deep, 0.7 * chest.wide)[camera.i] + chest.fat
     return (255 * _expose(path, thick, view, rng)).astype(np.uint8)
 
 
@@ -528,12 +521,9 @@ def lesions(study_id: str, headings: Sequence[str], view: str,
     return masks
 
 
-def draw_files(
-    views: pd.DataFrame,
-    folder: Path,
-    size: int,
-    progress: Callable[[int, int], object] | None = None,
-) -> list[str]:
+def draw_files(views: pd.DataFrame, folder: Path, size: int,
+               progress: Callable[[int, int], object] | None = None
+               ) -> list[str]:
     """Draw views (``study_id``, ``view``, ``mesh``) as PNG files
     ``<folder>/1a2b3c4d-96/<study_id>_<view>.png``; returns their paths.
 
@@ -547,23 +537,17 @@ def draw_files(
     home = folder / f"{hashlib.sha256(code).hexdigest()[:8]}-{size}"
     names = views["study_id"] + "_" + views["view"] + ".png"
     jobs = views[["study_id", "mesh", "view"]].assign(size=size)
-    jobs["path"] = [str(home / name) for name in names]
-    todo = [job for job in jobs.to_numpy() if not Path(job[-1]).exists()]
+    jobs["path"] = [home / name for name in names]
+    todo = [job for job in jobs.to_numpy() if not job[-1].exists()]
     # A few are drawn before other processes have started.
-    workers = cores() if len(todo) > 64 else 1
-    with disk_errors(home):
-        home.mkdir(parents=True, exist_ok=True)
-        pool = Parallel(workers, return_as="generator")
-        drawn = pool(delayed(_draw_file)(*job) for job in todo)
-        for done, _ in enumerate(drawn, 1 + len(jobs) - len(todo)):
-            if progress:
-                progress(done, len(jobs))
-    return jobs["path"].tolist()
+    pool = Parallel(cores() if len(todo) > 64 else 1, return_as="generator")
+    drawn = pool(delayed(_draw_file)(*job) for job in todo)
+    for done, _ in enumerate(drawn, 1 + len(jobs) - len(todo)):
+        if progress:
+            progress(done, len(jobs))
+    return jobs["path"].map(str).tolist()
 
 
-def _draw_file(study_id: str, headings: list[str], view: str, size: int,
-               path: str) -> None:
-    part = f"{path}.{os.getpid()}.part"
-    image = Image.fromarray(draw(study_id, headings, view, size))
-    image.save(part, format="PNG", compress_level=1)
-    os.replace(part, path)
+def _draw_file(*job: Any) -> None:
+    image = Image.fromarray(draw(*job[:-1]))
+    write_whole(job[-1], partial(image.save, format="PNG", compress_level=1))

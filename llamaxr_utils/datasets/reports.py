@@ -6,8 +6,6 @@ CC BY-NC-ND 4.0 (https://openi.nlm.nih.gov). Splits: the id list of R2Gen
 (https://github.com/cuhksz-nlp/R2Gen, ids only).
 """
 
-from __future__ import annotations
-
 import re
 import tarfile
 from functools import lru_cache

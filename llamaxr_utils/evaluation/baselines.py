@@ -5,8 +5,6 @@ random one, the report of the most similar study, one sentence a condition.
 They return texts; `metrics` scores them as it scores any other system.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 
@@ -26,28 +24,22 @@ NORMAL_REPORT = (
     "intact.")
 
 
-def medoid(train_texts: Sequence[str], protocol: str = "r2gen",
-           utility: str = "ROUGE-L") -> str:
+def medoid(train_texts: Sequence[str], utility: str = "ROUGE-L") -> str:
     """The constant report of highest mean `utilities`: the training report
     most like all the others (ties: the first)."""
-    mean = utilities(train_texts, utility, protocol).mean(axis=1)
+    mean = utilities(train_texts, utility).mean(axis=1)
     return train_texts[int(mean.round(12).argmax())]
 
 
-def utilities(texts: Sequence[str], utility: str = "ROUGE-L",
-              protocol: str = "r2gen") -> np.ndarray:
+def utilities(texts: Sequence[str], utility: str = "ROUGE-L") -> np.ndarray:
     """What each text is worth if each is the truth: (candidate, reference).
 
-    Exact, of words (R2Gen's cleaned ones; under "llamaxr" rouge_score's
-    stems): F1 of the longest common subsequence (``ROUGE-L``), or sentence
-    BLEU-4 whose orders above the first count one match and one n-gram more
-    (``BLEU-4``; Lin and Och 2004, https://aclanthology.org/C04-1072).
+    Exact, of R2Gen's cleaned words: F1 of the longest common subsequence
+    (``ROUGE-L``), or sentence BLEU-4 whose orders above the first count one
+    match and one n-gram more (``BLEU-4``; Lin and Och 2004,
+    https://aclanthology.org/C04-1072).
     """
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    stems = DefaultTokenizer(use_stemmer=True).tokenize
-    words = [tuple(clean_r2gen(text).split() if protocol == "r2gen"
-                   else stems(text)) for text in texts]
+    words = [tuple(clean_r2gen(text).split()) for text in texts]
     unique = list(dict.fromkeys(words))
     place = {report: i for i, report in enumerate(unique)}
     rows = [place[report] for report in words]

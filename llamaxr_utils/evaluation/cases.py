@@ -5,8 +5,6 @@ not mentioned), not by their words; the paper's Tables 4 to 6 and the page of
 all cases are made from that. No model is asked, and nothing is diagnosed.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -46,7 +44,6 @@ PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
                                        "allow_nan": False}
 
 # --- two texts --------------------------------------------------------------
-
 
 def outcome(reference: str | None, generated: str | None) -> str:
     """Compare two states (present, absent, uncertain; None: not mentioned).
@@ -121,7 +118,6 @@ def marked(text: str,
 
 
 # --- the page of all cases --------------------------------------------------
-
 
 def study_data(row: Mapping[str, Any], systems: Mapping[str, str],
                scores: Scores, points: Mapping[str, float]) -> dict[str, Any]:

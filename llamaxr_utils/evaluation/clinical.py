@@ -5,8 +5,6 @@ Beside every table of word overlap stands one of these, from the labels of
 is, how large, or whether the image shows it, is not known here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..course.errors import refuse_unknown
 from ..datasets import conditions, mesh
 from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS
-from ..llm.prompts import Scores, refuse_unknown
+from ..llm.prompts import Scores
 from .findings import FINDINGS, label_report
 
 #: The numbers of `clinical_scores`, in the order of `scores_from_statistics`.
@@ -54,7 +53,6 @@ def clinical_scores(references: Sequence[str],
 
 
 # --- the findings of the 18 conditions --------------------------------------
-
 
 @lru_cache(maxsize=20_000)
 def present(text: str, state: str = "present") -> frozenset[str]:

@@ -6,8 +6,6 @@ their MeSH headings. They compare reports; they are neither a diagnosis nor
 the CheXpert labeller, whose names they borrow.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import lru_cache

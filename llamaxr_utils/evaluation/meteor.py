@@ -4,12 +4,15 @@ for nltk's METEOR (nltk's own is a download), and METEOR 1.5, in Java."""
 from __future__ import annotations
 
 import atexit
+import gzip
+import hashlib
+import io
 import re
 import subprocess
 import threading
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import distribution
 from pathlib import Path
@@ -17,6 +20,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from ..course import artifacts
+from ..course.run import cache_folder
+from ..datasets.reports import load_studies
 
 #: WordNet's endings (morphy, https://wordnet.princeton.edu/documentation),
 #: all parts of speech together, for the jar's table does not tell them apart.
@@ -27,16 +34,17 @@ _ENDINGS = [pair.split(":") for pair in (
 #: "rank"), and weights of exact, stem, synonym and paraphrase matches.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+JAR, PARAPHRASES = "meteor-1.5.jar", "data/paraphrase-en.gz"
 #: Encoding and decimal sign are not left to the locale.
 COMMAND = (
     "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US -Xmx2G "
-    "-XX:+UseSerialGC -jar meteor-1.5.jar - - -stdio -l en -norm "
-    "-a data/paraphrase-en.gz"
+    "-XX:+UseSerialGC -jar {jar} - - -stdio -l en -norm -a {table}"
 ).split()
 TIMEOUT = 600  #: seconds; then the Java process is ended
 #: Words of a text that the jar sees: thousands of repeated ones take all
 #: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
+
 
 def _folder() -> Path:
     package = distribution("pycocoevalcap")
@@ -54,7 +62,7 @@ class JarWordNet:
     def __init__(self) -> None:
         self._lemmas: dict[str, list[Any]] = defaultdict(list)
         self._bases: dict[str, list[str]] = defaultdict(list)
-        with zipfile.ZipFile(_folder() / "meteor-1.5.jar") as jar:
+        with zipfile.ZipFile(_folder() / JAR) as jar:
             self._offsets = _table(jar.read("synonym/english.synsets"))
             exceptions = _table(jar.read("synonym/english.exceptions"))
         for word, offsets in self._offsets.items():
@@ -97,16 +105,86 @@ def java_version() -> str | None:
     return match[1] if match else None
 
 
-_running: list[Any] = []  # one process, kept: it takes seconds to start
+def words_of(texts: Iterable[str]) -> frozenset[str]:
+    """All that the jar's tokeniser could make a word of: runs of letters, of
+    digits and of both, words without their signs, "do" of "don't"."""
+    words: set[str] = set()
+    for word in set(" ".join(texts).lower().split()):
+        parts = re.findall(r"[^\W_]+", word)
+        words.update(parts, re.findall(r"[^\W\d_]+|\d+", word),
+                     ["".join(parts)], [part[:-1] for part in parts])
+    return frozenset(words - {""})
+
+
+@lru_cache(maxsize=1)
+def _course_words() -> frozenset[str]:
+    studies = load_studies()
+    return words_of([*studies["findings"], *studies["impression"]])
+
+
+def paraphrases(words: frozenset[str]) -> tuple[Path, frozenset[str]]:
+    """A table of those of the jar's 5 million paraphrases that texts of these
+    words can match, and all the words it serves: Java reads the whole in ten
+    seconds, this in one. Entries with a sign or a foreign letter stay."""
+    folder = cache_folder() / "meteor"
+    for file in folder.glob("*.words"):
+        if words <= (served := frozenset(file.read_text("utf-8").split())):
+            return file.with_suffix(".gz"), served
+    words |= _course_words()
+    text = " ".join(sorted(words))
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    table, wanted = folder / f"{name}.gz", {w.encode() for w in words}
+
+    def foreign(word: bytes) -> bool:
+        return word not in wanted and word.isascii() and word.isalnum()
+
+    def write(path: Path) -> None:
+        with (gzip.open(_folder() / PARAPHRASES) as file,
+              gzip.open(path, "wb", 1) as kept):
+            lines = io.BufferedReader(file, 1 << 20)
+            for entry in zip(lines, lines, lines):  # a probability, 2 phrases
+                if not (any(map(foreign, entry[1].split()))
+                        or any(map(foreign, entry[2].split()))):
+                    kept.writelines(entry)
+
+    artifacts.write_whole(table, write)
+    artifacts.write_whole(table.with_suffix(".words"),
+                          lambda path: path.write_text(text, "utf-8"))
+    return table, words
+
+
+_running: list[Any] = []  # one process, kept, and the words it serves
 
 
 @atexit.register
 def stop_meteor() -> None:
     """End the Java process, if there is one."""
     while _running:
-        process = _running.pop()
+        process, _ = _running.pop()
         process.kill()
         process.communicate()
+
+
+def _process(words: frozenset[str]) -> Any:
+    """The Java process. The first reads `paraphrases`; if it meets words that
+    they do not serve, the next reads all and serves any."""
+    if _running:
+        process, served = _running[0]
+        if process.poll() is None and (served is None or words <= served):
+            return process
+        stop_meteor()
+        table, served = _folder() / PARAPHRASES, None
+    else:
+        table, served = paraphrases(words)
+    # In the table's folder: the jar can't read it from a path that has a
+    # blank. And stderr, which nobody reads, must not fill up.
+    process = subprocess.Popen(
+        [part.format(jar=_folder() / JAR, table=table.name)
+         for part in COMMAND], cwd=table.parent, bufsize=1, encoding="utf-8",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL)
+    _running.append((process, served))
+    return process
 
 
 def run_meteor(
@@ -115,25 +193,17 @@ def run_meteor(
     """METEOR 1.5 of pairs: the corpus figure (from summed statistics: not
     the mean), one score a pair, statistics of shape (n, 23). OSError,
     EOFError or ValueError if Java is missing, ends early or is ended."""
-    if _running and _running[0].poll() is not None:
-        stop_meteor()
-    if not _running:
-        # In its folder: the jar can't read its paraphrases from a path that
-        # has a blank. And stderr, which nobody reads, must not fill up.
-        _running.append(subprocess.Popen(
-            COMMAND, cwd=_folder(), bufsize=1, encoding="utf-8",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL))
-    [process] = _running
+    # The line protocol carries neither breaks nor separators.
+    pairs = [[" ".join(text.replace("|||", " ").split()[:MAX_WORDS])
+              for text in pair]
+             for pair in zip(references, generated, strict=True)]
+    process = _process(words_of(text for pair in pairs for text in pair))
     watchdog = threading.Timer(TIMEOUT, process.kill)
     watchdog.start()
     try:
         lines = []
-        for pair in zip(references, generated, strict=True):
-            # Its line protocol carries neither breaks nor separators.
-            words = (text.replace("|||", " ").split() for text in pair)
-            texts = (" ".join(each[:MAX_WORDS]) for each in words)
-            print("SCORE", *texts, sep=" ||| ", file=process.stdin)
+        for pair in pairs:
+            print("SCORE", *pair, sep=" ||| ", file=process.stdin)
             lines.append(process.stdout.readline().strip())
             if len(lines[-1].split()) != 23:
                 raise EOFError(f"METEOR answered {lines[-1]!r}")

@@ -111,7 +111,7 @@ def score_reports(references: Sequence[str], generated: Sequence[str],
     reference is dropped. Under ``r2gen`` words of a *reference* that are not
     in `vocabulary` (None: `r2gen_vocabulary`; empty: any word is) become
     ``<unk>``. `cleaning`: of `CLEANINGS`, not the protocol's own. Without
-    `meteor` no Java is started for ``r2gen``: that takes ten seconds.
+    `meteor` no Java is started for ``r2gen``.
 
     Returns ``BLEU-1`` .. ``BLEU-4``, ``ROUGE-L``, ``METEOR`` in [0, 1],
     ``r2gen`` also ``CIDEr`` in [0, 10] (of a single pair 0); METEOR is None
@@ -160,12 +160,16 @@ def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
     smooth = SmoothingFunction().method1
     weights = [(1 / n,) * n for n in (1, 2, 3, 4)]  # the paper's equation 7
     rouge = RougeScorer(["rougeL"], use_stemmer=True)
+    # Both stem the same words again and again.
+    porter = rouge._tokenizer._stemmer
+    porter.stem = lru_cache(maxsize=None)(porter.stem)
     rows = []
     for reference, candidate in zip(references, generated, strict=True):
         r, c = reference.split(), candidate.split()
         bleu = sentence_bleu([r], c, weights, smooth) if c else [0.0] * 4
         f1 = rouge.score(reference, candidate)["rougeL"].fmeasure
-        rows.append([*bleu, f1, meteor_score([r], c, wordnet=wordnet())])
+        meteor = meteor_score([r], c, stemmer=porter, wordnet=wordnet())
+        rows.append([*bleu, f1, meteor])
     table = pd.DataFrame(rows, columns=METRICS)
     return table.astype(float), {}, {
         "synonyms": "WordNet 3.0 table of the METEOR 1.5 jar",

@@ -6,8 +6,6 @@ the paper's Table 3, as text or JSON. Every row says protocol, split, images
 and n; no image is looked at.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings
@@ -15,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 from tqdm.auto import tqdm
@@ -26,7 +23,7 @@ from ..course.run import WARNING
 from ..datasets import reports
 from ..datasets.reports import DATA
 from . import baselines, stats
-from .clinical import SCORES, clinical_scores, scores_from_statistics
+from .clinical import clinical_scores
 from .metrics import METRICS, plain, says_something, score_reports
 
 #: (system, protocol) -> result of `metrics.score_reports`.
@@ -44,16 +41,6 @@ LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,19}?)(?: \1){2,}(?!\S)")
 
 # --- tables of systems ------------------------------------------------------
 
-
-def statistics_of(
-    result: Mapping[str, Any],
-) -> tuple[np.ndarray, stats.Function, list[str]]:
-    """`stats.metric_statistics`, one row a study."""
-    if "statistics" in result:  # of `clinical_scores`
-        return result["statistics"], scores_from_statistics, list(SCORES)
-    return stats.metric_statistics(dict(result))
-
-
 def summarise(results: Results, *, split: str, images: str, n_samples: int,
               seed: int) -> pd.DataFrame:
     """Artifact ``summary``: one row a system, protocol and metric, with
@@ -64,7 +51,7 @@ def summarise(results: Results, *, split: str, images: str, n_samples: int,
     """
     lines: list[tuple] = []
     for (system, protocol), result in results.items():
-        statistics, function, names = statistics_of(result)
+        statistics, function, names = stats.metric_statistics(result)
         interval = stats.bootstrap_interval(
             statistics, function, n_samples=n_samples, seed=seed)
         source = "none" if system.startswith(WITHOUT_IMAGES) else images
@@ -83,10 +70,10 @@ def paired_tests(results: Results, system: str, protocol: str,
     """One system against all others under a protocol, paired by study:
     ``other``, ``metric``, ``difference`` (system minus other), ``p``
     (approximate randomisation), ``p_holm`` (adjusted over the table)."""
-    ours, function, names = statistics_of(results[system, protocol])
+    ours, function, names = stats.metric_statistics(results[system, protocol])
     rows = []
     for other in [s for s, p in results if p == protocol and s != system]:
-        theirs = statistics_of(results[other, protocol])[0]
+        theirs = stats.metric_statistics(results[other, protocol])[0]
         test = stats.paired_randomisation(ours, theirs, function, n_samples,
                                           seed)
         rows += [(other, metric, test["difference"][i], test["p"][i])
@@ -108,7 +95,6 @@ def per_study(results: Results, study_ids: Sequence[str]) -> pd.DataFrame:
 
 
 # --- a file of predictions --------------------------------------------------
-
 
 def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
     """Generated reports: a CSV, ReXrank's JSON (id -> sections,
@@ -229,7 +215,6 @@ def write_rexrank(path: str | Path, table: pd.DataFrame) -> None:
 
 # --- the file is scored -----------------------------------------------------
 
-
 def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
                radeval: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that can be said of a file: ``rows`` (`summarise`, clinical
@@ -339,7 +324,6 @@ def radeval_values(truth: list[str], systems: pd.DataFrame,
 
 
 # --- shown and written ------------------------------------------------------
-
 
 def as_text(scored: dict[str, Any]) -> str:
     """`score_file` for a terminal: a row a metric, a column a system."""

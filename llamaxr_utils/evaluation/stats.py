@@ -5,14 +5,13 @@ summed statistics of the drawn studies, never averaged. This speaks of which
 studies happened to be in the test set, not of training runs or prompts.
 """
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from .clinical import SCORES, scores_from_statistics
 from .meteor import meteor_from_statistics
 from .metrics import BLEU, bleu_from_statistics
 
@@ -97,12 +96,14 @@ def holm(pvalues: Any) -> np.ndarray:
     return adjusted
 
 
-def metric_statistics(
-    scores: dict[str, Any],
-) -> tuple[np.ndarray, Function, list[str]]:
+def metric_statistics(scores: Mapping[str, Any]
+                      ) -> tuple[np.ndarray, Function, list[str]]:
     """A result of `metrics.score_reports` as (statistics of shape (n, m),
     function, names of the metrics): means for ``llamaxr``, ROUGE-L and
-    CIDEr; ``r2gen``'s corpus BLEU and METEOR from their own statistics."""
+    CIDEr; ``r2gen``'s corpus BLEU and METEOR from their own statistics. The
+    same of a result of `clinical_scores`."""
+    if "statistics" in scores:
+        return scores["statistics"], scores_from_statistics, list(SCORES)
     table = scores["per_report"]
     corpus = [column for column in _CORPUS if column in table]
     summed = [name for column in corpus for name in _CORPUS[column][0]]

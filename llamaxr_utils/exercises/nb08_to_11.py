@@ -3,7 +3,7 @@ list, which report follows its image."""
 
 import numpy as np
 
-from ..course.exercises import Exercise, choice, expect
+from ..course.exercises import Exercise, choice, same_as
 
 
 def rows_in_log(steps, epochs, batch):
@@ -11,23 +11,11 @@ def rows_in_log(steps, epochs, batch):
     return (steps // epochs - 1) * batch + 1, steps // epochs * batch
 
 
-def _rows_in_log(answer):
-    for case in ((12, 3, 8), (5, 5, 32), (870, 10, 32)):
-        expect(f"steps, epochs, batch = {case}",
-               tuple(np.ravel(answer(*case)).tolist()), rows_in_log(*case))
-
-
 def lost(text):
     """The words that the published cleaning drops, in their order."""
     words = [word.strip(".,") for word in text.split()]
     return [word for word in words if word != "no"
             and len(word.replace("x", "").replace("X", "")) <= 2]
-
-
-def _lost(answer):
-    for text in ("There is no edema.", "No pleural effusion.",
-                 "XXXX are normal.", "Six ribs, no fracture in the hip."):
-        expect(repr(text), list(answer(text)), lost(text))
 
 
 def grounding_gap(said, truth):
@@ -38,12 +26,7 @@ def grounding_gap(said, truth):
     return 2 * (right - met / (len(said) - 1)) / both
 
 
-def _grounding_gap(answer):
-    a, b, c = {"Edema"}, {"Hernia"}, {"Edema", "Fracture"}
-    for said, truth in (([a, b, {"Mass"}],) * 2, ([a] * 3, [a] * 3),
-                        ([c, set(), b, a], [a, b, b, c])):
-        expect(f"said {said}, truth {truth}", float(answer(said, truth)),
-               grounding_gap(said, truth))
+A, B, C = {"Edema"}, {"Hernia"}, {"Edema", "Fracture"}
 
 
 def verdict(paper, low, high, same):
@@ -55,15 +38,6 @@ def verdict(paper, low, high, same):
     return "reproduced" if low <= paper <= high else "differs"
 
 
-def _verdict(answer):
-    for case in ((0.3, 0.2, 0.4, True), (0.3, 0.1, 0.2, True),
-                 (0.3, 0.2, 0.4, False), (None, 0.2, 0.4, True),
-                 (0.3, None, None, True), (0.3, None, None, False),
-                 (0.3, 0.3, 0.4, True), (0.0, 0.0, 0.1, True)):
-        expect(f"paper, low, high, same = {case}", answer(*case),
-               verdict(*case))
-
-
 def seed_interval(values):
     """The two ends of Student's 95 % interval of their mean."""
     from scipy import stats
@@ -72,14 +46,10 @@ def seed_interval(values):
     return np.mean(values) - half, np.mean(values) + half
 
 
-def _seed_interval(answer):
-    for values in ([0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.1, 0.2, 0.4, 0.0]):
-        expect(f"values {values}", np.array(answer(values), float),
-               np.array(seed_interval(values)))
-
-
 EXERCISES: dict[str, Exercise] = {
-    "08a": Exercise(_rows_in_log, rows_in_log, """
+    "08a": Exercise(same_as(
+        rows_in_log, (12, 3, 8), (5, 5, 32), (870, 10, 32), read=tuple,
+        of="steps, epochs, batch = "), rows_in_log, """
         How many steps has an epoch? All its batches are full but the last.
 
         The fewest rows put a single one into the last batch, the most fill it.
@@ -94,14 +64,20 @@ EXERCISES: dict[str, Exercise] = {
         """,
         "A report known by heart is lost with another study's scores, so a "
         "leak gives a large gap. The swap test needs studies never seen."),
-    "08c": Exercise(_lost, lost, """
+    "08c": Exercise(same_as(
+        lost, ("There is no edema.",), ("No pleural effusion.",),
+        ("XXXX are normal.",), ("Six ribs, no fracture in the hip.",),
+        read=list), lost, """
         What is left of a word, without stop or comma, when its x goes?
 
         `word.strip(".,")`; without its x, `XXXX` has no letter left. One word
         is spared: "no", exactly so, in lower case.
         """,
         'A sentence that begins with "No" says the opposite afterwards.'),
-    "09a": Exercise(_grounding_gap, grounding_gap, """
+    "09a": Exercise(same_as(
+        grounding_gap, ([A, B, {"Mass"}],) * 2, ([A] * 3, [A] * 3),
+        ([C, set(), B, A], [A, B, B, C]), read=float, of="said, truth = "),
+        grounding_gap, """
         Count the matches of the pairs, `len(a & b)`, and those of every report
         with every reference.
 
@@ -118,7 +94,10 @@ EXERCISES: dict[str, Exercise] = {
         Two of the three are high for a writer that draws its words by chance.
         """,
         "Only the gap asks whether a change was for the better."),
-    "10a": Exercise(_seed_interval, seed_interval, """
+    "10a": Exercise(same_as(
+        seed_interval, ([0.1, 0.2, 0.3],), ([0.1, 0.4],),
+        ([0.3, 0.1, 0.2, 0.4, 0.0],), read=np.array, of="values "),
+        seed_interval, """
         `np.std(values, ddof=1)` has n - 1 in the denominator.
 
         The quantile is `stats.t.ppf(0.975, len(values) - 1)`: 4.3 for three
@@ -133,7 +112,12 @@ EXERCISES: dict[str, Exercise] = {
         Find the point furthest right in BLEU-4. What is its gap?
         """,
         "It wins by writing nearly the same normal report for everyone."),
-    "11a": Exercise(_verdict, verdict, """
+    "11a": Exercise(same_as(
+        verdict, (0.3, 0.2, 0.4, True), (0.3, 0.1, 0.2, True),
+        (0.3, 0.2, 0.4, False), (None, 0.2, 0.4, True),
+        (0.3, None, None, True), (0.3, None, None, False),
+        (0.3, 0.3, 0.4, True), (0.0, 0.0, 0.1, True),
+        of="paper, low, high, same = "), verdict, """
         Ask the four questions in the order of the words, and return at once.
 
         `low is None` means that there was no run. An end that equals the

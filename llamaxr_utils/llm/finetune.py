@@ -5,8 +5,6 @@ the first step the loss of one batch is compared with plain torch.
 Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib
@@ -25,9 +23,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..course import artifacts, machine, run
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from . import models
-from .prompts import refuse_unknown
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
@@ -387,7 +384,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True,
                              key=lambda path: int(path.name.split("-")[1])):
         with contextlib.suppress(OSError, ValueError):
-            json.loads((checkpoint / "trainer_state.json").read_text())
+            json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
             return checkpoint
         shutil.rmtree(checkpoint)
     return None

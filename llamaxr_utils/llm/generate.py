@@ -1,7 +1,5 @@
 """Write reports: batched decoding, one row a prompt; greedy by default."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,8 +1,6 @@
 """Base language models and tokenizers, by name: made on the spot
 (`small-llama`) or published. `finetune` quantises and trains them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import zipfile
@@ -14,36 +12,25 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..course import artifacts
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from ..course.run import data_folder
 from ..datasets.conditions import CONDITIONS
-from ..datasets.mesh import labels
+from ..datasets.mesh import DATA, labels
 from . import prompts
 
 
 class Base(NamedTuple):
     source: str  #: hub id, or "" when it is made on the spot
     about: str
-    #: Of a base made here: hidden size, layers, size of the layers between.
-    shape: tuple[int, int, int] = (0, 0, 0)
+    hidden: int  #: of a base made here: the shape
+    layers: int
+    between: int  #: size of the layers between
+    disk_gb: float  #: of its published files
+    gpu_gb: float  #: peak of notebook 04 (figures/data/gpu.csv; 0: unknown)
 
 
-BASES = {
-    "random-llama": Base(
-        "", "2 layers, random weights: for tests", (64, 2, 128)),
-    "small-llama": Base(
-        "", "Llama architecture, about 5 M parameters, pre-trained on the "
-        "spot", (256, 5, 704)),
-    "smollm2-135m": Base(
-        "HuggingFaceTB/SmolLM2-135M",
-        "135 M, Llama architecture, Apache-2.0"),
-    "llama-3.2-1b": Base(
-        "unsloth/Llama-3.2-1B-bnb-4bit",
-        "Llama 3.2 1B in 4 bit; Llama 3.2 Community License"),
-    "llama-3.1-8b": Base(
-        "unsloth/Meta-Llama-3.1-8B-bnb-4bit",
-        "Llama 3.1 8B in 4 bit, the paper's; Llama 3.1 Community License"),
-}
+_TABLE = pd.read_csv(DATA / "bases.csv", keep_default_na=False)
+BASES = {name: Base(*row) for name, *row in _TABLE.itertuples(index=False)}
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 #: How a base made here reads headings before a report: no prompt of ours.
 INDEXED = "Indexed as {}.\nReport:\n"
@@ -57,7 +44,7 @@ LLAMA_8B = {
 
 def base(name: str) -> Base:
     """The entry of `BASES`, or a clear error."""
-    prompts.refuse_unknown("BASE", name, BASES)
+    refuse_unknown("BASE", name, BASES)
     return BASES[name]
 
 
@@ -89,12 +76,12 @@ def new_llama(name: str, tokenizer: Any, seed: int = 3407) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    hidden, layers, between = base(name).shape
+    shape = base(name)
     torch.manual_seed(seed)
     return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden,
-        num_hidden_layers=layers, intermediate_size=between,
-        num_attention_heads=hidden // 64, max_position_embeddings=2048,
+        vocab_size=len(tokenizer), hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers, intermediate_size=shape.between,
+        num_attention_heads=shape.hidden // 64, max_position_embeddings=2048,
         tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id))
@@ -122,7 +109,7 @@ def pretraining_pairs(
     for kind in own:
         asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
-        prompts.refuse_unknown("PRETRAIN_ON", kind, asked.columns)
+        refuse_unknown("PRETRAIN_ON", kind, asked.columns)
     table = asked[list(kinds)].stack().dropna()
     table = table.rename_axis(["study", "kind"])
     table = table.reset_index(name="prompt")

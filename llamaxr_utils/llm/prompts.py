@@ -5,22 +5,19 @@ quotes them from the paper to the letter (arXiv 2506.03178, Figure 4). This
 module builds and counts text; it knows no model.
 """
 
-from __future__ import annotations
-
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from ..course.errors import CourseError
+from ..course.errors import CourseError, refuse_unknown
 from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS, best_f_beta
+from ..datasets.mesh import DATA
 
 #: The paper's own words, and those of its authors' published notebook.
-TEXTS = yaml.safe_load(
-    (Path(__file__).parents[1] / "data" / "prompts.yaml").read_text("utf-8"))
+TEXTS = yaml.safe_load((DATA / "prompts.yaml").read_text("utf-8"))
 TEMPLATE, INSTRUCTION = TEXTS["template"], TEXTS["instruction"]
 SHORT_INSTRUCTION = TEXTS["notebook_instruction"]
 
@@ -48,15 +45,6 @@ WORDS = ("names",)
 #: A study's scores: a row a view (a missing one absent or NaN), a column a
 #: condition, in [0, 1]. Of many studies: index (study_id, view).
 Scores: TypeAlias = pd.DataFrame
-
-
-def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:
-    """A `CourseError` that lists what there is, unless `value` is known."""
-    if value not in known:
-        raise CourseError(
-            f"{knob} = {value!r} is not known.",
-            f"There are {', '.join(known)}.",
-            f"Set {knob} to one of them.")
 
 
 def by_study(image_scores: pd.DataFrame) -> Scores:

@@ -5,8 +5,6 @@ The numbers come from ``data/published_results.csv`` (`quoted_rows`) and
 ``published_designs.csv``; a `verdict` on one is one of four words.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -70,7 +68,6 @@ def traced(studies: pd.DataFrame) -> list[str]:
 
 
 # --- the paper, reproduced or not ------------------------------------------
-
 
 def table_1() -> pd.DataFrame:
     """Table 1 of the paper as printed ("-" and the marks are the paper's),

@@ -5,8 +5,6 @@
 or changed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from importlib.util import find_spec
@@ -18,10 +16,6 @@ from ..datasets import downloads, images
 from ..evaluation.meteor import java_version
 from ..llm import models
 
-#: GB of a base's published files, and the peak of GPU memory that notebook 04
-#: was measured to take (figures/data/gpu.csv; 0: not measured).
-BASES_GB = {"smollm2-135m": (0.3, 0), "llama-3.2-1b": (1.1, 0),
-            "llama-3.1-8b": (5.7, 17.4)}
 PACKAGES = ("torch", "torchxrayvision", "transformers", "trl", "peft",
             "bitsandbytes", "datasets", "pycocoevalcap", "rouge_score", "nltk",
             "seaborn", "papermill", "jupyterlab")
@@ -44,7 +38,7 @@ def run_check(profile: str = "cpu", image_source: str | None = None) -> bool:
         packages(knob(4, "BACKEND") == "unsloth"),
         gpu(base, knob(4, "PRECISION")),
         disk(base, xrays),
-        _line(os.access(_nearest(run.runs_folder()), os.W_OK),
+        _line(os.access(run.nearest(run.runs_folder()), os.W_OK),
               "runs/ takes files", "set LLAMAXR_RUNS to a folder that does"),
         f"{OK} Java {java}" if java
         else f"{NOTE} No Java: METEOR 1.5 is left out, nothing else.",
@@ -91,7 +85,7 @@ def gpu(base: str, precision: str) -> str:
     if device != "cuda":
         return f"{OK} {base} needs no GPU; here: {device}"
     free = torch.cuda.mem_get_info()[0] / 1e9
-    measured = BASES_GB.get(base, (0, 0))[1]
+    measured = models.base(base).gpu_gb
     more = f"took {measured} GB" if measured else "was not measured"
     fact = f"{reason}, {free:.1f} GB free; notebook 04 with {base} {more}"
     return _line(free >= measured, fact,
@@ -100,19 +94,13 @@ def gpu(base: str, precision: str) -> str:
 
 def disk(base: str, xrays: bool) -> str:
     """Room for results and for what may have to be fetched."""
-    needed = RESULTS_GB + BASES_GB.get(base, (0, 0))[0]
+    needed = RESULTS_GB + models.base(base).disk_gb
     needed += 0 if xrays else 2 * downloads.ARCHIVE_BYTES / 1e9  # unpacked too
     folders = (run.runs_folder(), run.data_folder(), Path.home())
-    free = min(shutil.disk_usage(_nearest(p)).free for p in folders) / 1e9
+    free = min(shutil.disk_usage(run.nearest(p)).free for p in folders) / 1e9
     fact = f"disk: {free:.1f} GB free, about {needed:.1f} GB needed"
     return _line(free >= needed, fact,
                  "free some, or set LLAMAXR_RUNS, LLAMAXR_DATA and HF_HOME")
-
-
-def _nearest(path: Path) -> Path:
-    """The path or its nearest folder that exists."""
-    path = path.absolute()
-    return next(p for p in (path, *path.parents) if p.is_dir())
 
 
 def base_model(base: str) -> str:
@@ -137,13 +125,11 @@ def base_model(base: str) -> str:
 
 def xrays_here() -> bool:
     """By names alone; an archive is not unpacked."""
-    return any(
-        downloads.is_archive(file.name)
-        or file.suffix.lower() in images.IMAGE_SUFFIXES
-        and "phantoms" not in file.parts
-        and images.openi_id(file.stem) is not None
-        for top in {run.data_folder(), downloads.home()}
-        for file in top.rglob("*"))
+    top = run.data_folder()
+    names = [file.stem for folder in {top, downloads.home()}
+             for file in images.image_files(folder)]
+    return any(map(images.openi_id, names)) or any(
+        downloads.is_archive(file.name) for file in top.glob("*"))
 
 
 def weights_here(backbone: str) -> bool:

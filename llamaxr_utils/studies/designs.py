@@ -5,8 +5,6 @@ reports are decoded. `run_design` trains and measures one; the rest of this
 module makes the rows of numbers that notebook 10 compares.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
@@ -19,7 +17,6 @@ import pandas as pd
 import yaml
 
 from ..course import artifacts
-from ..course.errors import CourseError
 from ..datasets import mesh
 from ..datasets.conditions import CONDITIONS, VIEWS
 from ..datasets.reports import DATA
@@ -130,7 +127,6 @@ def points_of(data: Data, beta: float) -> dict[str, float]:
 
 # --- what is read -----------------------------------------------------------
 
-
 def prompts_of(data: Data, design: Design, points: Mapping[str, float],
                source: str = "") -> dict[str, str]:
     """Study -> prompt, from ``source`` (as `Design.train_on`)."""
@@ -145,13 +141,11 @@ def prompts_of(data: Data, design: Design, points: Mapping[str, float],
             scores = data.scores.loc[row.study_id]
         else:
             continue  # no image
-        try:
+        if (design.score_format in prompts.WORDS
+                or len(scores.dropna()) == len(VIEWS)):
+            # Numbers have no way to say that a view is missing.
             built[row.study_id] = prompts.build_prompt(
                 scores, design.score_format, points)
-        except CourseError:
-            if design.score_format not in prompts.NUMBERS:
-                raise
-            # else a view is missing, and numbers can't say so
     return built
 
 
@@ -172,7 +166,6 @@ def training_pairs(data: Data, given: Mapping[str, str],
 
 
 # --- one design in, one row of numbers out ----------------------------------
-
 
 def run_design(design: Design, data: Data, seed: int,
                n_samples: int = 1000) -> dict[str, Any]:
@@ -216,20 +209,15 @@ def key_of(*facts: Any) -> str:
 def adapter_of(base: str, data: Data, design: Design, pairs: pd.DataFrame,
                seed: int) -> tuple[Any, Any, dict[str, float]]:
     """Model with its trained part, tokenizer, and what training took."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
     same = design._replace(name="", about="", guidance=1, beams=1)
     key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
-    folder = data.scratch / "adapters" / key
-    weights, note = folder / "trained.safetensors", folder / "facts.json"
+    folder = data.scratch / "trained" / key
+    note = folder / "facts.json"
+    if note.is_file():
+        facts = json.loads(note.read_text("utf-8"))
+        return *finetune.load_adapter(base, folder), facts
     model, tokenizer = finetune.load_in_4bit(base)
     model = finetune.add_lora(model, design.rank, seed=seed)
-    if note.is_file():
-        with torch.no_grad():
-            for name, value in load_file(weights).items():
-                model.get_parameter(name).copy_(value)
-        return model, tokenizer, json.loads(note.read_text("utf-8"))
     began = time.perf_counter()
     settings = ADAPTER | {
         "num_train_epochs": design.epochs, "seed": seed,
@@ -238,16 +226,12 @@ def adapter_of(base: str, data: Data, design: Design, pairs: pd.DataFrame,
                             data.scratch / "work" / key, settings, patience=2)
     seconds, steps = 60 * result.facts["minutes"], result.facts["steps"]
     facts = {"val_loss": result.facts["best_val_loss"],
-             "trainable": sum(weight.numel() for weight in model.parameters()
-                              if weight.requires_grad),
+             "trainable": model.get_nb_trainable_parameters()[0],
              "step_seconds": seconds / max(steps, 1),
              "train_seconds": time.perf_counter() - began}
 
     def write(part: Path) -> None:
-        part.mkdir()
-        save_file({name: value.detach().contiguous()
-                   for name, value in model.named_parameters()
-                   if value.requires_grad}, part / weights.name)
+        model.save_pretrained(part)
         (part / note.name).write_text(json.dumps(facts))
 
     artifacts.write_whole(folder, write)

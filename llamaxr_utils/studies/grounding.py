@@ -6,8 +6,6 @@ given. They do not say whether the scores are right, nor whether a report
 reads well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +45,6 @@ class Card(NamedTuple):
 
 # --- what a writer is given -------------------------------------------------
 
-
 def dose_response(write: Writer, scores: Sequence[Scores],
                   doses: Sequence[float],
                   conditions: Sequence[str] = CONDITIONS) -> pd.DataFrame:
@@ -69,7 +66,6 @@ def dose_response(write: Writer, scores: Sequence[Scores],
 
 
 # --- the card ---------------------------------------------------------------
-
 
 def grounding_report(write: Writer, scores: Sequence[Scores],
                      references: Sequence[str], status: Sequence[str], *,
@@ -169,7 +165,6 @@ def _dose_rows(dose: pd.DataFrame, n_samples: int, seed: int) -> list[Row]:
 
 
 # --- reading a card ---------------------------------------------------------
-
 
 def verdict(card: Card) -> list[str]:
     """The card in sentences; each follows from its numbers.

@@ -4,8 +4,6 @@ Reads the registry (``figures/README.md``), the records of finished notebooks
 and their tables and figures; computes nothing anew but counts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +36,6 @@ def lora_parameters(rank: int) -> int:
 
 
 # --- the registry, and what is on disk --------------------------------------
-
 
 def registry() -> pd.DataFrame:
     """The table in ``figures/README.md``, one row a paper item (figure-1):
@@ -95,7 +92,6 @@ def outputs(name: str) -> Iterator[tuple[str, Path, bool]]:
 
 
 # --- beside the paper -------------------------------------------------------
-
 
 def _exact(item: str, what: str, paper: float | None, value: float, why: str,
            where: str, within: float = 0) -> Row:  # paper None: against 0
@@ -224,7 +220,6 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- the page ---------------------------------------------------------------
-
 
 def _shown(path: Path) -> dict[str, Any]:
     """What the template shows of a file: a picture, or the title, the cells

@@ -7,8 +7,6 @@ scores. It shows what a model of this kind does with a new image; it does not
 read X-rays. No page loads anything from the network.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -24,12 +22,12 @@ from nbformat import v4
 from ..course import artifacts, run, runner
 from ..course.errors import CourseError
 from ..course.plots import as_html, data_uri
-from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS, by_name
+from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
 from ..datasets.images import read_grey
 from ..evaluation.cases import PAGES
 from ..evaluation.findings import label_report, sentences
 from ..llm import finetune, generate, models, prompts
-from ..vision import backbones, heatmaps
+from ..vision import backbones, features, heatmaps
 
 #: Words for the same shadow: one for another is no mistake here.
 _SAME = {
@@ -71,9 +69,9 @@ def score_table(model: Any, grey: Mapping[str, np.ndarray],
     """Scores of the views there are, a row a condition: ``frontal``,
     ``lateral`` (NaN when missing), their ``mean``; ``point`` (NaN: none was
     set) and ``named``. Those farthest above their point come first."""
-    scores = {
-        view: by_name(backbones.predict(model, image[None])[0],
-                      model.pathologies) for view, image in grey.items()}
+    scores = {view: features.by_condition(
+        model, backbones.predict(model, image[None])).iloc[0]
+        for view, image in grey.items()}
     table = pd.DataFrame(scores).reindex(index=CONDITIONS, columns=VIEWS)
     table["mean"] = table.mean(axis=1)
     point = pd.Series(points).reindex(table.index)
@@ -116,25 +114,22 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
                                   knobs["SCORE_FORMAT"], points)
 
     logging.disable_progress_bar()  # the terminal is for the report
-    base = knobs["BASE"]
+    base, longest = knobs["BASE"], knobs["MAX_NEW_TOKENS"]
     weights = (artifacts.load(folder, "base_model")
                if models.made_here(base) else None)
-    model, tokenizer = finetune.load_adapter(
+    tuned = finetune.load_adapter(
         models.locate(base, weights), adapter, knobs["BACKEND"])
-    longest = knobs["MAX_NEW_TOKENS"]
     decoding = generate.guided(knobs["GUIDANCE"], knobs["BEAMS"])
     row = generate.generate_reports(
-        model, tokenizer, [prompt], max_new_tokens=longest, **decoding).iloc[0]
-    pictures = {}
-    for view, image in grey.items():
-        top = str((table[view] - table["point"]).idxmax())
-        pictures[view] = (image, heatmaps.heatmap(network, image, top), top)
+        *tuned, [prompt], max_new_tokens=longest, **decoding).iloc[0]
+    tops = table[list(grey)].sub(table["point"], axis=0).idxmax()
+    pictures = {view: (image, heatmaps.heatmap(network, image, tops[view]),
+                       tops[view]) for view, image in grey.items()}
     caveats = about_run(network.full_name, knobs["images"], files)
     caveats += about_text(row["generated"], table, bool(row["finished"]))
     facts = {
         f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
-        for view, path in files.items()
-    } | {
+        for view, path in files.items()} | {
         "run": f"{folder.name}, trained on {knobs['images']} images",
         "backbone": f"{network.full_name}, {side} x {side} pixels, "
                     f"{knobs['RESIZE']}",
@@ -149,7 +144,6 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
 
 
 # --- caveats ----------------------------------------------------------------
-
 
 def about_run(backbone: str, images: str,
               files: Mapping[str, Path]) -> list[Caveat]:
@@ -216,7 +210,6 @@ def _score(condition: str, table: pd.DataFrame) -> str:
 
 # --- to be read -------------------------------------------------------------
 
-
 def as_text(draft: Draft) -> str:
     """A draft for a terminal of 80 columns."""
     lines = ["DRAFT REPORT", run.WARNING, "", fill(draft.report or EMPTY, 78)]
@@ -248,7 +241,6 @@ def write_page(draft: Draft, path: str | Path) -> None:
 
 
 # --- the results of a run ---------------------------------------------------
-
 
 def without_script(page: Any) -> Markup:
     """A notebook as HTML; its formulas are MathML, which browsers draw."""

@@ -4,8 +4,6 @@ A full name says architecture and training data, ``densenet-small@phantom``,
 or is that of the paper's network, `RELEASED`, and stands beside every score.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..course.errors import CourseError
-from ..course.machine import pick_device, pick_precision
+from ..course.machine import has_fast_bfloat16, pick_device
 from ..datasets import downloads
-from ..datasets.conditions import NATIVE_ORDER, best_f_beta, plain_name
+from ..datasets.conditions import NATIVE_ORDER, best_f_beta
 from ..datasets.images import check_range, to_model_range
 
 #: The paper's network.
@@ -83,7 +81,7 @@ def load_released(file: Path | None = None) -> Any:
     state, model = downloads.state_dict(RELEASED, file), build(RELEASED)
     model.load_state_dict(state)
     known = model_urls[RELEASED]
-    model.pathologies = [plain_name(name) for name in known["labels"]]
+    model.pathologies = [name.replace("_", " ") for name in known["labels"]]
     points = torch.tensor([float(p) for p in known["op_threshs"]])
     model.op_threshs = points.to(device_of(model))
     return model
@@ -165,7 +163,7 @@ def train(model: Any, grey: np.ndarray, labels: np.ndarray, epochs: int = 10,
     # bfloat16 where the processor has it: 1.3 to 1.7 times as fast. Scores
     # are always computed in float32, whose third digit counts.
     half = torch.autocast(
-        truth.device.type, torch.bfloat16, pick_precision("auto") == "bf16")
+        truth.device.type, torch.bfloat16, has_fast_bfloat16())
     losses = []
     model.op_threshs = None
     model.train()
@@ -229,12 +227,8 @@ def save(model: Any, folder: Path) -> None:
     state.pop("op_threshs", None)
     save_file(state, folder / "model.safetensors")
     points = model.op_threshs
-    card = {
-        "full_name": model.full_name,
-        "pathologies": model.pathologies,
-        "resolution": model.resolution,
-        "op_threshs": None if points is None else points.tolist(),
-    }
+    card = {"full_name": model.full_name, "pathologies": model.pathologies,
+            "op_threshs": None if points is None else points.tolist()}
     (folder / "backbone.json").write_text(json.dumps(card, indent=1))
 
 
@@ -243,7 +237,7 @@ def load(folder: Path) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    card = json.loads((Path(folder) / "backbone.json").read_text())
+    card = json.loads((Path(folder) / "backbone.json").read_text("utf-8"))
     model = build(card["full_name"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     model.pathologies = card["pathologies"]

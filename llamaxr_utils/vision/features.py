@@ -4,8 +4,6 @@ Scores are what the backbone returns: rescaled so that 0.5 is an operating
 point, not probabilities. This module maps them by name and never by place.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +42,7 @@ def score_views(model: Any, views: pd.DataFrame, resize: str = "squash",
     for count, first in enumerate(places, 1):
         rows = views[first : first + size]
         grey, rows = read_views(rows, model.resolution, resize)
-        scores = _by_condition(model, backbones.predict(model, grey, size))
+        scores = by_condition(model, backbones.predict(model, grey, size))
         lost = pd.DataFrame(rows.attrs["unreadable"], columns=["path", "why"])
         scored = pd.concat([rows[["study_id", "view"]], scores], axis=1)
         batches.append(pd.concat([scored, lost]))
@@ -85,7 +83,9 @@ def _resume(part: Path | None, key: str) -> list[pd.DataFrame]:
     return []
 
 
-def _by_condition(model: Any, outputs: np.ndarray) -> pd.DataFrame:
+def by_condition(model: Any, outputs: np.ndarray) -> pd.DataFrame:
+    """Outputs (n, 18) named by the network's own ``pathologies``, a column a
+    condition in the order of `CONDITIONS`."""
     table = pd.DataFrame(outputs, columns=model.pathologies, dtype=float)
     return table[list(CONDITIONS)]
 
@@ -121,7 +121,7 @@ def score_images(paths: Sequence[str | Path],
     grey = np.stack([read_grey(p, model.resolution) for p in paths])
     outputs = backbones.predict(model, grey, batch_size)
     check_spread(outputs)
-    table = _by_condition(model, outputs)
+    table = by_condition(model, outputs)
     table.insert(0, "path", [str(p) for p in paths])
     table.insert(1, "backbone", model.full_name)
     return table

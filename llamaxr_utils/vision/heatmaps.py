@@ -5,8 +5,6 @@ peak inside it, and does a network with random weights do as well? On X-rays
 nothing of the kind is known here.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

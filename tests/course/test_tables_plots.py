@@ -48,10 +48,6 @@ def test_a_table_is_csv_and_markdown_and_says_where_it_comes_from(nb, capsys):
     for words in ("| a\\|b | 0.123 | 590 |", "| two lines | – | – |",
                   "profile smoke", "not for diagnosis"):
         assert words in text
-    table = pd.DataFrame([["a", 0.1234]])
-    table.columns = pd.MultiIndex.from_tuples([("system", ""), ("B", "all")])
-    lines = tables.markdown(table).splitlines()
-    assert lines[0] == "| system | B, all |" and lines[2] == "| a | 0.123 |"
 
 
 def test_phantoms_never_stand_in_a_column_ours_and_xrays_may(nb):

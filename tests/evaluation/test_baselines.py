@@ -1,5 +1,7 @@
 """Baselines: exact where they claim to be, and never out of thin air."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
@@ -22,12 +24,14 @@ def test_medoid_is_the_one_that_the_library_finds():
     words = np.array([f"word{i}" for i in range(500)])
     random = [" ".join(words[rng.zipf(1.6, rng.integers(10, 60)) % 500])
               for _ in range(25)]
-    rouge = RougeScorer(["rougeL"], use_stemmer=True)
+    cleaned = SimpleNamespace(
+        tokenize=lambda text: metrics.clean_r2gen(text).split())
+    rouge = RougeScorer(["rougeL"], tokenizer=cleaned)
     for texts in (TEXTS, random):
         means = [np.mean([rouge.score(r, c)["rougeL"].fmeasure
                           for r in texts]) for c in texts]
         best = texts[int(np.argmax(means))]
-        assert baselines.medoid(texts, "llamaxr") == best
+        assert baselines.medoid(texts) == best
     assert baselines.medoid(TEXTS) == TEXTS[0]
     assert baselines.medoid(TEXTS + [TEXTS[5]] * 20) == TEXTS[5]
 

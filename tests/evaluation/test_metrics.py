@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -217,6 +218,24 @@ def test_without_java_meteor_is_none(monkeypatch, tmp_path):
     assert scores["METEOR"] is None
     assert scores["record"]["java"] == "needs Java"
     assert scores["BLEU-1"] > 0 and scores["CIDEr"] > 0
+
+
+def test_paraphrases_of_the_words_at_hand(folders, monkeypatch):
+    kept = [("clear", "lungs clear"), ("n't do", "clear"), ("café", "10 mm"),
+            ("ap", "a - p"), ("do not", "don't")]
+    others = [("clear", "zebra"), ("gazelle", "clear"), ("11", "clear")]
+    whole = folders.parent / "whole.gz"
+    with gzip.open(whole, "wt", encoding="utf-8") as table:
+        for a, b in [*kept, *others]:
+            print(0.5, a, b, sep="\n", file=table)
+    monkeypatch.setattr(meteor, "PARAPHRASES", whole)
+    monkeypatch.setattr(meteor, "_course_words", lambda: frozenset({"not"}))
+    words = meteor.words_of(["Lungs clear, 10mm.", "A.P. don't"])
+    table, served = meteor.paraphrases(words)
+    lines = gzip.decompress(table.read_bytes()).decode().splitlines()
+    assert list(zip(lines[1::3], lines[2::3], strict=True)) == kept
+    whole.unlink()  # fewer words need no new table
+    assert meteor.paraphrases(frozenset({"clear"})) == (table, served)
 
 
 def test_silent_java_is_ended_and_named(monkeypatch):

@@ -1,16 +1,18 @@
 """Each exercise: its stub, typical wrong answers, and its solution."""
 
 from importlib import import_module
+from pkgutil import iter_modules
 
 import numpy as np
 import pytest
 
+import llamaxr_utils.exercises as package
 from llamaxr_utils.course import exercises
 from llamaxr_utils.exercises import nb05, nb06, nb07
 
-MODULES = [f"nb0{i}" for i in range(1, 8)] + ["nb08_to_11"]
-ALL = {name: task for module in MODULES for name, task in import_module(
-    f"llamaxr_utils.exercises.{module}").EXERCISES.items()}
+ALL = {name: task for module in iter_modules(package.__path__)
+       for name, task in import_module(
+           f"{package.__name__}.{module.name}").EXERCISES.items()}
 
 
 def endless(model, ids, mask, eos, n, masked=True, last=True):

@@ -59,4 +59,5 @@ def test_every_committed_picture_is_one_of_these_small_and_described():
         path = FIGURES / f"{stem}.png"
         with Image.open(path) as picture:
             assert picture.info["Description"] == draw.ALT[stem]
-        assert path.stat().st_size < 150_000, stem
+        most = 300_000 if stem == "preview/case" else 150_000
+        assert path.stat().st_size < most, stem

@@ -1,0 +1,193 @@
+"""Exercises of notebooks 01 to 03: which test reports could be written by
+heart, the AUC by counting pairs, what 0.5 means, and from a score to a word.
+"""
+
+import numpy as np
+import pandas as pd
+
+from ..course.exercises import Exercise, choice, expect, seed
+from ..datasets.conditions import VIEWS, best_f_beta
+from ..datasets.reports import normalise
+
+
+def verbatim_share(test, train):
+    """Share of the test texts that stand, normalised, in train."""
+    known = {normalise(text) for text in train}
+    return sum(normalise(text) in known for text in test) / len(test)
+
+
+def _verbatim(answer):
+    train = ["The lungs are clear.", "Heart size is normal."]
+    for case, test, right in (
+        ("two texts, one of them in train", ["The lungs are clear.", "No."],
+         0.5),
+        ("other capitals and blanks", ["the  lungs are CLEAR."], 1.0),
+        ("part of a training text", ["The lungs"], 0.0),
+        ("the same test text twice", ["No.", "No.", train[1]], 1 / 3),
+    ):
+        expect(case, answer(test, train), right)
+
+
+def auc(positive, negative):
+    """Share of the pairs in which the positive one is scored higher."""
+    pairs = np.subtract.outer(np.asarray(positive), np.asarray(negative))
+    return (pairs > 0).mean() + 0.5 * (pairs == 0).mean()
+
+
+def _auc(answer):
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(seed())
+    few, many = rng.normal(1, 1, 20).round(1), rng.normal(0, 1, 50).round(1)
+    truth = [1] * 20 + [0] * 50
+    expect("positive [.9, .8], negative [.1]", answer([0.9, 0.8], [0.1]), 1.0)
+    expect("positive [.1], negative [.2, .3]", answer([0.1], [0.2, 0.3]), 0.0)
+    expect("positive [.5], negative [.5]: a tie", answer([0.5], [0.5]), 0.5)
+    right = float(roc_auc_score(truth, [*few, *many]))
+    expect("20 and 50 random scores, with ties", answer(few, many), right)
+
+
+def rescale(p, point):
+    """0 stays 0, the operating point becomes 0.5, 1 stays 1."""
+    below, above = p / (2 * point), 1 - (1 - p) / (2 * (1 - point))
+    return np.where(p < point, below, above)
+
+
+def _rescale(answer):
+    import torch
+    from torchxrayvision.models import op_norm
+
+    p = np.linspace(0, 1, 11, dtype="float32")
+    for point in (0.5, 0.2, 0.03):
+        right = op_norm(torch.tensor(p)[:, None], torch.tensor([[point]]))
+        expect(f"outputs 0, .1, .2 ... 1, operating point {point}",
+               np.asarray(answer(p, point)), right.numpy().ravel())
+
+
+def names_above(scores, points):
+    """Conditions whose mean over the known views is at or above its point.
+
+    `scores`: DataFrame, a row a view (NaN: not known), a column a condition;
+    `points`: condition -> point.
+    """
+    means = scores.mean()  # leaves NaN out
+    return [name for name in scores if means[name] >= points[name]]
+
+
+def best_point(scores, truth):
+    """The score that, as a threshold, has the highest F1."""
+    scores, truth = np.asarray(scores), np.asarray(truth, bool)
+    f1 = {}
+    for point in scores:
+        named = scores >= point
+        f1[point] = 2 * (named & truth).sum() / (named.sum() + truth.sum())
+    return max(f1, key=f1.get)
+
+
+def _names(answer):
+    points = {"Cardiomegaly": 0.5, "Edema": 0.3}
+    nan = float("nan")
+    for case, frontal, lateral, right in (
+        ("means .6 and .2", (0.7, 0.2), (0.5, 0.2), ["Cardiomegaly"]),
+        ("means exactly at their points", (0.4, 0.3), (0.6, 0.3),
+         ["Cardiomegaly", "Edema"]),
+        ("frontal .9 and lateral .0: the mean counts", (0.9, 0), (0, 0), []),
+        ("no lateral view", (0.6, 0.1), (nan, nan), ["Cardiomegaly"]),
+        ("no view at all", (nan, nan), (nan, nan), []),
+    ):
+        scores = pd.DataFrame([frontal, lateral], VIEWS, list(points))
+        expect(case, list(answer(scores, points)), right)
+
+
+def _point(answer):
+    expect("scores [.1, .4, .6], true [0, 1, 1]",
+           float(answer([0.1, 0.4, 0.6], [0, 1, 1])), 0.4)
+    expect("scores [.9, .5, .1], true [1, 0, 0]",
+           float(answer([0.9, 0.5, 0.1], [1, 0, 0])), 0.9)
+    rng = np.random.default_rng(1 + seed())
+    truth = rng.random(60) < 0.2
+    scores = np.round(rng.random(60) + 0.3 * truth, 3)
+    best = best_f_beta(scores, truth, 1.0)
+    expect("60 random scores", float(answer(scores, truth)), float(best[0]))
+
+
+EXERCISES = {
+    "01a": Exercise(_verbatim, verbatim_share, """
+        Put the training texts into a set first: a lookup in a list of 2,000 is
+        2,000 comparisons.
+
+        Both sides need `reports.normalise`, or a capital letter makes two
+        texts of one.
+
+        `sum(normalise(t) in known for t in test) / len(test)`
+        """,
+        "About half of R2Gen's test reports can be written by heart."),
+    "01b": Exercise(choice("a", {
+        "b": "The other 420 resemble training: nearly half of them are "
+             "abnormal, and one normal text misses all of those.",
+        "c": "Look at the two bars of `normal` again: they are far apart.",
+    }), "a", """
+        A constant normal report is right for normal studies. Which part has
+        more of them?
+
+        Compare `normal` in the last two rows of the table.
+        """,
+        "So a result on `head(170)` flatters every model, the constant one "
+        "most."),
+    "02a": Exercise(_auc, auc, """
+        Take every positive with every negative: how often is the positive one
+        higher?
+
+        A tie counts one half.
+
+        `np.subtract.outer(positive, negative)` holds all differences; count
+        those above 0, and half of those that are 0.
+        """,
+        "The AUC is this probability, and nothing about a threshold; "
+        "scikit-learn's number is the same."),
+    "02b": Exercise(choice("b", {
+        "a": "The mean AUC hardly moved: in a sick chest many outputs rise "
+             "together, whatever their names.",
+        "c": "The spread catches the wrong range. The wrong order keeps "
+             "every number, and so the spread.",
+    }), "b", """
+        Which numbers of the last table are far apart?
+
+        Only one of the three asks whether the *name* is right.
+        """,
+        "Test names by a number that depends on names."),
+    "02c": Exercise(_rescale, rescale, """
+        Two straight lines meet at the operating point: one from (0, 0) to
+        (point, 0.5), one from there to (1, 1).
+
+        The first is `p / (2 * point)`.
+
+        The second is the first, seen from the other end: replace `p` by `1 -
+        p` and `point` by `1 - point`, and take the result from 1. `np.where`
+        chooses.
+        """,
+        "torchxrayvision's `op_norm` does the same: with an operating point "
+        "of .03, an output of .04 is shown as .505. It is above the point, "
+        "and no even chance."),
+    "03a": Exercise(_names, names_above, """
+        First the mean of both views for each condition, then the comparison.
+
+        A view that is missing is NaN: leave it out of the mean. With no view
+        there is nothing to name.
+
+        At the point counts as above: `>=`.
+        """,
+        "These few words are all that the language model learns of the "
+        "image."),
+    "03b": Exercise(_point, best_point, """
+        Only the scores themselves can be the best threshold: between two of
+        them nothing changes.
+
+        F1 = 2 · hits / (named + true). Try every score as the point.
+
+        `named = scores >= point`, then `(named & truth).sum()`; keep the point
+        of the highest F1.
+        """,
+        "A point chosen on the test split would flatter the words, so it is "
+        "set on training studies alone."),
+}
