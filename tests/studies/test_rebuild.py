@@ -40,8 +40,7 @@ def finish(images):
     extra = pd.DataFrame({"text": ["<script>alert(1)</script>", "a | b"],
                           "value": [0.5, np.nan]})
     tables.save_table(nb, extra, "extra", title="<b>Extra</b>")
-    fig, axis = plots.canvas()
-    axis.plot([0, 1])
+    fig, _ = plots.canvas()
     plots.save_figure(nb, fig, "loss", alt="A line <rising> to the right.")
     nb.finish()
     return nb
