@@ -46,9 +46,9 @@ _asked: Counter = Counter()
 
 def of_notebook(number: str) -> dict[str, Exercise]:
     """The exercises of a notebook, such as ``"04"``, by name."""
-    file = ("01_to_03" if number < "04" else
-            "08_to_11" if number > "07" else number)
-    module = import_module(f"llamaxr_utils.exercises.nb{file}")
+    part = "01_to_03" if number < "04" else (
+        "04_to_07" if number < "08" else "08_to_11")
+    module = import_module(f"llamaxr_utils.exercises.nb{part}")
     return {name: exercise for name, exercise in module.EXERCISES.items()
             if name.startswith(number)}
 

@@ -6,8 +6,6 @@ run by papermill in a fresh kernel of this interpreter, which no user's
 configuration reaches.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,8 +1,6 @@
 """METEOR's two helpers from outside Python, both in pycocoevalcap: WordNet
 for nltk's METEOR (nltk's own is a download), and METEOR 1.5, in Java."""
 
-from __future__ import annotations
-
 import atexit
 import gzip
 import hashlib
@@ -116,12 +114,6 @@ def words_of(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(words - {""})
 
 
-@lru_cache(maxsize=1)
-def _course_words() -> frozenset[str]:
-    studies = load_studies()
-    return words_of([*studies["findings"], *studies["impression"]])
-
-
 def paraphrases(words: frozenset[str]) -> tuple[Path, frozenset[str]]:
     """A table of those of the jar's 5 million paraphrases that texts of these
     words can match, and all the words it serves: Java reads the whole in ten
@@ -130,7 +122,8 @@ def paraphrases(words: frozenset[str]) -> tuple[Path, frozenset[str]]:
     for file in folder.glob("*.words"):
         if words <= (served := frozenset(file.read_text("utf-8").split())):
             return file.with_suffix(".gz"), served
-    words |= _course_words()
+    studies = load_studies()
+    words |= words_of([*studies["findings"], *studies["impression"]])
     text = " ".join(sorted(words))
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     table, wanted = folder / f"{name}.gz", {w.encode() for w in words}
