@@ -97,7 +97,7 @@ def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
     neither its title nor its stamp names the run's images.
     """
     import matplotlib.pyplot as plt
-    from IPython.display import Image, display
+    from IPython.display import display
 
     if of_images and figure.get_suptitle():
         text = figure.get_suptitle() + nb.title_note
@@ -114,7 +114,10 @@ def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
         write_whole(path, partial(Path.write_bytes, data=content))
     plt.close(figure)
     width = int(figure.get_size_inches()[0] * 100)
-    display(Image(data=content, width=width, alt=alt))
+    # Not Image(alt=...), which Colab's IPython does not know.
+    display({"image/png": base64.b64encode(content).decode(),
+             "text/plain": alt}, raw=True,
+            metadata={"image/png": {"width": width, "alt": alt}})
 
 
 def show_views(pictures: Sequence[np.ndarray], titles: Sequence[str],

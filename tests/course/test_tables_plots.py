@@ -23,7 +23,8 @@ def nb(folders, request):
 def shown(monkeypatch):
     """What would be shown in the notebook; texts in an SVG stay texts."""
     seen = []
-    monkeypatch.setattr("IPython.display.display", seen.append)
+    monkeypatch.setattr("IPython.display.display",
+                        lambda _, **more: seen.append(more))
     plots.set_style()
     monkeypatch.setitem(plt.rcParams, "svg.fonttype", "none")
     yield seen
@@ -68,7 +69,7 @@ def test_a_figure_is_described_stamped_and_shown(nb, shown):
         with pytest.raises(ValueError, match="needs alt text"):
             plots.picture(figure, "png", alt)
     plots.save_figure(nb, figure, item="figure-3", alt=ALT)
-    assert shown[0].alt == ALT
+    assert shown[0]["metadata"]["image/png"]["alt"] == ALT
     assert not plt.fignum_exists(figure.number)
     png = nb.folder / "figures" / "figure-3.png"
     with Image.open(png) as picture:
