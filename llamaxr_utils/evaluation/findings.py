@@ -16,14 +16,6 @@ import pandas as pd
 
 from .metrics import plain
 
-#: CheXpert's 14 names (Irvin et al. 2019, arXiv 1901.07031), then 11 of ours.
-FINDINGS: tuple[str, ...] = (
-    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion",
-    "Lung Opacity", "Edema", "Consolidation", "Pneumonia", "Atelectasis",
-    "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-    "Support Devices", "Granuloma", "Hernia", "Emphysema", "Fibrosis",
-    "Degenerative Spine", "Tortuous Aorta", "Calcification", "Scoliosis",
-    "Surgical Clips", "Pacemaker", "Central Line")
 #: From strongest to weakest: the strongest mention decides for the report.
 STATES = ("present", "uncertain", "absent")
 RANKS = (*STATES, "hint")
@@ -95,6 +87,9 @@ def _read_rules() -> tuple[dict[str, re.Pattern[str]], list[tuple]]:
 
 
 CUES, RULES = _read_rules()
+#: CheXpert's 14 names (Irvin et al. 2019, arXiv 1901.07031), then 11 of ours,
+#: as they stand in the table.
+FINDINGS = ("No Finding", *dict.fromkeys(name for name, *_ in RULES))
 CONDITION, ORGANS = CUES.pop("condition"), CUES.pop("organs")
 WORDS = re.findall(r"\b([a-z]+)(\*?)", RULES_FILE.read_text("utf-8"))
 
