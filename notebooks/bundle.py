@@ -74,8 +74,9 @@ def bundle(target: Path, platform: str = "") -> Path:
     wheels(stage / "wheels", platform)
     shutil.copytree(run_folder, stage / "runs" / "cpu",
                     ignore=shutil.ignore_patterns("checkpoints", ".*"))
-    shutil.copytree(run.data_folder() / "phantoms",
-                    stage / "data" / "phantoms")
+    for made in ("phantoms", "meteor"):  # drawings; a cache that saves time
+        if (run.data_folder() / made).is_dir():
+            shutil.copytree(run.data_folder() / made, stage / "data" / made)
     (stage / "START.txt").write_text(START, "utf-8")
     path = target / f"{NAME}-{platform or sys.platform}.tar"
     with tarfile.open(path, "w") as archive:

@@ -13,16 +13,21 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import nbformat
+import pandas as pd
 
 from . import artifacts, machine, run
 from .errors import CourseError
+
+#: Seconds on two calm cores, profile cpu (README): shares of what is left.
+SHARES = pd.Series(dict(zip(
+    run.NOTEBOOKS, (46, 85, 11, 180, 36, 50, 19, 60, 130, 200, 10))))
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -125,21 +130,15 @@ def run_course(profile: str = "cpu", images: str | None = None,
         record = run.read_record(folder, notebook) or {}
         done[notebook] = "ran" if reason else "skipped"
         spent[notebook] = record["seconds"]
-        pace = sum(spent.values()) / _usual(spent)
-        left = pace * _usual(chosen[number:]) / 60
+        share = SHARES.reindex(chosen).fillna(60)
+        pace = sum(spent.values()) / share[:number].sum()
+        left = pace * share[number:].sum() / 60
+        more = f"; {left:.0f} min left at most" if reason and left else ""
         print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-              f"{record['peak_memory_gb']:.1f} GB)"
-              + (f"; {left:.0f} min left at most" if left else ""), flush=True)
+              f"{record['peak_memory_gb']:.1f} GB){more}", flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")
     return done
-
-
-def _usual(notebooks: Iterable[str]) -> float:
-    """Seconds of these notebooks on two calm cores, profile cpu (README)."""
-    seconds = (46, 85, 11, 180, 36, 50, 19, 60, 130, 200, 10)
-    usual = dict(zip(run.NOTEBOOKS, seconds, strict=False))
-    return sum(usual.get(notebook, 60) for notebook in notebooks)
 
 
 @contextmanager

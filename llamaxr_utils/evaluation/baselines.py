@@ -7,6 +7,7 @@ They return texts; `metrics` scores them as it scores any other system.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,9 @@ import pandas as pd
 from ..datasets.reports import DATA
 from .metrics import clean_r2gen
 
-#: One sentence a condition, in our own words.
+#: One sentence a condition, in our own words, and "none", a normal report.
 SENTENCES: dict[str, str] = dict(
     pd.read_csv(DATA / "sentences.csv").to_numpy())
-#: What the template writer says when no condition is present.
-NORMAL_REPORT = (
-    "The heart is normal in size. The mediastinum is unremarkable. The lungs "
-    "are clear. There is no pleural effusion or pneumothorax. The bones are "
-    "intact.")
 
 
 def medoid(train_texts: Sequence[str], utility: str = "ROUGE-L") -> str:
@@ -113,18 +109,15 @@ def nearest_neighbour(train_vectors: np.ndarray, train_texts: Sequence[str],
     """
     from scipy.spatial.distance import cdist
 
-    medoids: dict[tuple[int, ...], str] = {}  # ties come in the same groups
-    reports = []
-    for distances in cdist(test_vectors, train_vectors, metric=metric):
-        near = np.flatnonzero(distances <= distances.min() + 1e-12).tolist()
-        group = tuple(near)
-        if group not in medoids:
-            medoids[group] = medoid([train_texts[i] for i in near])
-        reports.append(medoids[group])
-    return reports
+    @cache  # ties come in the same groups
+    def agreed(near: tuple[int, ...]) -> str:
+        return medoid([train_texts[i] for i in near])
+
+    return [agreed(tuple(np.flatnonzero(row <= row.min() + 1e-12).tolist()))
+            for row in cdist(test_vectors, train_vectors, metric=metric)]
 
 
 def template_report(present: Sequence[str]) -> str:
-    """One sentence a condition, by name; without any, `NORMAL_REPORT`."""
-    sentences = [SENTENCES[name] for name in sorted(set(present))]
-    return " ".join(sentences) or NORMAL_REPORT
+    """One sentence a condition, by name; without any, a normal report."""
+    names = sorted(set(present)) or ["none"]
+    return " ".join(SENTENCES[name] for name in names)

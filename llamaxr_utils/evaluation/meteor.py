@@ -4,7 +4,6 @@ for nltk's METEOR (nltk's own is a download), and METEOR 1.5, in Java."""
 import atexit
 import gzip
 import hashlib
-import io
 import re
 import subprocess
 import threading
@@ -18,6 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
 from ..course import artifacts
 from ..course.run import cache_folder
@@ -42,6 +44,7 @@ TIMEOUT = 600  #: seconds; then the Java process is ended
 #: Words of a text that the jar sees: thousands of repeated ones take all
 #: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
+BLOCK = 3_000_000  #: lines of the jar's table that are read at once
 
 
 def _folder() -> Path:
@@ -110,43 +113,51 @@ def words_of(texts: Iterable[str]) -> frozenset[str]:
     for word in set(" ".join(texts).lower().split()):
         parts = re.findall(r"[^\W_]+", word)
         words.update(parts, re.findall(r"[^\W\d_]+|\d+", word),
-                     ["".join(parts)], [part[:-1] for part in parts])
-    return frozenset(words - {""})
+                     ["".join(parts)], re.findall(r"(\w+)n\Wt", word))
+    return frozenset(words)
 
 
 def paraphrases(words: frozenset[str]) -> tuple[Path, frozenset[str]]:
     """A table of those of the jar's 5 million paraphrases that texts of these
-    words can match, and all the words it serves: Java reads the whole in ten
+    words can match, and the words that it lacks: Java reads the whole in ten
     seconds, this in one. Entries with a sign or a foreign letter stay."""
     folder = cache_folder() / "meteor"
-    for file in folder.glob("*.words"):
-        if words <= (served := frozenset(file.read_text("utf-8").split())):
-            return file.with_suffix(".gz"), served
-    studies = load_studies()
-    words |= words_of([*studies["findings"], *studies["impression"]])
-    text = " ".join(sorted(words))
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    table, wanted = folder / f"{name}.gz", {w.encode() for w in words}
-
-    def foreign(word: bytes) -> bool:
-        return word not in wanted and word.isascii() and word.isalnum()
+    for file in folder.glob("*.lacks"):
+        lacks = frozenset(file.read_text("utf-8").split())
+        if words.isdisjoint(lacks):
+            return file.with_suffix(".gz"), lacks
+    words |= words_of(load_studies()[["findings", "impression"]].stack())
+    name = hashlib.sha256(" ".join(sorted(words)).encode()).hexdigest()[:16]
+    table, missed = folder / f"{name}.gz", set[str]()
 
     def write(path: Path) -> None:
-        with (gzip.open(_folder() / PARAPHRASES) as file,
-              gzip.open(path, "wb", 1) as kept):
-            lines = io.BufferedReader(file, 1 << 20)
-            for entry in zip(lines, lines, lines):  # a probability, 2 phrases
-                if not (any(map(foreign, entry[1].split()))
-                        or any(map(foreign, entry[2].split()))):
-                    kept.writelines(entry)
+        lines = csv.read_csv(
+            _folder() / PARAPHRASES, csv.ReadOptions(column_names=["line"]),
+            csv.ParseOptions(delimiter="\x01", quote_char=False),
+            csv.ConvertOptions(column_types={"line": pa.string()}))["line"]
+        with gzip.open(path, "wb", 1) as kept:
+            for first in range(0, len(lines), BLOCK):
+                block = lines.slice(first, BLOCK).combine_chunks()
+                split = pc.split_pattern(block, " ")
+                found = split.values.dictionary_encode()
+                names = found.dictionary.to_pylist()
+                new = {w for w in names if w.isascii() and w.isalnum()} - words
+                missed.update(new)
+                foreign = np.array([name in new for name in names])
+                lost = np.logical_or.reduceat(
+                    foreign[found.indices], split.offsets[:-1])
+                # An entry is three lines: a probability, two phrases.
+                keep = ~lost.reshape(-1, 3)[:, 1:].any(axis=1).repeat(3)
+                kept.writelines(f"{line}\n".encode() for line in block.filter(
+                    pa.array(keep)).to_pylist())
 
     artifacts.write_whole(table, write)
-    artifacts.write_whole(table.with_suffix(".words"),
-                          lambda path: path.write_text(text, "utf-8"))
-    return table, words
+    artifacts.write_whole(table.with_suffix(".lacks"), lambda path:
+                          path.write_text(" ".join(sorted(missed)), "utf-8"))
+    return table, frozenset(missed)
 
 
-_running: list[Any] = []  # one process, kept, and the words it serves
+_running: list[Any] = []  # one process, kept, and what its table lacks
 
 
 @atexit.register
@@ -160,15 +171,15 @@ def stop_meteor() -> None:
 
 def _process(words: frozenset[str]) -> Any:
     """The Java process. The first reads `paraphrases`; if it meets words that
-    they do not serve, the next reads all and serves any."""
+    they lack, the next reads all."""
     if _running:
-        process, served = _running[0]
-        if process.poll() is None and (served is None or words <= served):
+        process, lacks = _running[0]
+        if process.poll() is None and words.isdisjoint(lacks):
             return process
         stop_meteor()
-        table, served = _folder() / PARAPHRASES, None
+        table, lacks = _folder() / PARAPHRASES, frozenset()
     else:
-        table, served = paraphrases(words)
+        table, lacks = paraphrases(words)
     # In the table's folder: the jar can't read it from a path that has a
     # blank. And stderr, which nobody reads, must not fill up.
     process = subprocess.Popen(
@@ -176,7 +187,7 @@ def _process(words: frozenset[str]) -> Any:
          for part in COMMAND], cwd=table.parent, bufsize=1, encoding="utf-8",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL)
-    _running.append((process, served))
+    _running.append((process, lacks))
     return process
 
 

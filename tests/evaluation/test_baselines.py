@@ -72,6 +72,7 @@ def test_template_has_one_sentence_a_condition():
     sentences = baselines.SENTENCES
     report = baselines.template_report(["Mass", "Edema"])
     assert report == f"{sentences['Edema']} {sentences['Mass']}"
-    assert tuple(sentences) == CONDITIONS
-    for condition, sentence in sentences.items():
+    assert tuple(sentences) == (*CONDITIONS, "none")
+    assert not clinical.present(baselines.template_report([]))
+    for condition, sentence in list(sentences.items())[:-1]:
         assert FINDING_OF[condition] in clinical.present(sentence)

@@ -230,11 +230,13 @@ def test_paraphrases_of_the_words_at_hand(folders, monkeypatch):
             print(0.5, a, b, sep="\n", file=table)
     monkeypatch.setattr(meteor, "PARAPHRASES", whole)
     words = meteor.words_of(["Lungs clear, 10mm.", "A.P. don't"])
-    table, served = meteor.paraphrases(words)
+    table, lacks = meteor.paraphrases(words)
+    assert lacks == {"zebra", "gazelle", "777"}
     lines = gzip.decompress(table.read_bytes()).decode().splitlines()
     assert list(zip(lines[1::3], lines[2::3], strict=True)) == kept
-    whole.unlink()  # fewer words need no new table
-    assert meteor.paraphrases(frozenset({"clear"})) == (table, served)
+    whole.unlink()  # fewer words, and none of any table, need no new one
+    words = frozenset({"clear", "clearopathy"})
+    assert meteor.paraphrases(words) == (table, lacks)
 
 
 def test_silent_java_is_ended_and_named(monkeypatch):

@@ -39,7 +39,7 @@ def grounded(scores):
 
 
 def blind(scores):
-    return [baselines.NORMAL_REPORT] * len(scores)
+    return [baselines.template_report([])] * len(scores)
 
 
 def half_grounded(scores):
