@@ -170,16 +170,12 @@ def stop_meteor() -> None:
 
 
 def _process(words: frozenset[str]) -> Any:
-    """The Java process. The first reads `paraphrases`; if it meets words that
-    they lack, the next reads all."""
-    if _running:
-        process, lacks = _running[0]
+    """The Java process; another one where its table lacks some words."""
+    for process, lacks in _running:
         if process.poll() is None and words.isdisjoint(lacks):
             return process
-        stop_meteor()
-        table, lacks = _folder() / PARAPHRASES, frozenset()
-    else:
-        table, lacks = paraphrases(words)
+    stop_meteor()
+    table, lacks = paraphrases(words)
     # In the table's folder: the jar can't read it from a path that has a
     # blank. And stderr, which nobody reads, must not fill up.
     process = subprocess.Popen(

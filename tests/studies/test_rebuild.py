@@ -49,7 +49,7 @@ def finish(images):
 @pytest.fixture
 def quiet(folders, monkeypatch, capsys):
     """Folders of its own, nothing shown."""
-    monkeypatch.setattr("IPython.display.display", lambda *_: None)
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
     plots.set_style()
     return folders
 
