@@ -61,19 +61,19 @@ class JarWordNet:
     """
 
     def __init__(self) -> None:
-        self._lemmas: dict[str, list[Any]] = defaultdict(list)
+        self._words: dict[str, list[str]] = defaultdict(list)
         self._bases: dict[str, list[str]] = defaultdict(list)
         with zipfile.ZipFile(_folder() / JAR) as jar:
             self._offsets = _table(jar.read("synonym/english.synsets"))
             exceptions = _table(jar.read("synonym/english.exceptions"))
         for word, offsets in self._offsets.items():
             for offset in offsets:
-                self._lemmas[offset].append(
-                    SimpleNamespace(name=word.__str__))
+                self._words[offset].append(word)
         for base, forms in exceptions.items():
             for form in forms:
                 self._bases[form].append(base)
 
+    @lru_cache(maxsize=100_000)  # noqa: B019 (there is one reader)
     def synsets(self, word: str) -> list[Any]:
         """Synonyms of a word (or of a Porter stem: nltk asks for both), by
         its irregular base forms, else by its ending."""
@@ -81,9 +81,11 @@ class JarWordNet:
         bases = self._bases.get(word) or [
             word[: -len(old)] + new for old, new in _ENDINGS
             if word.endswith(old)]
-        return [SimpleNamespace(lemmas=self._lemmas[offset].copy)
-                for form in {word, *bases}
-                for offset in self._offsets.get(form, ())]
+        lemmas = [[SimpleNamespace(name=same.__str__)
+                   for same in self._words[offset]]
+                  for form in {word, *bases}
+                  for offset in self._offsets.get(form, ())]
+        return [SimpleNamespace(lemmas=each.copy) for each in lemmas]
 
 
 def _table(content: bytes) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ Cleaning is a step of its own: it alone moves BLEU-4 by a factor of two.
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -180,6 +181,9 @@ def _score_r2gen(meteor: bool, references: list[str],
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
+    java = java_version() if meteor else None
+    jar = ThreadPoolExecutor(1).submit(  # it works beside Python
+        run_meteor, references, generated) if java else None
     truth = {i: [text] for i, text in enumerate(references)}
     guess = {i: [text] for i, text in enumerate(generated)}
     bleu, bleu_each = Bleu(4).compute_score(truth, guess, verbose=0)
@@ -189,11 +193,9 @@ def _score_r2gen(meteor: bool, references: list[str],
     table["CIDEr"] = Cider().compute_score(truth, guess)[1]
     table["bleu_stats"] = list(bleu_statistics(references, generated))
     corpus = dict(zip(BLEU, map(float, bleu), strict=True)) | {"METEOR": None}
-    java = java_version() if meteor else None
-    if java is not None:
+    if jar is not None:
         try:
-            corpus["METEOR"], table["METEOR"], statistics = run_meteor(
-                references, generated)
+            corpus["METEOR"], table["METEOR"], statistics = jar.result()
             table["meteor_stats"] = list(statistics)
         except (OSError, EOFError, ValueError) as error:
             java = f"{java}, but METEOR stopped ({type(error).__name__})"
