@@ -12,6 +12,7 @@ from functools import partial
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -25,6 +26,8 @@ os.environ["JAVA_TOOL_OPTIONS"] = "-Duser.language=de -Duser.country=DE"
 _PLACE = tempfile.TemporaryDirectory(prefix="llamaxr-tests-")
 os.environ["LLAMAXR_RUNS"] = str(Path(_PLACE.name) / "runs")
 os.environ["LLAMAXR_DATA"] = str(Path(_PLACE.name) / "data")
+#: Of all processes: METEOR's tables of paraphrases take ten seconds each.
+TABLES = Path(os.environ.setdefault("LLAMAXR_TEST_TABLES", _PLACE.name))
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FIRST = ("test_notebooks.py", "test_rehearsal.py")  #: the longest files
@@ -40,6 +43,13 @@ def pytest_collection_modifyitems(items):
 def pytest_make_parametrize_id(val):
     """Bytes name no test: a packed archive holds the time of its making."""
     return "bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_tables():
+    name = "llamaxr_utils.evaluation.meteor.cache_folder"
+    with patch(name, lambda: TABLES):
+        yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import publish
 import pytest
-from conftest import FIXTURES
+from conftest import FIXTURES, TABLES
 
 from llamaxr_utils.course import artifacts, run, runner
 
@@ -151,6 +151,9 @@ def smoke(tmp_path_factory):
     """Folder and output of one smoke run of all notebooks; its seconds."""
     assert [path.stem for path in NOTEBOOKS] == list(run.NOTEBOOKS)
     runs = tmp_path_factory.mktemp("smoke")
+    (TABLES / "meteor").mkdir(exist_ok=True)
+    (runs / "data").mkdir()
+    (runs / "data" / "meteor").symlink_to(TABLES / "meteor")
     began = time.perf_counter()
     done = course(runs)
     assert done.returncode == 0, done.stdout

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from ..course import artifacts
-from ..course.run import cache_folder
+from ..course.run import cache_folder, data_folder
 from ..datasets.reports import load_studies
 
 #: WordNet's endings (morphy, https://wordnet.princeton.edu/documentation),
@@ -124,7 +124,8 @@ def paraphrases(words: frozenset[str]) -> tuple[Path, frozenset[str]]:
     words can match, and the words that it lacks: Java reads the whole in ten
     seconds, this in one. Entries with a sign or a foreign letter stay."""
     folder = cache_folder() / "meteor"
-    for file in folder.glob("*.lacks"):
+    given = data_folder() / "meteor"  # of a class, which may be read-only
+    for file in (*given.glob("*.lacks"), *folder.glob("*.lacks")):
         lacks = frozenset(file.read_text("utf-8").split())
         if words.isdisjoint(lacks):
             return file.with_suffix(".gz"), lacks
@@ -189,9 +190,8 @@ def _process(words: frozenset[str]) -> Any:
     return process
 
 
-def run_meteor(
-    references: Sequence[str], generated: Sequence[str]
-) -> tuple[float, list[float], np.ndarray]:
+def run_meteor(references: Sequence[str], generated: Sequence[str]
+               ) -> tuple[float, list[float], np.ndarray]:
     """METEOR 1.5 of pairs: the corpus figure (from summed statistics: not
     the mean), one score a pair, statistics of shape (n, 23). OSError,
     EOFError or ValueError if Java is missing, ends early or is ended."""

@@ -229,6 +229,7 @@ def test_paraphrases_of_the_words_at_hand(folders, monkeypatch):
         for a, b in [*kept, *others]:
             print(0.5, a, b, sep="\n", file=table)
     monkeypatch.setattr(meteor, "PARAPHRASES", whole)
+    monkeypatch.setattr(meteor, "cache_folder", lambda: folders.parent)
     words = meteor.words_of(["Lungs clear, 10mm.", "A.P. don't"])
     table, lacks = meteor.paraphrases(words)
     assert lacks == {"zebra", "gazelle", "777"}
