@@ -25,7 +25,10 @@ For research and teaching, not for diagnosis.
 
 Linux, macOS:   make lab        sets up from wheels/, asks no network
                 make course     says that the run in runs/cpu is up to date
-Windows:        README.md, "Windows", with --no-index --find-links wheels
+Windows:        TEACHING.md, "Windows, without make"
+
+The wheels are for Python {python} on {system}; another version has none here:
+make setup PYTHON=python{python}
 
 runs/ holds report texts of IU X-ray (Indiana University, OpenI), CC BY-NC-ND
 4.0: for teaching, not for sale, and passed on as they are. TEACHING.md says
@@ -77,7 +80,9 @@ def bundle(target: Path, platform: str = "") -> Path:
     for made in ("phantoms", "meteor"):  # drawings; a cache that saves time
         if (run.data_folder() / made).is_dir():
             shutil.copytree(run.data_folder() / made, stage / "data" / made)
-    (stage / "START.txt").write_text(START, "utf-8")
+    (stage / "START.txt").write_text(START.format(
+        python="{}.{}".format(*sys.version_info),
+        system=platform or sys.platform), "utf-8")
     path = target / f"{NAME}-{platform or sys.platform}.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(stage, NAME)
