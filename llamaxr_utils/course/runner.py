@@ -117,6 +117,7 @@ def run_course(profile: str = "cpu", images: str | None = None,
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)
     done, spent, began = {}, {}, time.perf_counter()
+    share = SHARES.reindex(chosen).fillna(60)
     for number, notebook in enumerate(chosen, 1):
         source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
         now = state_now(source, profile, images)
@@ -130,7 +131,6 @@ def run_course(profile: str = "cpu", images: str | None = None,
         record = run.read_record(folder, notebook) or {}
         done[notebook] = "ran" if reason else "skipped"
         spent[notebook] = record["seconds"]
-        share = SHARES.reindex(chosen).fillna(60)
         pace = sum(spent.values()) / share[:number].sum()
         left = pace * share[number:].sum() / 60
         more = f"; {left:.0f} min left at most" if reason and left else ""

@@ -197,7 +197,7 @@ def _score_r2gen(meteor: bool, references: list[str],
         try:
             corpus["METEOR"], table["METEOR"], statistics = jar.result()
             table["meteor_stats"] = list(statistics)
-        except (OSError, EOFError, ValueError) as error:
+        except (CourseError, OSError, EOFError, ValueError) as error:
             java = f"{java}, but METEOR stopped ({type(error).__name__})"
     return table, corpus, {
         "java": java or "needs Java",

@@ -240,6 +240,18 @@ def test_paraphrases_of_the_words_at_hand(folders, monkeypatch):
     assert meteor.paraphrases(words) == (table, lacks)
 
 
+def test_where_no_table_can_be_kept_meteor_alone_is_lost(monkeypatch):
+    def locked():
+        raise CourseError("a table could not be written", "locked", "unlock")
+
+    monkeypatch.setattr(meteor, "_running", [])
+    monkeypatch.setattr(metrics, "java_version", lambda: "17")
+    monkeypatch.setattr(meteor, "cache_folder", locked)
+    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
+    assert scores["METEOR"] is None and scores["BLEU-1"] > 0
+    assert "METEOR stopped (CourseError)" in scores["record"]["java"]
+
+
 def test_silent_java_is_ended_and_named(monkeypatch):
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
     monkeypatch.setattr(meteor, "_running", [])
