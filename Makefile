@@ -2,6 +2,7 @@
 # make study     runs notebooks 08 to 11
 # make figures   draws figures/ again from figures/data and phantoms
 # make test      sets up, runs all checks and tests
+# make torture  runs all hostile inputs and faults, a line a suite
 # make bundle    one archive for a room without a network
 # Variables: PROFILE=cpu IMAGES=phantom FROM=04 TO=06 FORCE=1 PYTHON=python3.12
 
@@ -30,7 +31,7 @@ endif
 COURSE = $(IN) -m llamaxr_utils course --profile $(PROFILE) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FORCE),--force)
 
-.PHONY: setup course study figures test check lab bundle publish tidy
+.PHONY: setup course study figures test torture check lab bundle publish tidy
 .DEFAULT_GOAL := course
 
 setup: $(READY)
@@ -80,6 +81,10 @@ check: $(READY)
 test: check
 	@$(IN) -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	    --no-loadscope-reorder
+
+torture: $(READY)
+	@LLAMAXR_TORTURE=1 $(IN) -m pytest tests/torture -q --durations=0 \
+	    -n logical --maxprocesses 4
 
 lab: $(READY)
 	@$(IN) -m jupyterlab --ServerApp.root_dir=. \

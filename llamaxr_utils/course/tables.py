@@ -40,8 +40,11 @@ def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table for people: no text of it is a spreadsheet's formula."""
-    safe = table.map(lambda cell: f"'{cell}" if isinstance(cell, str)
-                     and cell.lstrip().startswith(tuple("=+-@")) else cell)
+    def plain(cell: Any) -> Any:
+        risky = str(cell).lstrip().startswith(tuple("=+-@"))
+        return f"'{cell}" if risky and isinstance(cell, str) else cell
+
+    safe = table.map(plain).rename(columns=plain)
     write_whole(path, lambda part: safe.to_csv(part, index=False))
 
 
