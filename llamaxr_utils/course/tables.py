@@ -41,8 +41,10 @@ def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table for people: no text of it is a spreadsheet's formula."""
     def plain(cell: Any) -> Any:
-        risky = str(cell).lstrip().startswith(tuple("=+-@"))
-        return f"'{cell}" if risky and isinstance(cell, str) else cell
+        if not isinstance(cell, str):
+            return cell
+        text = cell.replace("\r", " ")  # else it would end a row
+        return "'" * text.lstrip().startswith(tuple("=+-@")) + text
 
     safe = table.map(plain).rename(columns=plain)
     write_whole(path, lambda part: safe.to_csv(part, index=False))
