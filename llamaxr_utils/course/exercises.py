@@ -13,12 +13,13 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 
 class NotYet(Exception):
@@ -34,7 +35,7 @@ class Exercise(NamedTuple):
 
     judge: Callable[[Any], None]  #: raises `NotYet`
     solution: Any  #: a function, or a value
-    hints: str  #: paragraphs, from a nudge to nearly all
+    hints: list[str]  #: from a nudge to nearly all
     meaning: str  #: what the right answer says
 
 
@@ -44,13 +45,26 @@ STUDENT = "LLAMAXR_STUDENT"
 _asked: Counter = Counter()
 
 
+@lru_cache(maxsize=1)
+def words() -> dict[str, dict]:
+    """``data/exercises.yaml``: hints and meanings; questions with letters."""
+    path = Path(__file__).parents[1] / "data" / "exercises.yaml"
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
 def of_notebook(number: str) -> dict[str, Exercise]:
     """The exercises of a notebook, such as ``"04"``, by name."""
     part = "01_to_03" if number < "04" else (
         "04_to_07" if number < "08" else "08_to_11")
-    module = import_module(f"llamaxr_utils.exercises.nb{part}")
-    return {name: exercise for name, exercise in module.EXERCISES.items()
-            if name.startswith(number)}
+    written = import_module(f"llamaxr_utils.exercises.nb{part}").EXERCISES
+    found = {}
+    for name, told in words().items():
+        if name.startswith(number):
+            judge, answer = written.get(name) or (
+                choice(told["right"], told["wrong"]), told["right"])
+            found[name] = Exercise(judge, answer, told["hints"],
+                                   told["meaning"])
+    return found
 
 
 def find(name: str) -> Exercise:
@@ -96,7 +110,7 @@ def check(name: str, answer: Any) -> None:
 
 def hint(name: str) -> None:
     """Print the next hint; the same call again says more."""
-    hints = find(name).hints.strip().split("\n\n")
+    hints = find(name).hints
     _asked[name] = min(_asked[name] + 1, len(hints))
     number = _asked[name]
     last = f'Then: solution("{name}").' if number == len(hints) else ""

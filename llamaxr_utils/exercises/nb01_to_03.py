@@ -5,7 +5,7 @@ heart, the AUC by counting pairs, what 0.5 means, and from a score to a word.
 import numpy as np
 import pandas as pd
 
-from ..course.exercises import Exercise, choice, expect, seed
+from ..course.exercises import expect, seed
 from ..datasets.conditions import VIEWS, best_f_beta
 from ..datasets.reports import normalise
 
@@ -112,82 +112,9 @@ def _point(answer):
 
 
 EXERCISES = {
-    "01a": Exercise(_verbatim, verbatim_share, """
-        Put the training texts into a set first: a lookup in a list of 2,000 is
-        2,000 comparisons.
-
-        Both sides need `reports.normalise`, or a capital letter makes two
-        texts of one.
-
-        `sum(normalise(t) in known for t in test) / len(test)`
-        """,
-        "About half of R2Gen's test reports can be written by heart."),
-    "01b": Exercise(choice("a", {
-        "b": "The other 420 resemble training: nearly half of them are "
-             "abnormal, and one normal text misses all of those.",
-        "c": "Look at the two bars of `normal` again: they are far apart.",
-    }), "a", """
-        A constant normal report is right for normal studies. Which part has
-        more of them?
-
-        Compare `normal` in the last two rows of the table.
-        """,
-        "So a result on `head(170)` flatters every model, the constant one "
-        "most."),
-    "02a": Exercise(_auc, auc, """
-        Take every positive with every negative: how often is the positive one
-        higher?
-
-        A tie counts one half.
-
-        `np.subtract.outer(positive, negative)` holds all differences; count
-        those above 0, and half of those that are 0.
-        """,
-        "The AUC is this probability, and nothing about a threshold; "
-        "scikit-learn's number is the same."),
-    "02b": Exercise(choice("b", {
-        "a": "The mean AUC hardly moved: in a sick chest many outputs rise "
-             "together, whatever their names.",
-        "c": "The spread catches the wrong range. The wrong order keeps "
-             "every number, and so the spread.",
-    }), "b", """
-        Which numbers of the last table are far apart?
-
-        Only one of the three asks whether the *name* is right.
-        """,
-        "Test names by a number that depends on names."),
-    "02c": Exercise(_rescale, rescale, """
-        Two straight lines meet at the operating point: one from (0, 0) to
-        (point, 0.5), one from there to (1, 1).
-
-        The first is `p / (2 * point)`.
-
-        The second is the first, seen from the other end: replace `p` by `1 -
-        p` and `point` by `1 - point`, and take the result from 1. `np.where`
-        chooses.
-        """,
-        "torchxrayvision's `op_norm` does the same: with an operating point "
-        "of .03, an output of .04 is shown as .505. It is above the point, "
-        "and no even chance."),
-    "03a": Exercise(_names, names_above, """
-        First the mean of both views for each condition, then the comparison.
-
-        A view that is missing is NaN: leave it out of the mean. With no view
-        there is nothing to name.
-
-        At the point counts as above: `>=`.
-        """,
-        "These few words are all that the language model learns of the "
-        "image."),
-    "03b": Exercise(_point, best_point, """
-        Only the scores themselves can be the best threshold: between two of
-        them nothing changes.
-
-        F1 = 2 · hits / (named + true). Try every score as the point.
-
-        `named = scores >= point`, then `(named & truth).sum()`; keep the point
-        of the highest F1.
-        """,
-        "A point chosen on the test split would flatter the words, so it is "
-        "set on training studies alone."),
+    "01a": (_verbatim, verbatim_share),
+    "02a": (_auc, auc),
+    "02c": (_rescale, rescale),
+    "03a": (_names, names_above),
+    "03b": (_point, best_point),
 }

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from ..course.exercises import Exercise, NotYet, choice, expect, same_as, seed
+from ..course.exercises import NotYet, expect, same_as, seed
 from ..evaluation.findings import label_report
 from ..llm.models import LLAMA_8B
 
@@ -230,119 +230,18 @@ def marks(reference, generated):
 
 
 EXERCISES = {
-    "04a": Exercise(_lora, lora_forward, """
-        torch keeps a weight as (outputs, inputs), so the frozen layer is `x @
-        W0.T`.
-
-        `A` brings x down to `r` numbers, `B` brings them up to the outputs;
-        add that to the frozen layer's result.
-
-        `x @ W0.T + scale * (x @ A.T) @ B.T`
-        """,
-        "At B = 0 it is the frozen layer; peft's layer gives the same."),
-    "04b": Exercise(_mask, mask_labels, """
-        torch's cross-entropy leaves out the label -100.
-
-        One label a token, in the order of prompt + completion.
-
-        `[-100] * len(prompt) + completion`
-        """,
-        "The model reads the prompt, and is asked for the report alone."),
-    "04c": Exercise(_count, lora_parameters, """
-        `A` has rank x inputs numbers, `B` has outputs x rank.
-
-        Sum `rank * (inputs + outputs)` over the layers.
-        """,
-        "41,943,040 is the number that the paper prints: rank 16 on the "
-        "seven linear layers."),
-    "05a": Exercise(_greedy, greedy, """
-        The next token stands at the last position: `logits[:, -1].argmax(-1)`.
-        Append it to `ids`, and a 1 to `mask`.
-
-        On the left is padding, which must not be read: pass the mask at every
-        step.
-
-        A report that has ended goes on with `eos`; stop when all have ended.
-        Return the new tokens only.
-        """,
-        "The same tokens as `generate`. Greedy decoding is these ten lines; "
-        "the rest is speed."),
-    "05b": Exercise(choice("c", {
-        "a": "Many different reports say that the *text* varies; it may vary "
-             "with chance, or with beams, and not with the findings.",
-        "b": "A changed report may have changed its wording and no finding. "
-             "Compare what is *right* under both scores.",
-    }), "c", """
-        Which of the three would a model that writes nonsense at random pass?
-
-        Only one compares the report with what is true of the study.
-        """,
-        "The grounding gap is what the scores contribute; the rest is there "
-        "without them."),
-    "05c": Exercise(_guide, guide, """
-        Logits are not log-probabilities yet: `log_softmax(-1)` makes them so,
-        for each prompt alone.
-
-        The equation starts at the blank prompt and goes `scale` times the way
-        to the other. At scale 1 it arrives there; beyond, it goes on.
-        """,
-        "At 1 nothing is guided, at 0 nothing is read; above 1 a word gains "
-        "by what the prompt adds to it. `generate(guidance_scale=...)` does "
-        "this at every step."),
-    "06a": Exercise(_bleu, corpus_bleu, """
-        Start from `runs` and `bleu` above; here matches and runs are summed
-        over all pairs, for each n, before you divide.
-
-        `there & written` of two Counters keeps the smaller count: that is the
-        clip.
-
-        The penalty, too, is one for all: the words of all references against
-        those of all candidates.
-        """,
-        "This is the corpus BLEU of protocol `r2gen`; pycocoevalcap gives "
-        "the same. A mean of sentence scores is another number."),
-    "06b": Exercise(_constant, best_constant, """
-        `max(texts, key=...)` does it: the key is the score of one text against
-        all references.
-
-        The candidates are that one text, as often as there are references:
-        `[text] * len(references)`.
-
-        The score is `corpus_bleu(..., 2)`, of the whole corpus. Why not the
-        mean of the pairs' own scores? Most of those are 0, because a pair
-        without a common run of words has none; the corpus only asks what all
-        of them have together.
-        """,
-        "No image was read. It wins by its length (the penalty compares all "
-        "words with all words) and by stock phrases."),
-    "07a": Exercise(same_as(
+    "04a": (_lora, lora_forward),
+    "04b": (_mask, mask_labels),
+    "04c": (_count, lora_parameters),
+    "05a": (_greedy, greedy),
+    "05c": (_guide, guide),
+    "06a": (_bleu, corpus_bleu),
+    "06b": (_constant, best_constant),
+    "07a": (same_as(
         marks, ("The heart is enlarged.", "Cardiomegaly is present."),
         ("There is a pleural effusion.", "The heart is normal."),
         ("The lungs are clear.", "There is a rib fracture."),
         ("No pleural effusion.", "There is a left pleural effusion."),
         ("Possible pneumonia.", "No pneumonia."),
-        ("No pneumothorax.", "No pneumothorax."), read=dict), marks, """
-        `label_report(text)` gives finding -> present, absent or uncertain; a
-        finding that is not mentioned is not in it.
-
-        Present and uncertain both count as reported. Both report it: found.
-        Only one does: missed or added ...
-
-        ... unless the other one *denies* it: then they contradict. What nobody
-        reports gets no mark.
-        """,
-        "Words may differ and findings agree; the other way round, too."),
-    "07b": Exercise(choice("c", {
-        "a": "The prompt named the condition, so the language model did not "
-             "make it up.",
-        "b": "It may be wrong; or it is right, and the radiologist did not "
-             "mention what was not asked for.",
-    }), "c", """
-        Three can err: the image network, the language model, and the reference
-        that is silent. Which of them does a score clear?
-
-        A silent reference is no denial.
-        """,
-        "The score clears the language model and nobody else. Two texts and "
-        "a number cannot say what the image shows: somebody must look."),
+        ("No pneumothorax.", "No pneumothorax."), read=dict), marks),
 }

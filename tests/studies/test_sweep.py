@@ -1,19 +1,27 @@
 """Sweeps: grids, shared runs, rows, and a cluster that loses a worker; the
 notebooks are three tiny ones of fixtures/course."""
 
+import contextlib
 import json
+import os
 import shutil
 import threading
+from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 from conftest import FIXTURES, keep
+from PIL import Image
 from scipy import stats
 
-from llamaxr_utils.course import artifacts, run, runner
+from llamaxr_utils.course import artifacts, run
 from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.datasets.conditions import VIEWS
 from llamaxr_utils.studies import sweep
+from llamaxr_utils.vision import backbones, features
+
+PAGE = Path(__file__).parents[2] / "notebooks" / "score_big_image_sets.md"
 
 POINTS = {"plain": {}, "crop": {"RESIZE": "crop"},
           "paper": {"SCORE_FORMAT": "paper"}, "same": {}}
@@ -84,37 +92,72 @@ def test_a_broken_grid_is_named(tmp_path, content, words):
         sweep.read_grid(tmp_path / "g.yaml")
 
 
-def test_a_worker_that_is_killed_is_replaced_and_each_point_runs_once(grid):
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of two workers."""
     ray = pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    yield ray.init("local", num_cpus=2, include_dashboard=False,
+                   log_to_driver=False)
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_is_killed_is_replaced_and_each_point_runs_once(grid):
     killed, stop = [], threading.Event()
 
     def kill_one():
         """A worker in the middle of a notebook, once."""
         while not (killed or stop.wait(0.05)):
             for process in psutil.Process().children(recursive=True):
-                try:
+                with contextlib.suppress(psutil.Error):
                     kernels = process.children()
                     if process.name().startswith("ray::task") and kernels:
                         process.kill()
                         killed.append(process.pid)
                         break
-                except psutil.Error:
-                    continue
 
-    runner.run_course("smoke", last="01")
     thread = threading.Thread(target=kill_one)
-    ray.init("local", num_cpus=2, include_dashboard=False,
-             log_to_driver=False)
     try:
         thread.start()
         table = sweep.sweep(grid, "local")
     finally:
         stop.set()
         thread.join()
-        ray.shutdown()
     assert killed
     assert list(table["point"]) == list(POINTS)
     assert ran() == ["02", "02", "03", "03", "03"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_big_image_set_has_the_scores_of_one_machine(
+        tmp_path, monkeypatch, model, pictures):
+    """The snippet of score_big_image_sets.md; what is done is done once."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for i, grey in enumerate(pictures[0][:24]):
+        Image.fromarray(grey).save(tmp_path / f"{i}.png")
+        rows.append((f"s{i // 2:02}", VIEWS[i % 2], f"{tmp_path}/{i}.png"))
+    (tmp_path / "5.png").write_bytes(b"no image")
+    views = pd.DataFrame(rows, columns=["study_id", "view", "path"])
+    (tmp_path / "runs" / "t4").mkdir(parents=True)
+    views.to_parquet("runs/t4/views.parquet")
+    backbones.save(model, tmp_path / "runs" / "t4" / "backbone")
+    code = PAGE.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    for old, new in (("500", "5"), ('"scores"', f'"{tmp_path}/scores"'),
+                     ('WEIGHTS = "', f'WEIGHTS = "{tmp_path}/')):
+        code = code.replace(old, new)
+    space = {}
+    exec(code, space)  # noqa: S102 (our page)
+    files = {p: p.stat().st_mtime_ns for p in Path("scores").iterdir()}
+    assert len(files) == len(space["parts"]) == 3
+    again = space["Scorer"]()
+    assert sum(again(part)["studies"] for part in space["parts"]) == 12
+    assert files == {p: p.stat().st_mtime_ns for p in Path("scores").iterdir()}
+    whole = features.score_views(model, views)
+    assert whole.isna().any().any()
+    pd.testing.assert_frame_equal(
+        space["scores"].reset_index(drop=True), whole)
 
 
 def test_a_row_holds_what_was_measured(tmp_path, no_java):
