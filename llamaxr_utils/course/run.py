@@ -5,7 +5,6 @@ notebook's run, and remembers what was read and written. Knobs are declared
 in ``profiles.yaml`` and nowhere else.
 """
 
-import json
 import os
 import random
 import subprocess
@@ -84,12 +83,23 @@ def project_folder() -> Path:
 
 def runs_folder() -> Path:
     """``runs/`` of the project, or ``LLAMAXR_RUNS``."""
-    return Path(os.environ.get("LLAMAXR_RUNS", project_folder() / "runs"))
+    return _folder("LLAMAXR_RUNS", "runs")
 
 
 def data_folder() -> Path:
     """``data/`` of the project, or ``LLAMAXR_DATA``; may be read-only."""
-    return Path(os.environ.get("LLAMAXR_DATA", project_folder() / "data"))
+    return _folder("LLAMAXR_DATA", "data")
+
+
+def _folder(variable: str, name: str) -> Path:
+    """The folder that a variable names, or else `name`; where that is no
+    whole path it starts in the project, wherever a kernel or command runs."""
+    given = Path(os.environ.get(variable, "").strip() or name)
+    try:
+        return project_folder() / given.expanduser()
+    except RuntimeError as error:
+        raise CourseError(f"{variable} = {given} names no folder.",
+                          f"{error}", "Write the whole path.") from error
 
 
 def cache_folder() -> Path:
@@ -103,13 +113,14 @@ def cache_folder() -> Path:
 def nearest(path: Path) -> Path:
     """The path or its nearest folder that exists."""
     path = path.absolute()
-    return next(p for p in (path, *path.parents) if p.exists())
+    return next(p for p in (path, *path.parents) if os.path.exists(p))
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:
     """The record that `Run.finish` wrote, or None."""
-    path = Path(folder) / "records" / f"{notebook}.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return artifacts.read_json(
+        Path(folder) / "records" / f"{notebook}.json", knobs=dict, inputs=dict,
+        outputs=dict, seconds=(int, float), peak_memory_gb=(int, float))
 
 
 # --- the run ----------------------------------------------------------------
@@ -169,7 +180,8 @@ class Run:
     def file(self, kind: str, name: str) -> Path:
         """Path for a ``tables`` or ``figures`` file; listed by `finish`."""
         path = self.folder / kind / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with artifacts.disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.outputs[f"{kind}/{name}"] = path
         return path
 

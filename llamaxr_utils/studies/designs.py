@@ -213,8 +213,9 @@ def adapter_of(base: str, data: Data, design: Design, pairs: pd.DataFrame,
     key = key_of(artifacts.sha256(Path(base)), same, seed, pairs.to_csv())
     folder = data.scratch / "trained" / key
     note = folder / "facts.json"
-    if note.is_file():
-        facts = json.loads(note.read_text("utf-8"))
+    facts = artifacts.read_json(
+        note, val_loss=float, trainable=int, step_seconds=float)
+    if facts:
         return *finetune.load_adapter(base, folder), facts
     model, tokenizer = finetune.load_in_4bit(base)
     model = finetune.add_lora(model, design.rank, seed=seed)

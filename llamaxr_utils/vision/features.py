@@ -48,7 +48,6 @@ def score_views(model: Any, views: pd.DataFrame, resize: str = "squash",
         batches.append(pd.concat([scored, lost]))
         if part and count % SAVE_EVERY == 0:
             so_far = pd.concat(batches, ignore_index=True).assign(key=key)
-            part.parent.mkdir(parents=True, exist_ok=True)
             write_whole(part, so_far.to_parquet)
     table = pd.concat(batches, ignore_index=True)
     unreadable = table["why"].notna()

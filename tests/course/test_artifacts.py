@@ -145,7 +145,7 @@ def test_a_save_that_fails_keeps_the_old_artifact(
     replace = Path.replace
 
     def replace_no_part(self, target):
-        if ".part" in self.name:
+        if self.name == "new":
             raise OSError(errno.EIO, "no")
         return replace(self, target)
 
