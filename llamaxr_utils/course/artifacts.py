@@ -179,10 +179,10 @@ def disk_errors(path: Path):
             raise
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
-            f"The disk is full, or may not be written: {error} "
-            f"({path.parent}).",
-            "Free some space, or set LLAMAXR_RUNS and LLAMAXR_DATA to folders "
-            "of your own; then the same command continues.",
+            "The disk is full, may not be written or takes no such name: "
+            f"{error} ({path.parent}).",
+            "Free some space, or write to a folder of your own (LLAMAXR_RUNS, "
+            "LLAMAXR_DATA); then the same command continues.",
         ) from error
 
 

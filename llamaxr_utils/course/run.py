@@ -37,7 +37,24 @@ IN_COURSE = "LLAMAXR_IN_COURSE"
 def declared() -> dict:
     """``profiles.yaml``: ``profiles``, and the knobs of ``notebooks``."""
     path = Path(__file__).parents[1] / "profiles.yaml"
-    return yaml.safe_load(path.read_text("utf-8"))
+    text = path.read_bytes()
+    try:
+        content = yaml.safe_load(text)
+        for section in ("profiles", "notebooks", "stated"):
+            kinds = set(map(type, content[section].values()))
+            if not kinds <= {dict, type(None)}:
+                raise ValueError(f"a part of {section} is no table")
+    except (AttributeError, LookupError, TypeError, ValueError,
+            RecursionError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line if mark else text.count(
+            b"\n", 0, getattr(error, "position", 0))
+        raise CourseError(
+            f"{path.name} can't be read.",
+            f"Line {line + 1}, {type(error).__name__}: "
+            f"{' '.join(str(error).split())}.",
+            f"Mend it, or get it back: git checkout {path}") from error
+    return content
 
 
 NOTEBOOKS = tuple(declared()["notebooks"])
