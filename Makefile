@@ -15,6 +15,7 @@ PYTHON ?=
 
 VENV := .venv
 READY := $(VENV)/.ready
+SCALE := $(VENV)/.scale
 IN := $(VENV)/bin/python
 
 # Waiting threads sleep: threads that spin make two busy cores slower than one.
@@ -78,7 +79,13 @@ check: $(READY)
 	@$(IN) -m ruff check --quiet .
 	@$(IN) -m mypy --no-error-summary
 
-test: check
+# Ray, for the tests of sweeps on a cluster; without it they are skipped.
+$(SCALE): $(READY)
+	@$(IN) -m pip install --quiet -c constraints.txt -e '.[course,dev,scale]' \
+	    || echo "Without Ray: the tests of clusters are skipped."
+	@touch $@
+
+test: check $(SCALE)
 	@$(IN) -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	    --no-loadscope-reorder
 

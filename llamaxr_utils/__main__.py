@@ -82,6 +82,21 @@ def _report(o: argparse.Namespace) -> bool:
     return True
 
 
+def _sweep(o: argparse.Namespace) -> bool:
+    from .course import tables
+    from .studies import sweep
+
+    rows = sweep.rows(o.grid) if o.report else sweep.sweep(o.grid, o.address)
+    if o.csv:
+        tables.write_csv(o.csv, rows.drop(columns="change").round(5))
+    if "gap" in rows:
+        columns = ["point", "run", "seeds", "gap", "gap_from", "gap_to",
+                   "f1", "BLEU-4", "CIDEr"]
+        print(tables.markdown(sweep.over_seeds(rows)[columns]))
+    print(f"{len(rows)} points are finished.")
+    return True
+
+
 def _grade(o: argparse.Namespace) -> bool:
     from .course import grade, tables
 
@@ -135,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     add("frontal")
     add("lateral", nargs="?")
     add("--html", metavar="FILE", help="and a page with heatmaps")
+    add = command(_sweep, "run the notebooks over a grid of knobs")
+    add("grid", help="its YAML file, such as figures/designs.yaml")
+    add("--address", default="", help="of a Ray cluster: local, auto ...")
+    add("--report", action="store_true", help="only what is finished")
+    add("--csv", type=Path, metavar="FILE", help="a row a point and seed")
     add = command(_grade, "one table of what a class has solved")
     add("folder", help="of folders, one a student, of executed notebooks")
     add("--csv", type=Path, default=Path("grades.csv"), metavar="FILE")

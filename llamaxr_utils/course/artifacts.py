@@ -159,6 +159,12 @@ def sha256(path: Path) -> str:
     return _file_hash(path.resolve(), info.st_size, info.st_mtime_ns)
 
 
+def digest(content: Any) -> str:
+    """Hash of facts: what was made of the same ones is the same."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 # --- writing, whole or not at all -------------------------------------------
 
 @contextmanager

@@ -98,6 +98,11 @@ def project_folder() -> Path:
     return next((f for f in folders if (f / first).exists()), here)
 
 
+def notebook_path(notebook: str) -> Path:
+    """Where a notebook's source lies."""
+    return project_folder() / "notebooks" / f"{notebook}.ipynb"
+
+
 def runs_folder() -> Path:
     """``runs/`` of the project, or ``LLAMAXR_RUNS``."""
     return _folder("LLAMAXR_RUNS", "runs")
@@ -125,6 +130,23 @@ def cache_folder() -> Path:
     folder = data_folder()
     writable = os.access(nearest(folder), os.W_OK)
     return folder if writable else runs_folder() / "cache"
+
+
+def kept(kind: str, facts: Any, make: Callable[[Path], Any]) -> Path:
+    """What `make` writes of these facts: found in the data folder or the
+    cache where it was made before, even by another who is at it now."""
+    from filelock import FileLock
+
+    name = Path(kind, artifacts.digest([repr(facts), versions()])[:16])
+    path = cache_folder() / name
+    if (data_folder() / name).exists():
+        return data_folder() / name
+    with artifacts.disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            artifacts.write_whole(path, make)
+    return path
 
 
 def nearest(path: Path) -> Path:
@@ -174,19 +196,6 @@ class Run:
             self.folder, name, value, writer=self.notebook,
             inputs=self.inputs if inputs is None else inputs,
             parameters={"images": self.images, **self.knobs})
-
-    def unfinished(self, name: str) -> Path | None:
-        """An artifact that an interrupted run of this notebook left whole,
-        with the same knobs, as an output of this run; None otherwise."""
-        record = artifacts.manifest(self.folder, name)
-        if record is None or artifacts.stale_because(self.folder, name):
-            return None
-        path = artifacts.path_of(self.folder, name)
-        last = read_record(self.folder, self.notebook) or {"outputs": {}}
-        same = record["parameters"] == {"images": self.images, **self.knobs}
-        if same and record["sha256"] != last["outputs"].get(path.name):
-            self.outputs[name] = path
-        return self.outputs.get(name)
 
     def made_with(self, name: str, knob: str) -> Any:
         """The value that a knob had when an artifact was written."""

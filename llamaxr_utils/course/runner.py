@@ -6,8 +6,6 @@ run by papermill in a fresh kernel of this interpreter, which no user's
 configuration reaches.
 """
 
-import hashlib
-import json
 import os
 import platform
 import re
@@ -50,11 +48,6 @@ def shown(path: Path) -> str:
 # --- what is up to date -----------------------------------------------------
 
 
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
     """Hashes of what a notebook's result depends on, besides its inputs: its
     cells (outputs, counts and ids don't count) and its knobs."""
@@ -63,7 +56,8 @@ def state_now(source: Path, profile: str, images: str) -> dict[str, str]:
         for knob in run.knob_table(source.stem)
     }
     cells = [(c.cell_type, c.source.strip()) for c in read(source).cells]
-    return {"source": _digest(cells), "knobs": _digest(knobs)}
+    return {"source": artifacts.digest(cells),
+            "knobs": artifacts.digest(knobs)}
 
 
 def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
@@ -124,7 +118,7 @@ def run_course(profile: str = "cpu", images: str | None = None,
     share = SHARES.reindex(chosen).fillna(60)
     with one_writer(folder):
         for number, notebook in enumerate(chosen, 1):
-            source = run.project_folder() / "notebooks" / f"{notebook}.ipynb"
+            source = run.notebook_path(notebook)
             now = state_now(source, profile, images)
             reason = "FORCE" if force else why_run(folder, source, now)
             head = f"[{number}/{len(chosen)}] {notebook}"

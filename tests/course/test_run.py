@@ -92,15 +92,18 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
     assert "phantom images · seed 42" in nb.stamp
 
 
-def test_what_an_interrupted_run_left_whole_is_taken_once():
-    nb = begin()
-    assert nb.unfinished("prompts") is None
-    nb.save("prompts", table("prompts"))  # and then the run stops
-    assert begin(change={"SEED": 1}).unfinished("prompts") is None
-    again = begin()
-    assert again.unfinished("prompts") == nb.folder / "prompts.parquet"
-    again.finish()
-    assert begin().unfinished("prompts") is None  # a whole run is done anew
+def test_what_was_made_of_the_same_facts_is_made_once(folders):
+    made = []
+
+    def make(part):
+        made.append(part)
+        part.write_text(str(len(made)))
+
+    paths = [run.kept("bases", facts, make) for facts in ((1, 2), (1, 2), 3)]
+    assert [path.read_text() for path in paths] == ["1", "1", "2"]
+    with pytest.raises(ValueError, match="1"):
+        run.kept("bases", 4, lambda part: int(part.name.removeprefix(".")))
+    assert run.kept("bases", 4, make).read_text() == "3"
 
 
 def test_a_read_only_data_folder_and_a_clone_from_inside_its_notebooks(

@@ -1,0 +1,142 @@
+"""Sweeps: grids, shared runs, rows, and a cluster that loses a worker; the
+notebooks are three tiny ones of fixtures/course."""
+
+import json
+import shutil
+import threading
+
+import pandas as pd
+import psutil
+import pytest
+from conftest import FIXTURES, keep
+from scipy import stats
+
+from llamaxr_utils.course import artifacts, run, runner
+from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.studies import sweep
+
+POINTS = {"plain": {}, "crop": {"RESIZE": "crop"},
+          "paper": {"SCORE_FORMAT": "paper"}, "same": {}}
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch, folders):
+    """A grid's file over tiny notebooks 02 and 03: four points, two of them
+    alike, of one seed."""
+    shutil.copytree(FIXTURES / "course", tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps({
+        "profile": "smoke", "first": "02", "last": "03", "points": POINTS}))
+    return path
+
+
+def ran():
+    """The notebooks that were run for sweeps, one entry a run."""
+    return sorted(json.loads(file.read_text("utf-8"))["notebook"][:2]
+                  for file in sweep.home().glob("*/done.json"))
+
+
+def test_chains_that_begin_alike_share_their_runs(grid):
+    table = sweep.sweep(grid)
+    assert list(table["point"]) == list(POINTS)
+    assert ran() == ["02", "02", "03", "03", "03"]
+    nodes = table.set_index("point")["node"]
+    assert nodes["same"] == nodes["plain"] != nodes["paper"]
+    before = {p: p.stat().st_mtime_ns for p in sweep.home().rglob("*.json")}
+    again = sweep.sweep(grid)
+    pd.testing.assert_frame_equal(again, table)
+    assert before == {p: p.stat().st_mtime_ns
+                      for p in sweep.home().rglob("*.json")}
+    # Another value of a knob is another run, and its row is not there yet.
+    content = json.loads(grid.read_text())
+    content["points"]["crop"]["RESIZE"] = "squash"
+    grid.write_text(json.dumps(content))
+    assert list(sweep.rows(grid)["point"]) == ["plain", "paper", "same"]
+    # The base run keeps its own; what is shared with it is linked.
+    base = run.runs_folder() / "smoke"
+    assert not artifacts.path_of(base, "prompts").exists()
+
+
+def test_a_run_that_fails_is_named_and_the_others_end(grid):
+    source = grid.parent / "notebooks" / f"{run.NOTEBOOKS[2]}.ipynb"
+    text = source.read_text("utf-8")
+    bad = '"if nb.SCORE_FORMAT == \'paper\': raise ValueError(\'ink\')\\n",'
+    mark = '"source": ['
+    last = text.rindex(mark) + len(mark)
+    source.write_text(text[:last] + bad + text[last:])
+    with pytest.raises(CourseError, match="(?s)1 of 5 runs failed.*ink"):
+        sweep.sweep(grid)
+    assert list(sweep.rows(grid)["point"]) == ["plain", "crop", "same"]
+    source.write_text(text)
+    assert len(sweep.sweep(grid)) == 4
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("points: {a: {RANKS: 4}}", "RANKS"), ("", "no grid"),
+    ("points: {a: 3}", "no grid"), ("point: {}", "no grid"),
+    ("points: [", "no grid"), ("{points: {}, seeds: [a]}", "no grid"),
+    ("{points: {}, profile: lap}", "lap"),
+    ("{points: {a: {GUIDANCE: 1}}, last: '04'}", "GUIDANCE")])
+def test_a_broken_grid_is_named(tmp_path, content, words):
+    (tmp_path / "g.yaml").write_text(content)
+    with pytest.raises(CourseError, match=words):
+        sweep.read_grid(tmp_path / "g.yaml")
+
+
+def test_a_worker_that_is_killed_is_replaced_and_each_point_runs_once(grid):
+    ray = pytest.importorskip("ray")
+    killed, stop = [], threading.Event()
+
+    def kill_one():
+        """A worker in the middle of a notebook, once."""
+        while not (killed or stop.wait(0.05)):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    kernels = process.children()
+                    if process.name().startswith("ray::task") and kernels:
+                        process.kill()
+                        killed.append(process.pid)
+                        break
+                except psutil.Error:
+                    continue
+
+    runner.run_course("smoke", last="01")
+    thread = threading.Thread(target=kill_one)
+    ray.init("local", num_cpus=2, include_dashboard=False,
+             log_to_driver=False)
+    try:
+        thread.start()
+        table = sweep.sweep(grid, "local")
+    finally:
+        stop.set()
+        thread.join()
+        ray.shutdown()
+    assert killed
+    assert list(table["point"]) == list(POINTS)
+    assert ran() == ["02", "02", "03", "03", "03"]
+
+
+def test_a_row_holds_what_was_measured(tmp_path, no_java):
+    heart, clear = "The heart is enlarged.", "The lungs are clear."
+    studies = pd.DataFrame({
+        "study_id": ["a", "b", "c", "d"], "findings": [heart, clear] * 2,
+        "mesh": [["Cardiomegaly"], ["normal"]] * 2,
+        "status": ["abnormal", "normal"] * 2, "split": "test"})
+    keep(tmp_path, "studies", studies)
+    numbers = sweep.numbers(tmp_path, studies["study_id"], [heart, clear] * 2)
+    assert numbers["f1"] == numbers["abnormal_called"] == 1
+    assert numbers["normal_called"] == 0 and numbers["distinct"] == 2
+    assert numbers["gap"] == pytest.approx(1 - 1 / 3)
+    constant = sweep.numbers(tmp_path, studies["study_id"], [heart] * 4)
+    assert constant["gap"] == 0 and constant["normal_called"] == 1
+
+
+def test_the_interval_over_seeds_is_students():
+    table = pd.DataFrame({"point": ["a"] * 3 + ["b"], "run": "cpu",
+                          "seed": [1, 2, 3, 1], "gap": [0.1, 0.2, 0.3, 0.15]})
+    means = sweep.over_seeds(table).set_index("point")
+    half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
+    assert means.loc["a", "gap_to"] == pytest.approx(0.2 + half)
+    assert means.loc["b", ["gap_from", "gap_to"]].isna().all()
+    assert list(means["seeds"]) == [3, 1]
