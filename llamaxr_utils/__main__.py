@@ -12,7 +12,7 @@ from pathlib import Path
 from .course.errors import CourseError
 
 #: Options of any command that name what it reads and what it writes.
-READS = ("file", "folder", "frontal", "lateral")
+READS = ("file", "folder", "frontal", "grid", "lateral")
 WRITES = ("csv", "html", "write_rexrank")
 
 

@@ -57,10 +57,10 @@ def read_json(path: Path, **fields: Any) -> dict | None:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(content, dict) and content.get(
-        "schema_version", 1) == 1 and all(
-        isinstance(content.get(name), kind) for name, kind in fields.items())
-    return content if whole else None
+    if not isinstance(content, dict) or content.get("schema_version", 1) != 1:
+        return None
+    fit = [isinstance(content.get(key), fields[key]) for key in fields]
+    return content if all(fit) else None
 
 
 def manifest(folder: Path, name: str) -> dict | None:
@@ -68,10 +68,10 @@ def manifest(folder: Path, name: str) -> dict | None:
     are artifacts that come before it."""
     record = read_json(Path(folder) / f"{name}.json", schema_version=int,
                        sha256=str, inputs=dict, parameters=dict)
-    earlier = list(ARTIFACTS)[: list(ARTIFACTS).index(name)]
     if record is None or not os.path.exists(path_of(folder, name)):
         return None
-    return record if {*record["inputs"]} <= {*earlier} else None
+    earlier = [*ARTIFACTS][: [*ARTIFACTS].index(name)]
+    return record if {*earlier} >= {*record["inputs"]} else None
 
 
 def save(folder: Path, name: str,
@@ -226,16 +226,16 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Before a command's work: a `CourseError` for an output that can't be
     written, is an input or another output by any name or link, or is a file
     of an input folder and no table for people."""
-    taken = [*inputs]
+    taken = [path for path in inputs if os.path.exists(path)]
     for path in outputs:
         write_whole(path, None)
-        real, there = path.resolve(), path.exists()
-        for other in taken:
-            same = other.resolve() == real
-            if there and other.exists() and not same:
-                same = other.samefile(path) or path.suffix != ".csv" and (
-                    other.resolve() in real.parents)
-            if same or path.is_dir():
+        here, there = path.resolve(), path.exists()
+        for other in (path.parent, *taken):
+            place = other.resolve()
+            if (path.is_dir() or place == here
+                    or there and other.exists() and path.samefile(other)
+                    or there and other in taken and path.suffix != ".csv"
+                    and place in here.parents):
                 raise CourseError(
                     f"{path} is not written.",
                     f"It is a folder, or belongs to {other}, which is read.",

@@ -40,21 +40,18 @@ def declared() -> dict:
     text = path.read_bytes()
     try:
         content = yaml.safe_load(text)
-        for section in ("profiles", "notebooks", "stated"):
-            kinds = set(map(type, content[section].values()))
-            if not kinds <= {dict, type(None)}:
-                raise ValueError(f"a part of {section} is no table")
-    except (AttributeError, LookupError, TypeError, ValueError,
-            RecursionError, yaml.YAMLError) as error:
+        return {part: dict.copy(content[part])
+                for part in ("profiles", "notebooks", "stated")}
+    except (LookupError, TypeError, ValueError, RecursionError,
+            yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line if mark else text.count(
             b"\n", 0, getattr(error, "position", 0))
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CourseError(
-            f"{path.name} can't be read.",
-            f"Line {line + 1}, {type(error).__name__}: "
-            f"{' '.join(str(error).split())}.",
+            f"{path.name} lacks a part or can't be read.",
+            f"Line {line + 1}: {reason}.",
             f"Mend it, or get it back: git checkout {path}") from error
-    return content
 
 
 NOTEBOOKS = tuple(declared()["notebooks"])
@@ -116,12 +113,8 @@ def data_folder() -> Path:
 def _folder(variable: str, name: str) -> Path:
     """The folder that a variable names, or else `name`; where that is no
     whole path it starts in the project, wherever a kernel or command runs."""
-    given = Path(os.environ.get(variable, "").strip() or name)
-    try:
-        return project_folder() / given.expanduser()
-    except RuntimeError as error:
-        raise CourseError(f"{variable} = {given} names no folder.",
-                          f"{error}", "Write the whole path.") from error
+    given = os.environ.get(variable, "").strip() or name
+    return project_folder() / os.path.expanduser(given)
 
 
 def cache_folder() -> Path:

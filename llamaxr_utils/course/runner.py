@@ -153,16 +153,15 @@ def one_writer(folder: Path) -> Iterator[None]:
             place.mkdir(parents=True, exist_ok=True)
             held = FileLock(place / ".lock").acquire(timeout=0)
     except Timeout:
-        holder = artifacts.read_json(note) or {}
-        facts = [holder.get(k, "?") for k in ("process", "host", "since")]
+        holder = artifacts.read_json(note) or {"process": "Another process"}
         raise CourseError(
             f"runs/{folder.name} is being written already.",
-            "Process {} on {} runs notebooks there since {}.".format(*facts),
+            f"{', '.join(map(str, holder.values()))}, runs notebooks there.",
             "Wait for it, or stop it; then the same command.") from None
     with held:
         artifacts.write_json(note, {
-            "process": os.getpid(), "host": platform.node(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+            "process": f"Process {os.getpid()}", "host": platform.node(),
+            "since": f"since {time.strftime('%Y-%m-%d %H:%M:%S')}"})
         yield
 
 

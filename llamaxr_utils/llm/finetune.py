@@ -385,12 +385,10 @@ def last_checkpoint(folder: Path) -> Path | None:
                              key=lambda path: int(path.name.split("-")[1])):
         state = artifacts.read_json(
             checkpoint / "trainer_state.json", global_step=int, max_steps=int,
-            epoch=(int, float), log_history=list,
-            best_model_checkpoint=(str, type(None)))
-        best = (state or {}).get("best_model_checkpoint") or checkpoint
+            log_history=list) or {"best_model_checkpoint": "no such folder"}
+        best = state.get("best_model_checkpoint") or checkpoint
         torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
-        if state and Path(best).is_dir() and all(
-                map(zipfile.is_zipfile, torch_files)):
+        if os.path.isdir(best) and all(map(zipfile.is_zipfile, torch_files)):
             last = checkpoint
         else:
             shutil.rmtree(checkpoint)
