@@ -208,8 +208,8 @@ def write_whole(path: Path, write: Callable[[Path], Any] | None) -> None:
         folder.mkdir(parents=True)
         try:
             if write is None:
-                (folder / path.name).touch()
-                return
+                trial = path if path.exists() else folder / path.name
+                return trial.open("ab").close()
             write(part)
             if path.is_dir() and part.is_file():
                 path.rmdir()
@@ -229,16 +229,13 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     taken = [path for path in inputs if os.path.exists(path)]
     for path in outputs:
         write_whole(path, None)
-        here, there = path.resolve(), path.exists()
-        for other in (path.parent, *taken):
-            place = other.resolve()
-            if (path.is_dir() or place == here
-                    or there and other.exists() and path.samefile(other)
-                    or there and other in taken and path.suffix != ".csv"
-                    and place in here.parents):
+        for other in taken:
+            here, place, there = path.resolve(), other.resolve(), path.exists()
+            inside = place in here.parents and path.suffix != ".csv"
+            linked = there and other.exists() and path.samefile(other)
+            if place == here or linked or there and inside:
                 raise CourseError(
-                    f"{path} is not written.",
-                    f"It is a folder, or belongs to {other}, which is read.",
+                    f"{path} is not written.", f"It belongs to {other}.",
                     "Give the name of a new file.")
         taken.append(path)
 

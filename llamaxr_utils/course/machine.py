@@ -14,7 +14,6 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from .errors import CourseError
 
@@ -141,7 +140,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
         _BeforeTorchvision.library = library
 
 
-_HOME: list[Any] = []  # of a user who has none; removed at the end
+_HOME: list[tempfile.TemporaryDirectory] = []  # removed at the end
 
 
 def prepare() -> None:
@@ -150,13 +149,10 @@ def prepare() -> None:
     they are told to sleep, before torch is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A user whom the system does not know, as in many containers: nltk wants
-    # a home, torch a name.
+    # nltk and others want a home of a user whom the system does not know, too.
     if os.path.expanduser("~") == "~":
         _HOME.append(tempfile.TemporaryDirectory(prefix="llamaxr-home-"))
         os.environ["HOME"] = _HOME[0].name
-    if hasattr(os, "getuid"):
-        os.environ.setdefault("USERNAME", f"uid{os.getuid()}")
     # It asks for compiled kernels from a hub, which the course never needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "torchvision" not in sys.modules:

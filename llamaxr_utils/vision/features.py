@@ -6,6 +6,7 @@ point, not probabilities. This module maps them by name and never by place.
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def _key(model: Any, views: pd.DataFrame, resize: str) -> str:
 
 
 def _resume(part: Path | None, key: str) -> list[pd.DataFrame]:
-    if part and part.is_file():
-        table = pd.read_parquet(part)
+    with suppress(OSError, ValueError, KeyError):  # not there, or damaged
+        table = pd.read_parquet(part) if part else pd.DataFrame()
         if (table.pop("key") == key).all():
             return [table]
     return []

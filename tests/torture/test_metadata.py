@@ -12,6 +12,7 @@ import pytest
 from llamaxr_utils.course import artifacts, run, runner
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.llm import finetune
+from llamaxr_utils.vision import features
 
 FILES = ("records/02_extract_features.json", "image_scores.json",
          "notebooks/02_extract_features.ipynb", "studies.json")
@@ -85,6 +86,14 @@ def test_a_checkpoint_and_what_rests_on_it(
     put(tmp_path / f"checkpoint-{broken}" / name, content)
     assert finetune.last_checkpoint(tmp_path).name == f"checkpoint-{last}"
     assert not (tmp_path / "checkpoint-9").exists()
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
+def test_broken_scores_are_computed_again(tmp_path, content):
+    artifacts.pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "part")
+    assert features._resume(tmp_path / "part", "key") == []
+    put(tmp_path / "part", content)
+    assert features._resume(tmp_path / "part", "key") == []
 
 
 @pytest.mark.parametrize(("content", "line"), [
