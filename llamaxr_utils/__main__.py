@@ -11,6 +11,10 @@ from pathlib import Path
 
 from .course.errors import CourseError
 
+#: Options of any command that name what it reads and what it writes.
+READS = ("file", "folder", "frontal", "grid", "lateral")
+WRITES = ("csv", "html", "write_rexrank")
+
 
 def _course(o: argparse.Namespace) -> bool:
     from .course.runner import run_course, shown
@@ -166,6 +170,12 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
+        from .course.artifacts import check_outputs
+
+        paths = {name: Path(value) for name, value in vars(options).items()
+                 if name in (*READS, *WRITES) and value}
+        check_outputs([paths[name] for name in WRITES if name in paths],
+                      [paths[name] for name in READS if name in paths])
         return 0 if options.work(options) else 1
     except CourseError as error:
         print(error, file=sys.stderr)

@@ -19,6 +19,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pandas as pd
 import yaml
@@ -49,12 +50,28 @@ def path_of(folder: Path, name: str) -> Path:
     return Path(folder) / ARTIFACTS[name].file
 
 
-def manifest(folder: Path, name: str) -> dict | None:
-    """The manifest of an artifact, or None when there is none."""
-    path = Path(folder) / f"{name}.json"
-    if not (path.is_file() and path_of(folder, name).exists()):
+def read_json(path: Path, **fields: Any) -> dict | None:
+    """A JSON object that the kit wrote, with these fields (name=type); None
+    if it is not there, is damaged or is of another schema version."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict) or content.get("schema_version", 1) != 1:
+        return None
+    fit = [isinstance(content.get(key), fields[key]) for key in fields]
+    return content if all(fit) else None
+
+
+def manifest(folder: Path, name: str) -> dict | None:
+    """The manifest of an artifact, or None when there is none; its inputs
+    are artifacts that come before it."""
+    record = read_json(Path(folder) / f"{name}.json", schema_version=int,
+                       sha256=str, inputs=dict, parameters=dict)
+    if record is None or not os.path.exists(path_of(folder, name)):
+        return None
+    earlier = [*ARTIFACTS][: [*ARTIFACTS].index(name)]
+    return record if {*earlier} >= {*record["inputs"]} else None
 
 
 def save(folder: Path, name: str,
@@ -152,12 +169,14 @@ def digest(content: Any) -> str:
 
 @contextmanager
 def disk_errors(path: Path):
-    """A disk that is full, or that may not be written, becomes a `CourseError`
-    about `path`."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
-             errno.EPERM)
+    """A disk that is full, or that may not be written, and a name that no
+    file can have become a `CourseError` about `path`."""
+    names = ("ENOSPC EDQUOT EROFS EACCES EPERM EEXIST ENOTDIR EISDIR ENOTEMPTY"
+             " ENAMETOOLONG ELOOP ENOLCK EOPNOTSUPP")
+    codes = {getattr(errno, name) for name in names.split()}
     # safetensors and torch say it in exceptions of their own.
-    words = (*(f"(os error {code})" for code in codes), "inline_container.cc")
+    words = (*(f"(os error {code})" for code in codes), "inline_container.cc",
+             "embedded null")
     try:
         yield
     except Exception as error:
@@ -166,33 +185,59 @@ def disk_errors(path: Path):
             raise
         raise CourseError(
             f"{path.name} could not be written; what was there is unharmed.",
-            f"The disk is full, or may not be written: {error} "
-            f"({path.parent}).",
-            "Free some space, or set LLAMAXR_RUNS and LLAMAXR_DATA to folders "
-            "of your own; then the same command continues.",
+            "The disk is full, may not be written or takes no such name: "
+            f"{error} ({path.parent}).",
+            "Free some space, or write to a folder of your own (LLAMAXR_RUNS, "
+            "LLAMAXR_DATA); then the same command continues.",
         ) from error
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any] | None) -> None:
     """Let `write` fill a temporary file or folder, then put it in place in
-    one step: until then the old content of `path` is there and whole."""
+    one step: until then the old content of `path` is there and whole. A file
+    takes the place of no folder that holds something, and nothing that of a
+    link or a device. Without `write` it is only tried."""
+    folder = path.parent / f".part{uuid4().hex}"
+    part, old = folder / "new", folder / "old"
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
-    old = path.with_name(f".{path.name}.old{os.getpid()}")
-    try:
-        with disk_errors(path):
+        regular = path.is_file() or path.is_dir() or not os.path.exists(path)
+        if path.is_symlink() or not regular:
+            raise CourseError(f"{path} is not written.",
+                              "It is a link or a device, not a file.",
+                              "Give another name, or remove it yourself.")
+        folder.mkdir(parents=True)
+        try:
+            if write is None:
+                trial = path if path.exists() else folder / path.name
+                return trial.open("ab").close()
             write(part)
-            if path.is_dir():
+            if path.is_dir() and part.is_file():
+                path.rmdir()
+            elif path.is_dir():
                 path.replace(old)
             part.replace(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.replace(path)
-        for rest in (part, old):
-            shutil.rmtree(rest, ignore_errors=True)
-            if rest.is_file():
-                rest.unlink()
+        finally:
+            if old.exists() and not path.exists():
+                old.replace(path)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Before a command's work: a `CourseError` for an output that can't be
+    written, is an input or another output by any name or link, or is a file
+    of an input folder and no table for people."""
+    taken = [path for path in inputs if os.path.exists(path)]
+    for path in outputs:
+        write_whole(path, None)
+        for other in taken:
+            here, place, there = path.resolve(), other.resolve(), path.exists()
+            inside = place in here.parents and path.suffix != ".csv"
+            linked = there and other.exists() and path.samefile(other)
+            if place == here or linked or there and inside:
+                raise CourseError(
+                    f"{path} is not written.", f"It belongs to {other}.",
+                    "Give the name of a new file.")
+        taken.append(path)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 from .errors import CourseError
@@ -139,12 +140,19 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
         _BeforeTorchvision.library = library
 
 
+_HOME: list[tempfile.TemporaryDirectory] = []  # removed at the end
+
+
 def prepare() -> None:
     """Called by ``import llamaxr_utils``; does not import torch. OpenMP
     threads that spin while they wait make two busy cores slower than one:
     they are told to sleep, before torch is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # nltk and others want a home of a user whom the system does not know, too.
+    if os.path.expanduser("~") == "~":
+        _HOME.append(tempfile.TemporaryDirectory(prefix="llamaxr-home-"))
+        os.environ["HOME"] = _HOME[0].name
     # It asks for compiled kernels from a hub, which the course never needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "torchvision" not in sys.modules:

@@ -5,7 +5,6 @@ notebook's run, and remembers what was read and written. Knobs are declared
 in ``profiles.yaml`` and nowhere else.
 """
 
-import json
 import os
 import random
 import subprocess
@@ -38,7 +37,21 @@ IN_COURSE = "LLAMAXR_IN_COURSE"
 def declared() -> dict:
     """``profiles.yaml``: ``profiles``, and the knobs of ``notebooks``."""
     path = Path(__file__).parents[1] / "profiles.yaml"
-    return yaml.safe_load(path.read_text("utf-8"))
+    text = path.read_bytes()
+    try:
+        content = yaml.safe_load(text)
+        return {part: dict.copy(content[part])
+                for part in ("profiles", "notebooks", "stated")}
+    except (LookupError, TypeError, ValueError, RecursionError,
+            yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line if mark else text.count(
+            b"\n", 0, getattr(error, "position", 0))
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CourseError(
+            f"{path.name} lacks a part or can't be read.",
+            f"Line {line + 1}: {reason}.",
+            f"Mend it, or get it back: git checkout {path}") from error
 
 
 NOTEBOOKS = tuple(declared()["notebooks"])
@@ -89,12 +102,19 @@ def notebook_path(notebook: str) -> Path:
 
 def runs_folder() -> Path:
     """``runs/`` of the project, or ``LLAMAXR_RUNS``."""
-    return Path(os.environ.get("LLAMAXR_RUNS", project_folder() / "runs"))
+    return _folder("LLAMAXR_RUNS", "runs")
 
 
 def data_folder() -> Path:
     """``data/`` of the project, or ``LLAMAXR_DATA``; may be read-only."""
-    return Path(os.environ.get("LLAMAXR_DATA", project_folder() / "data"))
+    return _folder("LLAMAXR_DATA", "data")
+
+
+def _folder(variable: str, name: str) -> Path:
+    """The folder that a variable names, or else `name`; where that is no
+    whole path it starts in the project, wherever a kernel or command runs."""
+    given = os.environ.get(variable, "").strip() or name
+    return project_folder() / os.path.expanduser(given)
 
 
 def cache_folder() -> Path:
@@ -125,13 +145,14 @@ def kept(kind: str, facts: Any, make: Callable[[Path], Any]) -> Path:
 def nearest(path: Path) -> Path:
     """The path or its nearest folder that exists."""
     path = path.absolute()
-    return next(p for p in (path, *path.parents) if p.exists())
+    return next(p for p in (path, *path.parents) if os.path.exists(p))
 
 
 def read_record(folder: Path, notebook: str) -> dict | None:
     """The record that `Run.finish` wrote, or None."""
-    path = Path(folder) / "records" / f"{notebook}.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return artifacts.read_json(
+        Path(folder) / "records" / f"{notebook}.json", knobs=dict, inputs=dict,
+        outputs=dict, seconds=(int, float), peak_memory_gb=(int, float))
 
 
 # --- the run ----------------------------------------------------------------
@@ -178,7 +199,8 @@ class Run:
     def file(self, kind: str, name: str) -> Path:
         """Path for a ``tables`` or ``figures`` file; listed by `finish`."""
         path = self.folder / kind / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with artifacts.disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.outputs[f"{kind}/{name}"] = path
         return path
 

@@ -7,6 +7,7 @@ configuration reaches.
 """
 
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -65,12 +66,13 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
     record = run.read_record(folder, source.stem)
     if record is None:
         return "not run yet"
-    if "state" not in record:
+    state = record.get("state")
+    if not isinstance(state, dict):
         return "it was run by hand since"
     for part in ("source", "knobs"):
-        if record["state"][part] != now[part]:
+        if state.get(part) != now[part]:
             return f"its {part} changed"
-    if not executed_path(folder, source.stem).exists():
+    if not artifacts.read_json(executed_path(folder, source.stem), cells=list):
         return "its executed copy is gone"
     for output, recorded in record["outputs"].items():
         path = folder / output
@@ -81,7 +83,9 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
         if used and (problem := artifacts.stale_because(folder, artifact)):
             return problem[1]
     for artifact, recorded in record["inputs"].items():
-        if artifacts.sha256(artifacts.path_of(folder, artifact)) != recorded:
+        known = artifact in artifacts.ARTIFACTS
+        if not known or recorded != artifacts.sha256(
+                artifacts.path_of(folder, artifact)):
             return f"{artifact} changed"
     return ""
 
@@ -112,24 +116,24 @@ def run_course(profile: str = "cpu", images: str | None = None,
           "minutes; what is up to date is skipped.", flush=True)
     done, spent, began = {}, {}, time.perf_counter()
     share = SHARES.reindex(chosen).fillna(60)
-    for number, notebook in enumerate(chosen, 1):
-        source = run.notebook_path(notebook)
-        now = state_now(source, profile, images)
-        reason = "FORCE" if force else why_run(folder, source, now)
-        head = f"[{number}/{len(chosen)}] {notebook}"
-        if reason:
-            print(f"{head}: {reason}", flush=True)
-            knobs = {"PROFILE": profile, "IMAGES": images}
-            with one_writer(folder):
+    with one_writer(folder):
+        for number, notebook in enumerate(chosen, 1):
+            source = run.notebook_path(notebook)
+            now = state_now(source, profile, images)
+            reason = "FORCE" if force else why_run(folder, source, now)
+            head = f"[{number}/{len(chosen)}] {notebook}"
+            if reason:
+                print(f"{head}: {reason}", flush=True)
+                knobs = {"PROFILE": profile, "IMAGES": images}
                 _run_and_record(folder, source, knobs, now)
-        record = run.read_record(folder, notebook) or {}
-        done[notebook] = "ran" if reason else "skipped"
-        spent[notebook] = record["seconds"]
-        pace = sum(spent.values()) / share[:number].sum()
-        left = pace * share[number:].sum() / 60
-        more = f"; {left:.0f} min left at most" if reason and left else ""
-        print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-              f"{record['peak_memory_gb']:.1f} GB){more}", flush=True)
+            record = run.read_record(folder, notebook) or {}
+            done[notebook] = "ran" if reason else "skipped"
+            spent[notebook] = record["seconds"]
+            pace = sum(spent.values()) / share[:number].sum()
+            left = pace * share[number:].sum() / 60
+            more = f"; {left:.0f} min left at most" * bool(reason and left > 0)
+            print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
+                  f"{record['peak_memory_gb']:.1f} GB){more}", flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")
     return done
@@ -137,29 +141,35 @@ def run_course(profile: str = "cpu", images: str | None = None,
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
-    """Nobody else runs notebooks in a run folder meanwhile; a killed command
-    holds it no longer."""
+    """No other course runs in a run folder meanwhile; one that was killed
+    holds it no longer. Who holds it is noted beside the lock, which Windows
+    lets nobody read."""
     from filelock import FileLock, Timeout
 
     place = folder / "records"
-    place.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(place / ".lock"), place / ".holder"
+    note = place / ".holder.json"
     try:
-        with lock.acquire(timeout=0):
-            holder.write_text(str(os.getpid()))
-            yield
+        with artifacts.disk_errors(place):  # or it has no locks
+            place.mkdir(parents=True, exist_ok=True)
+            held = FileLock(place / ".lock").acquire(timeout=0)
     except Timeout:
+        holder = artifacts.read_json(note) or {"process": "Another process"}
         raise CourseError(
             f"runs/{folder.name} is being written already.",
-            f"Process {holder.read_text()} runs notebooks there.",
+            f"{', '.join(map(str, holder.values()))}, runs notebooks there.",
             "Wait for it, or stop it; then the same command.") from None
+    with held:
+        artifacts.write_json(note, {
+            "process": f"Process {os.getpid()}", "host": platform.node(),
+            "since": f"since {time.strftime('%Y-%m-%d %H:%M:%S')}"})
+        yield
 
 
 def _run_and_record(folder: Path, source: Path, parameters: Mapping[str, Any],
                     state: Mapping[str, str]) -> None:
     """Execute a notebook; only a whole run leaves a state behind."""
     path = folder / "records" / f"{source.stem}.json"
-    path.unlink(missing_ok=True)
+    artifacts.write_json(path, {})
     began = time.perf_counter()
     execute(source, executed_path(folder, source.stem), parameters)
     record = run.read_record(folder, source.stem)
@@ -181,10 +191,10 @@ def kernel_surroundings() -> Iterator[Any]:
     from traitlets.config import Config
 
     threads = os.environ.get("OMP_NUM_THREADS", str(machine.cores()))
-    sockets = sys.platform != "win32"
-    # A short path: the name of such a socket has 103 bytes at most.
-    place = "/tmp" if sockets else None
+    place = "/tmp" if os.access("/tmp", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="lxr", dir=place) as folder:
+        # The name of such a socket has 103 bytes at most.
+        sockets = sys.platform != "win32" and len(os.fsencode(folder)) < 90
         surroundings = {
             "JUPYTER_CONFIG_DIR": folder, "JUPYTER_DATA_DIR": folder,
             "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder,
@@ -214,8 +224,8 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
             spent = time.perf_counter() - began
             print(f"  {spent:4.0f} s  {section}", flush=True)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     with artifacts.disk_errors(target), kernel_surroundings() as config:
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             papermill.execute_notebook(
                 source, target, dict(parameters), kernel_name="python3",

@@ -6,9 +6,7 @@ Sources: QLoRA (arXiv 2305.14314); paper, 3.2 and 3.5.
 """
 
 import argparse
-import contextlib
 import hashlib
-import json
 import math
 import os
 import runpy
@@ -16,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -373,21 +372,27 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
         sorted(config.items()), pairs.to_csv()))
     mark = hashlib.sha256(facts.encode()).hexdigest()
     file = folder / "fingerprint.txt"
-    if not (file.is_file() and file.read_text() == mark):
+    if not (file.is_file() and file.read_bytes() == mark.encode()):
         shutil.rmtree(folder, ignore_errors=True)
         artifacts.write_whole(file, lambda part: part.write_text(mark))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end (its state comes
-    last); those that were not are removed."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True,
+    last) and is whole, as is the best one so far; others are removed."""
+    last = None
+    for checkpoint in sorted(folder.glob("checkpoint-*/"),
                              key=lambda path: int(path.name.split("-")[1])):
-        with contextlib.suppress(OSError, ValueError):
-            json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
-            return checkpoint
-        shutil.rmtree(checkpoint)
-    return None
+        state = artifacts.read_json(
+            checkpoint / "trainer_state.json", global_step=int, max_steps=int,
+            log_history=list) or {"best_model_checkpoint": "no such folder"}
+        best = state.get("best_model_checkpoint") or checkpoint
+        torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
+        if os.path.isdir(best) and all(map(zipfile.is_zipfile, torch_files)):
+            last = checkpoint
+        else:
+            shutil.rmtree(checkpoint)
+    return last
 
 
 # --- save --------------------------------------------------------------------

@@ -279,7 +279,8 @@ def write_index(profile: str, images: str | None = None
         return None
     for notebook in run.NOTEBOOKS:
         source = runner.executed_path(folder, notebook)
-        record = source.is_file() and run.read_record(folder, notebook)
+        whole = artifacts.read_json(source, nbformat=int, cells=list)
+        record = whole and run.read_record(folder, notebook)
         if not record:  # its page has no results yet
             source = lessons / source.name
         page, target = runner.read(source), pages / f"{notebook}.html"

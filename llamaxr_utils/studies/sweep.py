@@ -123,9 +123,9 @@ def run_node(node: Node) -> float:
     never written in place).
     """
     name, note = run.run_name(node.profile, node.images), home(node.key)
-    with suppress(OSError, ValueError, KeyError):
-        done = json.loads((note / "done.json").read_text("utf-8"))
-        return float(done["seconds"])
+    number = int, float
+    if done := artifacts.read_json(note / "done.json", seconds=number):
+        return done["seconds"]
     base = home(node.parent) if node.parent else run.runs_folder()
     folder, began = note / name, time.perf_counter()
     if not folder.is_dir():
@@ -282,11 +282,9 @@ def rows(path: str | Path) -> pd.DataFrame:
     ``commit``, the clone's state when its notebooks ran."""
     grid, found = read_grid(path), []
     for (point, seed), chain in chains(grid).items():
-        with suppress(OSError, ValueError, KeyError):
-            file = _row_file(grid, point, seed)
-            row = json.loads(file.read_text("utf-8"))
-            if row["node"] == chain[-1].key:  # of these very knobs
-                found.append(row)
+        row = artifacts.read_json(_row_file(grid, point, seed)) or {}
+        if row.get("node") == chain[-1].key:  # of these very knobs
+            found.append(row)
     return pd.DataFrame(found)
 
 

@@ -6,6 +6,7 @@ point, not probabilities. This module maps them by name and never by place.
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ def score_views(model: Any, views: pd.DataFrame, resize: str = "squash",
         batches.append(pd.concat([scored, lost]))
         if part and count % SAVE_EVERY == 0:
             so_far = pd.concat(batches, ignore_index=True).assign(key=key)
-            part.parent.mkdir(parents=True, exist_ok=True)
             write_whole(part, so_far.to_parquet)
     table = pd.concat(batches, ignore_index=True)
     unreadable = table["why"].notna()
@@ -76,8 +76,8 @@ def _key(model: Any, views: pd.DataFrame, resize: str) -> str:
 
 
 def _resume(part: Path | None, key: str) -> list[pd.DataFrame]:
-    if part and part.is_file():
-        table = pd.read_parquet(part)
+    with suppress(OSError, ValueError, KeyError):  # not there, or damaged
+        table = pd.read_parquet(part) if part else pd.DataFrame()
         if (table.pop("key") == key).all():
             return [table]
     return []

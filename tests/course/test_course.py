@@ -222,7 +222,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project,
         stop = time.monotonic() + 60
         while not Path("notebooks/here").exists() and time.monotonic() < stop:
             time.sleep(0.1)
-        with pytest.raises(CourseError, match=f"Process {child.pid} runs"):
+        with pytest.raises(CourseError, match=f"Process {child.pid}, "):
             runner.run_course("smoke", first="02", last="02")
         kernels = psutil.Process(child.pid).children(recursive=True)
         child.send_signal(signal.SIGINT)

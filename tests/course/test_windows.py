@@ -1,6 +1,5 @@
 """What differs on Windows, as far as that can be tried elsewhere."""
 
-import ctypes
 import os
 import re
 import sys
@@ -10,8 +9,7 @@ import psutil  # noqa: F401 (it imports resource)
 import pytest
 
 from llamaxr_utils.__main__ import main
-from llamaxr_utils.course import artifacts, machine, runner
-from llamaxr_utils.course.errors import CourseError
+from llamaxr_utils.course import machine, runner
 
 PACKAGE = Path(machine.__file__).parents[1]
 
@@ -45,24 +43,3 @@ def test_a_console_that_lacks_a_letter(monkeypatch):
         with pytest.raises(SystemExit):
             main(["--help"])
         print("2 × 18 → report")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="drops root's rights")
-def test_a_folder_that_may_not_be_written(tmp_path):
-    """As another user: root may write anywhere."""
-    (tmp_path / "locked").mkdir(mode=0o555)
-    libc = ctypes.CDLL(None, use_errno=True)
-    root = os.geteuid() == 0
-    if root:
-        os.chmod(tmp_path, 0o755)
-        assert libc.setfsuid(65534) == 0
-    try:
-        for path in (tmp_path / "locked" / "a.json",
-                     tmp_path / "locked" / "new" / "a.json"):
-            with pytest.raises(CourseError) as caught:
-                artifacts.write_json(path, {})
-            assert "may not be written" in caught.value.why
-            assert "LLAMAXR_RUNS" in caught.value.do
-    finally:
-        if root:
-            libc.setfsuid(0)
