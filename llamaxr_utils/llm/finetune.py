@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import pandas as pd
 from ..course import artifacts, machine, run
 from ..course.errors import CourseError, refuse_unknown
 from . import models
+from .prompts import as_words, one_section
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
@@ -201,6 +203,8 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
 
     refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
     columns = ["prompt", "completion"]
+    pairs = pairs.assign(completion=pairs["completion"].map(one_section))
+    pairs[columns] = pairs[columns].apply(partial(as_words, tokenizer))
     data = {split: Dataset.from_dict(part[columns].to_dict("list"))
             for split, part in pairs.groupby("split")}
     watched = patience is not None and "val" in data
@@ -373,9 +377,10 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
         sorted(config.items()), pairs.to_csv()))
     mark = hashlib.sha256(facts.encode()).hexdigest()
     file = folder / "fingerprint.txt"
-    if not (file.is_file() and file.read_text() == mark):
+    if not (file.is_file() and file.read_text("utf-8") == mark):
         shutil.rmtree(folder, ignore_errors=True)
-        artifacts.write_whole(file, lambda part: part.write_text(mark))
+        artifacts.write_whole(file, lambda part: part.write_text(
+            mark, "utf-8"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -101,6 +101,8 @@ def pretraining_pairs(
     """
     own, studies = own or {}, studies.reset_index(drop=True)
     headings = studies["mesh"].map("; ".join).str.replace("/", " ").str.lower()
+    headings = headings.map(prompts.one_section).str.replace(
+        r"[\r\n]+", " ", regex=True)
     names = studies["mesh"].map(labels).map(lambda stated: (
         prompts.describe_names([c for c in CONDITIONS if stated[c]])))
     asked = pd.DataFrame({
