@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from .course.errors import CourseError
+from .course.errors import CourseError, printable
 
 
 def _course(o: argparse.Namespace) -> bool:
@@ -71,7 +71,7 @@ def _report(o: argparse.Namespace) -> bool:
 
     paths = {"frontal": o.frontal, "lateral": o.lateral}
     draft = write_draft(paths, o.profile, o.images)
-    print(as_text(draft))
+    print(printable(as_text(draft)))
     if o.html:
         write_page(draft, o.html)
         print(f"{o.html} is written.")
@@ -83,9 +83,9 @@ def _grade(o: argparse.Namespace) -> bool:
 
     table = grade.grade(o.folder, o.run, o.limit)
     counts = table.groupby("student")["outcome"].value_counts().unstack()
-    print(counts.fillna(0).astype(int).to_string())
+    print(printable(counts.fillna(0).astype(int).to_string()))
     for student, name, *_, note in table[table["note"] != ""].to_numpy():
-        print(f"{student} {name}: {note}")
+        print(printable(f"{student} {name}: {note}".replace("\n", " ")))
     tables.write_csv(o.csv, table)
     print(f"{len(table)} rows are in {o.csv}.")
     return True

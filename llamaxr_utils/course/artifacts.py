@@ -191,4 +191,5 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
-    write_whole(path, lambda part: part.write_text(text + "\n", "utf-8"))
+    write_whole(path, lambda part: part.write_text(
+        text + "\n", "utf-8", "replace"))

@@ -6,19 +6,21 @@ the paper's Table 3, as text or JSON. Every row says protocol, split, images
 and n; no image is looked at.
 """
 
+import csv
+import io
 import json
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from pandas.io.common import get_handle
 from tqdm.auto import tqdm
 
 from ..course.artifacts import load, manifest, path_of, sha256, write_json
-from ..course.errors import CourseError
+from ..course.errors import CourseError, printable
 from ..course.run import WARNING
 from ..datasets import reports
 from ..datasets.reports import DATA
@@ -32,6 +34,7 @@ WORDS = yaml.safe_load((DATA / "score.yaml").read_text("utf-8"))
 PROTOCOLS: dict[str, str] = WORDS["protocols"]
 #: Systems that look at no image: reports alone, or labels of people.
 WITHOUT_IMAGES = ("constant by ", "random report", "ceiling: true labels")
+LARGEST = 250_000_000  #: characters of a file; 200,000 reports have a fifth
 #: The metrics that paired tests are made of.
 TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr")
 KEYS = ["system", "protocol", "split", "images", "n"]
@@ -113,10 +116,11 @@ def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
     """
     given, names = _read(path := Path(path))
     texts = given.drop(columns="id").replace(
-        r"(?is)^\s*findings\s*:\s*|\s*\bimpression\s*:.*", "", regex=True)
+        r"(?is)^\s*findings\s*:\s*|(?<!\s)\s*\bimpression\s*:.*", "",
+        regex=True)
     cut = (texts["generated"] != given["generated"]).sum()
     texts = texts.replace(r"(?i)^\s*(none|nan)\s*$", "", regex=True)
-    ids = given["id"].str.strip().replace(
+    ids = given["id"].map(plain).str.strip().replace(
         r"^(CXR)?(\d+)_IM-\d\S*$", r"CXR\2", regex=True)
     if names["id"] == "uid":
         ids = ids.replace(r"^(?=\d+$)", "CXR", regex=True)
@@ -158,20 +162,22 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         if path.is_dir():
             table = load(path, "generations").query(
                 "model == 'tuned' and scores_from == 'own'")
-        elif path.suffix == ".json":
-            cases = json.loads(path.read_text("utf-8-sig"))
-            table = pd.DataFrame([{"id": i} | cases[i] for i in cases])
+        elif ".json" in path.suffixes:
+            cases = json.loads(_text(path), object_pairs_hook=_once)
+            table = pd.DataFrame([cases[i] | {"id": i} for i in cases], None,
+                                 dtype=object)
         else:
-            with warnings.catch_warnings():
-                # pandas only warns where a bare comma costs it text.
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = pd.read_csv(path, dtype=str, keep_default_na=False,
-                                    encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError, TypeError, pd.errors.ParserWarning) as error:
-        _refuse(path, [str(error)], "was not found or can't be read")
-    there = {re.sub(r"\W+", "_", str(c).strip().lower()): c for c in table}
-    if "section_findings" in there:
-        there.pop("report", None)  # ReXrank's reference, both sections
+            lines = csv.reader(io.StringIO(_text(path), ""), strict=True)
+            head, *rows = [*filter(None, lines)] or [[]]
+            rows = [row + [None] * (len(head) - len(row)) for row in rows]
+            table = pd.DataFrame(rows, None, head, object)
+    except CourseError:
+        raise
+    except Exception as error:  # noqa: BLE001 (damaged files raise anything)
+        _refuse(path, [repr(error)], "was not found or can't be read")
+    there = [re.sub(r"\W+", "_", str(c).lower()).strip("_") for c in table]
+    if "section_findings" in there:  # ReXrank's reference has both sections
+        there = [name if name != "report" else "" for name in there]
     names: dict[str, str] = {}
     for name, words in WORDS["names"].items():
         for word in words:
@@ -180,8 +186,34 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     if table.empty or not {"id", "generated"} <= set(names):
         _refuse(path, there or ["It is empty"],
                 "has no row, no column of ids or none of reports")
-    return pd.DataFrame({name: table[there[word]].fillna("").map(str)
-                         for name, word in names.items()}), names
+    _refuse(path, [w for w in names.values() if there.count(w) > 1],
+            "has {} columns whose name stands twice")
+    texts = pd.DataFrame({name: table.iloc[:, there.index(word)]
+                          for name, word in names.items()}, dtype=object)
+    if "reference" in names:
+        texts["reference"] = texts["reference"].fillna("")
+    lacks = ~texts.map(lambda cell: isinstance(cell, str)).all(axis=1)
+    _refuse(path, texts["id"][lacks].map(str), "has {} rows without a text")
+    return texts, names
+
+
+def _text(path: Path) -> str:
+    """The content of a file, which may be packed."""
+    if not path.is_file():
+        raise OSError("it is no file")
+    with get_handle(path, "r", encoding="utf-8-sig", compression="infer"
+                    ) as opened:
+        text = opened.handle.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} characters")
+    return text
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if a name stands twice in it."""
+    if len(content := dict(pairs)) < len(pairs):
+        raise ValueError(f"a name stands twice: {[*content][:5]}")
+    return content
 
 
 def _refuse(path: Path, wrong: Iterable[str], what: str) -> None:
@@ -221,9 +253,15 @@ def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
     scores under "labels"), ``texts`` (DataFrame: different reports, share of
     the commonest, reports with a `LOOP`, the study of the longest),
     ``table_3``, ``radeval``, ``constants``, ``records``, ``notes``, terms."""
+    if not 1 <= n_samples <= 100_000:
+        raise CourseError(f"{n_samples} samples can't be drawn.",
+                          "A bootstrap has 1 to 100,000.",
+                          "Leave --samples out: 1,000 are usual.")
     table, terms, notes = read_predictions(path := Path(path))
     ids, truth = table["study_id"], list(table["reference"])
     name = plain(path.name)[:36]
+    if name.startswith(WITHOUT_IMAGES):  # a baseline's
+        name = f"file {name}"
     systems = pd.DataFrame({name: table["generated"], **_baselines(
         ids, terms["split"], notes, seed)}).set_axis(ids)
     results: dict[tuple[str, str], Any] = {}
@@ -250,7 +288,7 @@ def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
         }).rename_axis("system").reset_index(),
         "table_3": beside_table_3(rows),
         "radeval": radeval_values(truth, systems, radeval, notes),
-        "constants": systems.filter(like="constant by").iloc[0].to_dict(),
+        "constants": systems.filter(regex="^constant by").iloc[0].to_dict(),
         "records": {p: results[name, p]["record"]
                     for p in ("r2gen", "llamaxr")},
         "notes": notes,
@@ -351,7 +389,7 @@ def as_text(scored: dict[str, Any]) -> str:
     lines += ["{system}: {protocol} {metric} {value:.3f}, {above} of {of}: "
               "{systems}".format_map(row) for row in above.to_dict("records")]
     lines += ["", *(f"Note: {note}" for note in scored["notes"]), WARNING]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def as_json(scored: dict[str, Any]) -> str:
