@@ -46,6 +46,7 @@ def _score(o: argparse.Namespace) -> bool:
 def _fetch(o: argparse.Namespace) -> bool:
     from .datasets import downloads
     from .llm.models import fetch_smollm2
+    from .vision import backbones
 
     origin = o.origin or o.mirror
     if o.name == "openi":
@@ -61,7 +62,7 @@ def _fetch(o: argparse.Namespace) -> bool:
         print(f"{path}  ({source.licence})")
         print(f"Score it: python -m llamaxr_utils score {path}")
     else:
-        downloads.state_dict(o.name)  # read once, kept safe
+        backbones.load_released()  # read once, kept safe
         print(f'{path}\nUse it: BACKBONE = "{o.name}" in notebook 02.')
     return True
 

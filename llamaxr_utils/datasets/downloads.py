@@ -4,14 +4,20 @@ pooch downloads; what arrives is whole and is what it should be, or it is not
 kept. Nothing is fetched unless a command asks for it.
 """
 
+import os
 import shutil
-import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..course import artifacts
 from ..course.errors import CourseError
@@ -19,32 +25,33 @@ from ..course.run import cache_folder, data_folder
 from . import images
 from .reports import DATA
 
+#: A download ends: seconds in all and of silence, bytes of the largest file.
+DEADLINE, SILENCE, LARGEST = 4 * 3600, 30, 2_000_000_000
 
-def download(url: str, folder: Path, sha256: str = "") -> Path:
+
+def download(url: str, folder: Path, sha256: str = "",
+             size: int = LARGEST) -> Path:
     """Download one file, if it is not there; it is whole and the one expected,
     or not kept. Without a published `sha256` only the length is checked."""
     import pooch
     from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
 
-    name, host = PurePosixPath(urlsplit(url).path).name, urlsplit(url).hostname
+    place, _, name = url.rpartition("/")
     pooch.get_logger().setLevel("ERROR")
-    get = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), timeout=30,
-        # As it is: requests would unpack a .tgz on the way.
-        headers={"Accept-Encoding": "identity"})
     known = f"sha256:{sha256}" if sha256 else None
     try:
         with artifacts.disk_errors(folder / name):
-            saved = pooch.retrieve(url, known, name, folder, downloader=get)
+            saved = pooch.retrieve(url, known, name, folder,
+                                   downloader=partial(_get, size))
             return Path(saved)
+    except (RequestException, HTTPError) as error:
+        why = (f"There is no connection to {place}, it broke off or has no "
+               f"end ({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
+        if (answer := getattr(error, "response", None)) is not None:
+            why = f"The server answered: {answer.status_code} {answer.reason}."
     except ValueError:
         why = "The file's SHA-256 is not the pinned one."
-    except RequestException as error:
-        why = (f"There is no connection to {host}, or it broke off "
-               f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
-        if error.response is not None:
-            answer = error.response
-            why = f"The server answered: {answer.status_code} {answer.reason}."
     raise CourseError(
         f"{name} could not be downloaded.",
         why,
@@ -52,15 +59,46 @@ def download(url: str, folder: Path, sha256: str = "") -> Path:
         "name the file with --from FILE. Or name a copy with --mirror.")
 
 
+def _get(size: int, url: str, file: str, _pooch: Any) -> None:
+    """pooch's downloader, with an end."""
+    import requests
+
+    ends = time.monotonic() + DEADLINE
+    answer = requests.get(  # as it is: a .tgz would be unpacked on the way
+        url, headers={"Accept-Encoding": "identity"}, stream=True,
+        timeout=SILENCE)
+    with answer, open(file, "wb") as copy, tqdm(
+            total=size, unit="B", unit_scale=True, disable=None) as bar:
+        answer.raise_for_status()
+        while part := answer.raw.read1(1 << 20):  # what is there, now
+            bar.update(copy.write(part))
+            if bar.n > size or time.monotonic() > ends:
+                raise requests.Timeout
+
+
 # --- archives ---------------------------------------------------------------
 
 #: In an unpacked folder: the archive that it came from.
 NOTE = ".unpacked"
+UNPACKED = 100  #: times its size; images hardly shrink in an archive
 
 
 def is_archive(name: str) -> bool:
     """Whether a file name is an archive's."""
     return name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, Any]]:
+    """Name, size and content (None: of a link, a device) of the members of an
+    archive; folders are none."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as whole:
+            yield from ((info.filename, info.file_size, whole.open(info))
+                        for info in whole.infolist() if not info.is_dir())
+    else:
+        with tarfile.open(archive) as whole:
+            yield from ((i.name, i.size, i.isreg() and whole.extractfile(i))
+                        for i in whole if not i.isdir())
 
 
 def unpack_images(archive: Path, target: Path) -> Path:
@@ -69,11 +107,19 @@ def unpack_images(archive: Path, target: Path) -> Path:
     note = target / NOTE
 
     def fill(part: Path) -> None:
-        # Paths that lead out are skipped in a zip, and refused in a tar, as
-        # are links that lead out and devices.
-        safe: Any = {} if archive.suffix == ".zip" else {"filter": "data"}
         part.mkdir()
-        shutil.unpack_archive(archive, part, **safe)
+        left = info.st_size * UNPACKED
+        for name, size, content in _members(archive):
+            file = part / name
+            left -= size
+            if file.exists() or left < 0 or not content or not (
+                    file.resolve().is_relative_to(part.resolve())):
+                raise ValueError(f"{name} leads out, is no file, is there "
+                                 "twice, or is far too large")
+            if name.lower().endswith(images.IMAGE_SUFFIXES):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with open(file, "wb") as copy:
+                    shutil.copyfileobj(content, copy)
         (part / NOTE).write_text(origin, "utf-8")
 
     try:
@@ -142,6 +188,7 @@ class Published(NamedTuple):
 
     url: str
     sha256: str
+    size: int  #: bytes, at most
     saves: str  #: predictions: name of the table that `fetch` writes
     licence: str
 
@@ -177,7 +224,8 @@ def fetch(name: str, origin: str = "") -> Path:
         artifacts.write_whole(file, copy)
     else:
         url = f"{origin.rstrip('/')}/{file.name}" if origin else ""
-        download(url or FILES[name].url, file.parent, FILES[name].sha256)
+        pinned = FILES[name].sha256, FILES[name].size
+        download(url or FILES[name].url, file.parent, *pinned)
     if not FILES[name].saves:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
@@ -188,16 +236,17 @@ def fetch(name: str, origin: str = "") -> Path:
     return saved
 
 
-def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
-    """The tensors of a published network: of `file`, or of the published file
-    in ``data/weights/`` or the cache; it is read once, and kept as
-    safetensors."""
+def fill(network: Any, name: str, file: Path | None = None) -> None:
+    """Give a network the tensors of a published one: of `file`, or of the
+    published file in ``data/weights/`` or the cache; it is read once, and
+    kept as safetensors if it fits the network, name by name."""
     import torch
     from safetensors.torch import load_file, save_file
 
     kept = cache_folder() / "weights" / f"{name}.safetensors"
     if file is None and kept.is_file():
-        return load_file(kept)
+        with suppress(Exception):  # cut, another's: read anew
+            return network.load_state_dict(load_file(kept))
     places = (data_folder() / "weights", cache_folder() / "weights")
     paths = [file] if file else [place / file_name(name) for place in places]
     # A pickled module is code: the hash is checked before it is opened.
@@ -206,24 +255,25 @@ def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
         module.__dict__.setdefault("_non_persistent_buffers_set", set())
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
     state.pop("op_threshs", None)
+    network.load_state_dict(state)
     artifacts.write_whole(kept, partial(save_file, state))
-    return state
 
 
 def _checked(name: str, *paths: Path) -> Path:
     """The first of the paths that is there, if it is the published file."""
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
+    there = [path for path in paths if os.path.isfile(path)]
+    if not there:
         raise CourseError(
             f"{paths[0].name} of {name} is not on this machine.",
             "It is published by others and is not part of the kit.",
             f"Fetch it (python -m llamaxr_utils fetch {name}), put "
             f"{FILES[name].url} into data/weights/, or set "
             'BACKBONE = "densenet-small@iu-train".')
-    if artifacts.sha256(path) != FILES[name].sha256:
+    good = [p for p in there if artifacts.sha256(p) == FILES[name].sha256]
+    if not good:
         raise CourseError(
-            f"{path.name} is not the released file of {name}.",
+            f"{there[0].name} is not the released file of {name}.",
             f"Its SHA-256 is not {FILES[name].sha256[:16]}... A weight file "
             "can hold code, so it was not opened.",
             f"Remove it and get it again from {FILES[name].url}.")
-    return path
+    return good[0]

@@ -169,8 +169,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         else:
             lines = csv.reader(io.StringIO(_text(path), ""), strict=True)
             head, *rows = [*filter(None, lines)] or [[]]
-            rows = [row + [None] * (len(head) - len(row)) for row in rows]
-            table = pd.DataFrame(rows, None, head, object)
+            short = [[*row, *[None] * (len(head) - len(row))] for row in rows]
+            table = pd.DataFrame(short, None, head, object)
     except CourseError:
         raise
     except Exception as error:  # noqa: BLE001 (damaged files raise anything)

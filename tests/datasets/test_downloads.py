@@ -106,7 +106,7 @@ def test_an_archive_from_this_machine(tmp_path, collection, capsys):
         downloads.fetch_xrays(origin=str(tmp_path / "nowhere"))
     with pytest.raises(CourseError, match="HTTPS_PROXY") as caught:
         downloads.fetch_xrays()  # no network
-    assert "no connection to openi.nlm.nih.gov" in caught.value.why
+    assert "no connection to https://openi.nlm.nih.gov" in caught.value.why
     assert "wget -c" in caught.value.do
 
 
@@ -167,7 +167,8 @@ def test_predictions_from_a_mirror_or_this_machine(
 ):
     digest = hashlib.sha256(RAW.encode()).hexdigest()
     source = downloads.Published(
-        "https://raw.example.org/reports.csv", digest, "peer.csv", "a licence")
+        "https://raw.example.org/reports.csv", digest, 999,
+        "peer.csv", "a licence")
     monkeypatch.setitem(downloads.FILES, "peer", source)
     monkeypatch.setitem(downloads.SOURCES, "peer", source)
     name = "/files/reports.csv"
