@@ -21,8 +21,10 @@ class CourseError(Exception):
         self.what, self.why, self.do = what, why, do
 
     def __str__(self) -> str:
-        return printable(
-            f"\n  What: {self.what}\n  Why:  {self.why}\n  Do:   {self.do}")
+        # A name's own line break begins no part.
+        parts = (printable(part).replace("\n", f"\n{'':8}")
+                 for part in (self.what, self.why, self.do))
+        return "\n  What: {}\n  Why:  {}\n  Do:   {}".format(*parts)
 
 
 def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:

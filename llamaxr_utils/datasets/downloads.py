@@ -124,6 +124,8 @@ def unpack_images(archive: Path, target: Path) -> Path:
 
     try:
         info = archive.stat()
+        if not archive.is_file():
+            raise OSError("It is no file")
         origin = f"{archive.name} {info.st_size} {info.st_mtime_ns}"
         if not (note.exists() and note.read_text("utf-8") == origin):
             artifacts.write_whole(target, fill)
