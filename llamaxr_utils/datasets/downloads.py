@@ -34,18 +34,31 @@ def download(url: str, folder: Path, sha256: str = "",
     """Download one file, if it is not there; it is whole and the one expected,
     or not kept. Without a published `sha256` only the length is checked."""
     import pooch
-    from requests.exceptions import RequestException
+    import requests
     from urllib3.exceptions import HTTPError
 
     place, _, name = url.rpartition("/")
+    ends = time.monotonic() + DEADLINE
+
+    def get(_url: str, file: str, _pooch: Any) -> None:
+        # As it is: requests would unpack a .tgz on the way.
+        asked = {"Accept-Encoding": "identity"}
+        with (requests.get(url, headers=asked, stream=True, timeout=SILENCE)
+              as answer, open(file, "wb") as copy, tqdm(
+                  unit="B", unit_scale=True, disable=None) as bar):
+            answer.raise_for_status()
+            while part := answer.raw.read1(1 << 20):  # what is there, now
+                bar.update(copy.write(part))
+                if copy.tell() > size or time.monotonic() > ends:
+                    raise requests.Timeout
+
     pooch.get_logger().setLevel("ERROR")
     known = f"sha256:{sha256}" if sha256 else None
     try:
         with artifacts.disk_errors(folder / name):
-            saved = pooch.retrieve(url, known, name, folder,
-                                   downloader=partial(_get, size))
+            saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
-    except (RequestException, HTTPError) as error:
+    except (requests.RequestException, HTTPError) as error:
         why = (f"There is no connection to {place}, it broke off or has no "
                f"end ({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
         if (answer := getattr(error, "response", None)) is not None:
@@ -57,23 +70,6 @@ def download(url: str, folder: Path, sha256: str = "",
         why,
         f"Try again; `wget -c {url}` goes on where it stopped, and then "
         "name the file with --from FILE. Or name a copy with --mirror.")
-
-
-def _get(size: int, url: str, file: str, _pooch: Any) -> None:
-    """pooch's downloader, with an end."""
-    import requests
-
-    ends = time.monotonic() + DEADLINE
-    answer = requests.get(  # as it is: a .tgz would be unpacked on the way
-        url, headers={"Accept-Encoding": "identity"}, stream=True,
-        timeout=SILENCE)
-    with answer, open(file, "wb") as copy, tqdm(
-            total=size, unit="B", unit_scale=True, disable=None) as bar:
-        answer.raise_for_status()
-        while part := answer.raw.read1(1 << 20):  # what is there, now
-            bar.update(copy.write(part))
-            if bar.n > size or time.monotonic() > ends:
-                raise requests.Timeout
 
 
 # --- archives ---------------------------------------------------------------
@@ -91,6 +87,8 @@ def is_archive(name: str) -> bool:
 def _members(archive: Path) -> Iterator[tuple[str, int, Any]]:
     """Name, size and content (None: of a link, a device) of the members of an
     archive; folders are none."""
+    if not archive.is_file():
+        raise OSError("It is no file")
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as whole:
             yield from ((info.filename, info.file_size, whole.open(info))
@@ -112,10 +110,10 @@ def unpack_images(archive: Path, target: Path) -> Path:
         for name, size, content in _members(archive):
             file = part / name
             left -= size
-            if file.exists() or left < 0 or not content or not (
-                    file.resolve().is_relative_to(part.resolve())):
-                raise ValueError(f"{name} leads out, is no file, is there "
-                                 "twice, or is far too large")
+            inside = file.resolve().is_relative_to(part.resolve())
+            if not inside or file.exists() or not content or left < 0:
+                raise ValueError(f"{name} leads out, stands twice, is no file "
+                                 "or too large")
             if name.lower().endswith(images.IMAGE_SUFFIXES):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with open(file, "wb") as copy:
@@ -124,8 +122,6 @@ def unpack_images(archive: Path, target: Path) -> Path:
 
     try:
         info = archive.stat()
-        if not archive.is_file():
-            raise OSError("It is no file")
         origin = f"{archive.name} {info.st_size} {info.st_mtime_ns}"
         if not (note.exists() and note.read_text("utf-8") == origin):
             artifacts.write_whole(target, fill)
@@ -226,8 +222,7 @@ def fetch(name: str, origin: str = "") -> Path:
         artifacts.write_whole(file, copy)
     else:
         url = f"{origin.rstrip('/')}/{file.name}" if origin else ""
-        pinned = FILES[name].sha256, FILES[name].size
-        download(url or FILES[name].url, file.parent, *pinned)
+        download(url or FILES[name].url, file.parent, *FILES[name][1:3])
     if not FILES[name].saves:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
@@ -263,19 +258,18 @@ def fill(network: Any, name: str, file: Path | None = None) -> None:
 
 def _checked(name: str, *paths: Path) -> Path:
     """The first of the paths that is there, if it is the published file."""
-    there = [path for path in paths if os.path.isfile(path)]
-    if not there:
+    path = next((path for path in paths if os.path.isfile(path)), None)
+    if path is None:
         raise CourseError(
             f"{paths[0].name} of {name} is not on this machine.",
             "It is published by others and is not part of the kit.",
             f"Fetch it (python -m llamaxr_utils fetch {name}), put "
             f"{FILES[name].url} into data/weights/, or set "
             'BACKBONE = "densenet-small@iu-train".')
-    good = [p for p in there if artifacts.sha256(p) == FILES[name].sha256]
-    if not good:
+    if artifacts.sha256(path) != FILES[name].sha256:
         raise CourseError(
-            f"{there[0].name} is not the released file of {name}.",
+            f"{path.name} is not the released file of {name}.",
             f"Its SHA-256 is not {FILES[name].sha256[:16]}... A weight file "
             "can hold code, so it was not opened.",
             f"Remove it and get it again from {FILES[name].url}.")
-    return good[0]
+    return path

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import distribution
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,8 +40,7 @@ COMMAND = (
     "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US -Xmx2G "
     "-XX:+UseSerialGC -jar {jar} - - -stdio -l en -norm -a {table}"
 ).split()
-PIECE = 10_000  #: pairs that the Java process is given at a time
-TIMEOUT = 600  #: seconds of a piece; then the Java process is ended
+TIMEOUT = 600  #: seconds of up to 10,000 pairs; then Java is ended
 #: Words of a text that the jar sees: thousands of repeated ones take all
 #: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
@@ -197,20 +195,13 @@ def run_meteor(references: Sequence[str], generated: Sequence[str]
     """METEOR 1.5 of pairs: the corpus figure (from summed statistics: not
     the mean), one score a pair, statistics of shape (n, 23). OSError,
     EOFError or ValueError if Java is missing, ends early or is ended."""
-    process = _process(words_of([*references, *generated]))
-    if len(references) > PIECE:
-        _, scores, sums = zip(*(
-            run_meteor(references[first : first + PIECE],
-                       generated[first : first + PIECE])
-            for first in range(0, len(references), PIECE)))
-        table = np.vstack(sums)
-        corpus = float(meteor_from_statistics(table.sum(axis=0)))
-        return corpus, list(chain(*scores)), table
     # The line protocol carries neither breaks nor separators.
     pairs = [[" ".join(text.replace("|||", " ").split()[:MAX_WORDS])
               for text in pair]
              for pair in zip(references, generated, strict=True)]
-    watchdog = threading.Timer(TIMEOUT, process.kill)
+    process = _process(words_of(text for pair in pairs for text in pair))
+    watchdog = threading.Timer(
+        TIMEOUT * (1 + len(pairs) // 10_000), process.kill)
     watchdog.start()
     try:
         lines = []

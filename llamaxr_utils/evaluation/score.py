@@ -9,6 +9,7 @@ and n; no image is looked at.
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -158,23 +159,14 @@ def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
 
 def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """Texts ``id``, ``generated``, ``reference``; how the file calls them."""
-    try:
-        if path.is_dir():
-            table = load(path, "generations").query(
-                "model == 'tuned' and scores_from == 'own'")
-        elif ".json" in path.suffixes:
-            cases = json.loads(_text(path), object_pairs_hook=_once)
-            table = pd.DataFrame([cases[i] | {"id": i} for i in cases], None,
-                                 dtype=object)
-        else:
-            lines = csv.reader(io.StringIO(_text(path), ""), strict=True)
-            head, *rows = [*filter(None, lines)] or [[]]
-            short = [[*row, *[None] * (len(head) - len(row))] for row in rows]
-            table = pd.DataFrame(short, None, head, object)
-    except CourseError:
-        raise
-    except Exception as error:  # noqa: BLE001 (damaged files raise anything)
-        _refuse(path, [repr(error)], "was not found or can't be read")
+    if os.path.isdir(path):
+        table = load(path, "generations").query(
+            "model == 'tuned' and scores_from == 'own'")
+    else:
+        try:
+            table = _table(path)
+        except Exception as error:  # noqa: BLE001 (a damaged file's are many)
+            _refuse(path, [repr(error)], "was not found or can't be read")
     there = [re.sub(r"\W+", "_", str(c).lower()).strip("_") for c in table]
     if "section_findings" in there:  # ReXrank's reference has both sections
         there = [name if name != "report" else "" for name in there]
@@ -190,30 +182,32 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
             "has {} columns whose name stands twice")
     texts = pd.DataFrame({name: table.iloc[:, there.index(word)]
                           for name, word in names.items()}, dtype=object)
-    if "reference" in names:
-        texts["reference"] = texts["reference"].fillna("")
+    texts[list(names)[2:]] = texts[list(names)[2:]].fillna("")  # reference
     lacks = ~texts.map(lambda cell: isinstance(cell, str)).all(axis=1)
     _refuse(path, texts["id"][lacks].map(str), "has {} rows without a text")
     return texts, names
 
 
-def _text(path: Path) -> str:
-    """The content of a file, which may be packed."""
+def _table(path: Path) -> pd.DataFrame:
+    """The cells of a CSV or a JSON, which may be packed, as they are."""
     if not path.is_file():
         raise OSError("it is no file")
-    with get_handle(path, "r", encoding="utf-8-sig", compression="infer"
-                    ) as opened:
-        text = opened.handle.read(LARGEST + 1)
-    if len(text) > LARGEST:
-        raise ValueError(f"it has more than {LARGEST:,} characters")
-    return text
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; ValueError if a name stands twice in it."""
-    if len(content := dict(pairs)) < len(pairs):
-        raise ValueError(f"a name stands twice: {[*content][:5]}")
-    return content
+    with get_handle(path, "r", encoding="utf-8-sig", compression="infer") as h:
+        text = h.handle.read(LARGEST)
+    if len(text) == LARGEST:
+        raise ValueError(f"it has {LARGEST:,} characters or more")
+    if ".json" in path.suffixes:  # pairs: no name may hide another
+        cases = json.loads(text, object_pairs_hook=list)
+        rows = [dict(sections) | {"id": i} for i, sections in cases]
+        heads = [[name for name, _ in pairs]
+                 for pairs in (cases, *(part for _, part in cases))]
+    else:
+        lines = csv.DictReader(io.StringIO(text, ""), strict=True)
+        rows, heads = [*lines], [list(lines.fieldnames or [])]
+    table = pd.DataFrame(rows, dtype=object)
+    if None in table or any(len({*head}) < len(head) for head in heads):
+        raise ValueError("a name stands twice, or a row is too long")
+    return table
 
 
 def _refuse(path: Path, wrong: Iterable[str], what: str) -> None:

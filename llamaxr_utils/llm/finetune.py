@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,8 +202,9 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
 
     refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
     columns = ["prompt", "completion"]
-    pairs = pairs.assign(completion=pairs["completion"].map(one_section))
-    pairs[columns] = pairs[columns].apply(partial(as_words, tokenizer))
+    pairs = pairs.assign(
+        prompt=as_words(tokenizer, pairs["prompt"]), completion=as_words(
+            tokenizer, pairs["completion"].map(one_section)))
     data = {split: Dataset.from_dict(part[columns].to_dict("list"))
             for split, part in pairs.groupby("split")}
     watched = patience is not None and "val" in data

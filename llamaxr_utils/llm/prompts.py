@@ -134,11 +134,10 @@ def one_section(text: str) -> str:
 def as_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     """Texts in which no special token stands: a blank parts its name, so
     that ``</s>`` of a report is tokens of words. Other texts stay."""
-    added = tokenizer.added_tokens_decoder.values()
-    names = {str(token) for token in added if token.special}
-    names |= set(tokenizer.all_special_tokens)
-    begins = re.compile(f"(?={'|'.join(map(re.escape, names))})(.)", re.DOTALL)
-    return [begins.sub(r"\1 ", text) if names else text for text in texts]
+    names = [re.escape(str(token)) for token in
+             tokenizer.added_tokens_decoder.values() if token.special]
+    begins = re.compile(f"(?={'|'.join(names) or '(?!)'})(.)", re.DOTALL)
+    return [begins.sub(r"\1 ", text) for text in texts]
 
 
 def count_tokens(tokenizer: Any, texts: Iterable[str]) -> np.ndarray:
