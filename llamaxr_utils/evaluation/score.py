@@ -166,7 +166,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         try:
             table = _table(path)
         except Exception as error:  # noqa: BLE001 (a damaged file's are many)
-            _refuse(path, [repr(error)], "was not found or can't be read")
+            why = f"{error or type(error).__name__}"
+            _refuse(path, [why], "was not found or can't be read")
     there = [re.sub(r"\W+", "_", str(c).lower()).strip("_") for c in table]
     if "section_findings" in there:  # ReXrank's reference has both sections
         there = [name if name != "report" else "" for name in there]
@@ -202,7 +203,8 @@ def _table(path: Path) -> pd.DataFrame:
         heads = [[name for name, _ in pairs]
                  for pairs in (cases, *(part for _, part in cases))]
     else:
-        lines = csv.DictReader(io.StringIO(text, ""), strict=True)
+        lines = csv.DictReader(io.StringIO(text.lstrip("\r\n"), ""),
+                               strict=True)
         rows, heads = [*lines], [list(lines.fieldnames or [])]
     table = pd.DataFrame(rows, dtype=object)
     if None in table or any(len({*head}) < len(head) for head in heads):

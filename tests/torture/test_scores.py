@@ -90,7 +90,7 @@ def refused(path, capsys, *options):
 def test_a_file_that_is_refused(name, tmp_path, capsys):
     (tmp_path / name).write_bytes(BAD[name])
     shown = refused(tmp_path / name, capsys)
-    assert ("CXR2" in shown) == (b'"CXR2": {' in BAD[name])  # the study
+    assert "CXR2" in shown or b'"CXR2": {' not in BAD[name]  # the study
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -123,7 +123,8 @@ def test_a_bootstrap_of_no_size(samples, tmp_path, capsys):
     "random report", "constant by BLEU-4", "constant by ROUGE-L",
     "constant by me.csv", "ceiling: true labels", "medoid report", "image",
     "a constant by.csv", "n", "value", "system", ODD, "{n}.csv", "-", "--"])
-def test_any_name_is_a_name(name, tmp_path):
+def test_any_name_is_a_name(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(score.baselines, "medoid", lambda texts, utility: "a")
     ids = reports.r2gen_split().query("split == 'test'")["study_id"][200:204]
     lines = [f"{i},Old scar {i}.{ODD}" for i in ids]
     (tmp_path / name).write_text("\n".join(["id,generated", *lines]), "utf-8")
@@ -152,7 +153,7 @@ def test_long_texts_take_seconds(text, tmp_path):
 
 @pytest.mark.parametrize("change", [
     {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
-    {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "LC_ALL": "de_DE.UTF-8"}])
+    {"LC_ALL": "de_DE", "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}])
 def test_numbers_hang_on_no_locale(change, tmp_path):
     (tmp_path / "a.csv").write_bytes(GOOD.replace(b"clear", "klär".encode()))
     command = [sys.executable, "-m", "llamaxr_utils", "score", "--json",
