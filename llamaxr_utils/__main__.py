@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from .course.errors import CourseError
+from .course.errors import CourseError, printable
 
 #: Options of any command that name what it reads and what it writes.
 READS = ("file", "folder", "frontal", "grid", "lateral")
@@ -50,6 +50,7 @@ def _score(o: argparse.Namespace) -> bool:
 def _fetch(o: argparse.Namespace) -> bool:
     from .datasets import downloads
     from .llm.models import fetch_smollm2
+    from .vision import backbones
 
     origin = o.origin or o.mirror
     if o.name == "openi":
@@ -65,7 +66,7 @@ def _fetch(o: argparse.Namespace) -> bool:
         print(f"{path}  ({source.licence})")
         print(f"Score it: python -m llamaxr_utils score {path}")
     else:
-        downloads.state_dict(o.name)  # read once, kept safe
+        backbones.load_released()  # read once, kept safe
         print(f'{path}\nUse it: BACKBONE = "{o.name}" in notebook 02.')
     return True
 
@@ -75,7 +76,7 @@ def _report(o: argparse.Namespace) -> bool:
 
     paths = {"frontal": o.frontal, "lateral": o.lateral}
     draft = write_draft(paths, o.profile, o.images)
-    print(as_text(draft))
+    print(printable(as_text(draft)))
     if o.html:
         write_page(draft, o.html)
         print(f"{o.html} is written.")
@@ -102,9 +103,9 @@ def _grade(o: argparse.Namespace) -> bool:
 
     table = grade.grade(o.folder, o.run, o.limit)
     counts = table.groupby("student")["outcome"].value_counts().unstack()
-    print(counts.fillna(0).astype(int).to_string())
+    print(printable(counts.fillna(0).astype(int).to_string()))
     for student, name, *_, note in table[table["note"] != ""].to_numpy():
-        print(f"{student} {name}: {note}")
+        print(printable(f"{student} {name}: {note}".replace("\n", " ")))
     tables.write_csv(o.csv, table)
     print(f"{len(table)} rows are in {o.csv}.")
     return True

@@ -8,6 +8,7 @@ import runpy
 import tarfile
 import tempfile
 import threading
+import zipfile
 from functools import partial
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,6 +168,15 @@ def tarred(*entries, kind=tarfile.REGTYPE):
             info.size, info.type = len(body), kind
             info.linkname = "" if kind == tarfile.REGTYPE else "/etc/hostname"
             content.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def zipped(*entries):
+    """The bytes of a .zip of these names and contents."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as content:
+        for name, body in entries:
+            content.writestr(name, body)
     return buffer.getvalue()
 
 

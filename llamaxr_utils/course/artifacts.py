@@ -242,4 +242,5 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
-    write_whole(path, lambda part: part.write_text(text + "\n", "utf-8"))
+    write_whole(path, lambda part: part.write_text(
+        text + "\n", "utf-8", "replace"))

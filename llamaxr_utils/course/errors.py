@@ -6,6 +6,12 @@ Not for programming mistakes, which stay ordinary Python exceptions.
 from collections.abc import Collection
 
 
+def printable(text: object) -> str:
+    """A text without what a terminal obeys or turns around."""
+    return "".join(c if c.isprintable() or c == "\n" else " "
+                   for c in str(text))
+
+
 class CourseError(Exception):
     """A problem the reader can solve, in three sentences: what happened,
     why, and what to do (a command, a notebook, a file to look at)."""
@@ -15,7 +21,10 @@ class CourseError(Exception):
         self.what, self.why, self.do = what, why, do
 
     def __str__(self) -> str:
-        return f"\n  What: {self.what}\n  Why:  {self.why}\n  Do:   {self.do}"
+        # A name's own line break begins no part.
+        parts = (printable(part).replace("\n", f"\n{'':8}")
+                 for part in (self.what, self.why, self.do))
+        return "\n  What: {}\n  Why:  {}\n  Do:   {}".format(*parts)
 
 
 def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:

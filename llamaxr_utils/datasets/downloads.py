@@ -4,14 +4,20 @@ pooch downloads; what arrives is whole and is what it should be, or it is not
 kept. Nothing is fetched unless a command asks for it.
 """
 
+import os
 import shutil
-import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..course import artifacts
 from ..course.errors import CourseError
@@ -19,32 +25,46 @@ from ..course.run import cache_folder, data_folder
 from . import images
 from .reports import DATA
 
+#: A download ends: seconds in all and of silence, bytes of the largest file.
+DEADLINE, SILENCE, LARGEST = 4 * 3600, 30, 2_000_000_000
 
-def download(url: str, folder: Path, sha256: str = "") -> Path:
+
+def download(url: str, folder: Path, sha256: str = "",
+             size: int = LARGEST) -> Path:
     """Download one file, if it is not there; it is whole and the one expected,
     or not kept. Without a published `sha256` only the length is checked."""
     import pooch
-    from requests.exceptions import RequestException
+    import requests
+    from urllib3.exceptions import HTTPError
 
-    name, host = PurePosixPath(urlsplit(url).path).name, urlsplit(url).hostname
-    pooch.get_logger().setLevel("ERROR")
-    get = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), timeout=30,
+    place, _, name = url.rpartition("/")
+    ends = time.monotonic() + DEADLINE
+
+    def get(_url: str, file: str, _pooch: Any) -> None:
         # As it is: requests would unpack a .tgz on the way.
-        headers={"Accept-Encoding": "identity"})
+        asked = {"Accept-Encoding": "identity"}
+        with (requests.get(url, headers=asked, stream=True, timeout=SILENCE)
+              as answer, open(file, "wb") as copy, tqdm(
+                  unit="B", unit_scale=True, disable=None) as bar):
+            answer.raise_for_status()
+            while part := answer.raw.read1(1 << 20):  # what is there, now
+                bar.update(copy.write(part))
+                if copy.tell() > size or time.monotonic() > ends:
+                    raise requests.Timeout
+
+    pooch.get_logger().setLevel("ERROR")
     known = f"sha256:{sha256}" if sha256 else None
     try:
         with artifacts.disk_errors(folder / name):
             saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
+    except (requests.RequestException, HTTPError) as error:
+        why = (f"There is no connection to {place}, it broke off or has no "
+               f"end ({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
+        if (answer := getattr(error, "response", None)) is not None:
+            why = f"The server answered: {answer.status_code} {answer.reason}."
     except ValueError:
         why = "The file's SHA-256 is not the pinned one."
-    except RequestException as error:
-        why = (f"There is no connection to {host}, or it broke off "
-               f"({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
-        if error.response is not None:
-            answer = error.response
-            why = f"The server answered: {answer.status_code} {answer.reason}."
     raise CourseError(
         f"{name} could not be downloaded.",
         why,
@@ -56,11 +76,27 @@ def download(url: str, folder: Path, sha256: str = "") -> Path:
 
 #: In an unpacked folder: the archive that it came from.
 NOTE = ".unpacked"
+UNPACKED = 100  #: times its size; images hardly shrink in an archive
 
 
 def is_archive(name: str) -> bool:
     """Whether a file name is an archive's."""
     return name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, Any]]:
+    """Name, size and content (None: of a link, a device) of the members of an
+    archive; folders are none."""
+    if not archive.is_file():
+        raise OSError("It is no file")
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as whole:
+            yield from ((info.filename, info.file_size, whole.open(info))
+                        for info in whole.infolist() if not info.is_dir())
+    else:
+        with tarfile.open(archive) as whole:
+            yield from ((i.name, i.size, i.isreg() and whole.extractfile(i))
+                        for i in whole if not i.isdir())
 
 
 def unpack_images(archive: Path, target: Path) -> Path:
@@ -69,11 +105,19 @@ def unpack_images(archive: Path, target: Path) -> Path:
     note = target / NOTE
 
     def fill(part: Path) -> None:
-        # Paths that lead out are skipped in a zip, and refused in a tar, as
-        # are links that lead out and devices.
-        safe: Any = {} if archive.suffix == ".zip" else {"filter": "data"}
         part.mkdir()
-        shutil.unpack_archive(archive, part, **safe)
+        left = info.st_size * UNPACKED
+        for name, size, content in _members(archive):
+            file = part / name
+            left -= size
+            inside = file.resolve().is_relative_to(part.resolve())
+            if not inside or file.exists() or not content or left < 0:
+                raise ValueError(f"{name} leads out, stands twice, is no file "
+                                 "or too large")
+            if name.lower().endswith(images.IMAGE_SUFFIXES):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with open(file, "wb") as copy:
+                    shutil.copyfileobj(content, copy)
         (part / NOTE).write_text(origin, "utf-8")
 
     try:
@@ -142,6 +186,7 @@ class Published(NamedTuple):
 
     url: str
     sha256: str
+    size: int  #: bytes, at most
     saves: str  #: predictions: name of the table that `fetch` writes
     licence: str
 
@@ -177,7 +222,7 @@ def fetch(name: str, origin: str = "") -> Path:
         artifacts.write_whole(file, copy)
     else:
         url = f"{origin.rstrip('/')}/{file.name}" if origin else ""
-        download(url or FILES[name].url, file.parent, FILES[name].sha256)
+        download(url or FILES[name].url, file.parent, *FILES[name][1:3])
     if not FILES[name].saves:
         return file
     columns = {"dicom_id": "id", "report": "generated"}
@@ -188,16 +233,17 @@ def fetch(name: str, origin: str = "") -> Path:
     return saved
 
 
-def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
-    """The tensors of a published network: of `file`, or of the published file
-    in ``data/weights/`` or the cache; it is read once, and kept as
-    safetensors."""
+def fill(network: Any, name: str, file: Path | None = None) -> None:
+    """Give a network the tensors of a published one: of `file`, or of the
+    published file in ``data/weights/`` or the cache; it is read once, and
+    kept as safetensors if it fits the network, name by name."""
     import torch
     from safetensors.torch import load_file, save_file
 
     kept = cache_folder() / "weights" / f"{name}.safetensors"
     if file is None and kept.is_file():
-        return load_file(kept)
+        with suppress(Exception):  # cut, another's: read anew
+            return network.load_state_dict(load_file(kept))
     places = (data_folder() / "weights", cache_folder() / "weights")
     paths = [file] if file else [place / file_name(name) for place in places]
     # A pickled module is code: the hash is checked before it is opened.
@@ -206,13 +252,13 @@ def state_dict(name: str, file: Path | None = None) -> dict[str, Any]:
         module.__dict__.setdefault("_non_persistent_buffers_set", set())
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
     state.pop("op_threshs", None)
+    network.load_state_dict(state)
     artifacts.write_whole(kept, partial(save_file, state))
-    return state
 
 
 def _checked(name: str, *paths: Path) -> Path:
     """The first of the paths that is there, if it is the published file."""
-    path = next((path for path in paths if path.is_file()), None)
+    path = next((path for path in paths if os.path.isfile(path)), None)
     if path is None:
         raise CourseError(
             f"{paths[0].name} of {name} is not on this machine.",

@@ -27,7 +27,8 @@ RULES_FILE = Path(__file__).parents[1] / "data" / "findings_rules.csv"
 
 #: Where a sentence ends ("atelectasis vs. scar" is one).
 END = re.compile(
-    r"(?<=[.?!;])(?<!\bvs\.)\s+|\s*[\r\n]\s*(?=[A-Z0-9*-])"
+    r"(?<=[.?!;])(?<!\bvs\.)\s+"
+    r"|(?<!\s)(?=[^\S\r\n]*+[\r\n])\s++(?=[A-Z0-9*-])"
     r"|(?<=[A-Za-z]\.)(?<!\bvs\.)(?=[A-Za-z])")
 #: Where a clause ends: a contrast, or a comma that begins a new statement.
 CLAUSE = re.compile(
@@ -109,7 +110,7 @@ SPELT = {slip + star: stem for stem, star in sorted(WORDS) if len(stem) > 6
 @lru_cache(maxsize=20_000)
 def _spelt(word: str) -> str:
     """A word with the letters that the table gives to it or its stem."""
-    stems = (f"{word[:end]}*" for end in range(len(word), 5, -1))
+    stems = (f"{word[:end]}*" for end in range(min(len(word), 99), 5, -1))
     key = next((k for k in (word, *stems) if k in SPELT), word)
     return SPELT.get(key, word) + word[len(key.rstrip("*")) :]
 

@@ -40,7 +40,7 @@ COMMAND = (
     "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US -Xmx2G "
     "-XX:+UseSerialGC -jar {jar} - - -stdio -l en -norm -a {table}"
 ).split()
-TIMEOUT = 600  #: seconds; then the Java process is ended
+TIMEOUT = 600  #: seconds of up to 10,000 pairs; then Java is ended
 #: Words of a text that the jar sees: thousands of repeated ones take all
 #: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
@@ -200,7 +200,8 @@ def run_meteor(references: Sequence[str], generated: Sequence[str]
               for text in pair]
              for pair in zip(references, generated, strict=True)]
     process = _process(words_of(text for pair in pairs for text in pair))
-    watchdog = threading.Timer(TIMEOUT, process.kill)
+    watchdog = threading.Timer(
+        TIMEOUT * (1 + len(pairs) // 10_000), process.kill)
     watchdog.start()
     try:
         lines = []

@@ -4,8 +4,8 @@ Cleaning is a step of its own: it alone moves BLEU-4 by a factor of two.
 """
 
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, UserList
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -32,6 +32,8 @@ _R2GEN_DROPPED = str.maketrans("", "", ".,?;*!%^&_+()[]{}:<=>@\"'/\\")
 
 def plain(text: Any) -> str:
     """Any cell -> str without control characters or lone surrogates."""
+    if pd.api.types.is_list_like(text):
+        raise TypeError(f"a report is a text, not a {type(text).__name__}")
     if not isinstance(text, str) and pd.isna(text):
         return ""
     odd = {"Cc", "Cs", "Zl", "Zp"}
@@ -154,11 +156,14 @@ def score_reports(references: Sequence[str], generated: Sequence[str],
 def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
     from nltk.translate.meteor_score import meteor_score
-    from rouge_score.rouge_scorer import RougeScorer
+    from rapidfuzz.distance import LCSseq
+    from rouge_score import rouge_scorer
 
+    # Its own table takes minutes and gigabytes of two long texts.
+    rouge_scorer._lcs_table = lambda *two: [[LCSseq.similarity(*two)]]
     smooth = SmoothingFunction().method1
     weights = [(1 / n,) * n for n in (1, 2, 3, 4)]  # the paper's equation 7
-    rouge = RougeScorer(["rougeL"], use_stemmer=True)
+    rouge = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     # Both stem the same words again and again.
     porter = rouge._tokenizer._stemmer
     porter.stem = lru_cache(maxsize=None)(porter.stem)
@@ -175,28 +180,48 @@ def _score_llamaxr(references: list[str], generated: list[str]) -> tuple:
         "versions": {p: version(p) for p in ("nltk", "rouge-score")}}
 
 
+class _Counted(UserList):
+    """Texts whose n-grams are counted when they are read, and not kept: those
+    of all are gigabytes. Of a list of references, a list of counts."""
+
+    def __iter__(self) -> Iterator[Any]:
+        from pycocoevalcap.cider.cider_scorer import cook_refs, cook_test
+
+        return (cook_refs(text) if isinstance(text, list) else cook_test(text)
+                for text in self.data)
+
+
 def _score_r2gen(meteor: bool, references: list[str],
                  generated: list[str]) -> tuple:
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+    from pycocoevalcap.cider.cider_scorer import CiderScorer
+    from pycocoevalcap.rouge import rouge
+    from rapidfuzz.distance import LCSseq
 
+    rouge.my_lcs = LCSseq.similarity  # as for `llamaxr`
     java = java_version() if meteor else None
     jar = ThreadPoolExecutor(1).submit(  # it works beside Python
         run_meteor, references, generated) if java else None
-    truth = {i: [text] for i, text in enumerate(references)}
-    guess = {i: [text] for i, text in enumerate(generated)}
-    bleu, bleu_each = Bleu(4).compute_score(truth, guess, verbose=0)
+    scorer, cider = BleuScorer(), CiderScorer()
+    statistics = bleu_statistics(references, generated)
+    scorer.ctest = [
+        {"correct": s[:4], "guess": s[4:8], "testlen": s[8], "reflen": s[9:]}
+        for s in statistics.tolist()]
+    bleu, bleu_each = scorer.compute_score("closest")
     table = pd.DataFrame(dict(zip(BLEU, bleu_each, strict=True)))
-    table["ROUGE-L"] = Rouge().compute_score(truth, guess)[1]
+    table["ROUGE-L"] = [rouge.Rouge().calc_score([guess], [truth])
+                        for truth, guess in zip(references, generated)]
     table["METEOR"] = np.nan
-    table["CIDEr"] = Cider().compute_score(truth, guess)[1]
-    table["bleu_stats"] = list(bleu_statistics(references, generated))
+    cider.crefs = _Counted([text] for text in references)
+    cider.ctest = _Counted(generated)
+    cider.document_frequency = Counter()  # which a look-up does not fill
+    table["CIDEr"] = cider.compute_score()[1]
+    table["bleu_stats"] = list(statistics)
     corpus = dict(zip(BLEU, map(float, bleu), strict=True)) | {"METEOR": None}
     if jar is not None:
         try:
-            corpus["METEOR"], table["METEOR"], statistics = jar.result()
-            table["meteor_stats"] = list(statistics)
+            corpus["METEOR"], table["METEOR"], sums = jar.result()
+            table["meteor_stats"] = list(sums)
         except (CourseError, OSError, EOFError, ValueError) as error:
             java = f"{java}, but METEOR stopped ({type(error).__name__})"
     return table, corpus, {
@@ -212,8 +237,8 @@ def bleu_statistics(references: Sequence[str],
     of candidate and reference."""
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
-    cooked = [cook_test(candidate, cook_refs([reference])) for
-              reference, candidate in zip(references, generated, strict=True)]
+    cooked = (cook_test(candidate, cook_refs([reference])) for
+              reference, candidate in zip(references, generated, strict=True))
     return np.array([[*s["correct"], *s["guess"], s["testlen"], *s["reflen"]]
                      for s in cooked], dtype=int)
 

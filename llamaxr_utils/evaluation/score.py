@@ -6,19 +6,22 @@ the paper's Table 3, as text or JSON. Every row says protocol, split, images
 and n; no image is looked at.
 """
 
+import csv
+import io
 import json
+import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from pandas.io.common import get_handle
 from tqdm.auto import tqdm
 
 from ..course.artifacts import load, manifest, path_of, sha256, write_json
-from ..course.errors import CourseError
+from ..course.errors import CourseError, printable
 from ..course.run import WARNING
 from ..datasets import reports
 from ..datasets.reports import DATA
@@ -32,6 +35,7 @@ WORDS = yaml.safe_load((DATA / "score.yaml").read_text("utf-8"))
 PROTOCOLS: dict[str, str] = WORDS["protocols"]
 #: Systems that look at no image: reports alone, or labels of people.
 WITHOUT_IMAGES = ("constant by ", "random report", "ceiling: true labels")
+LARGEST = 250_000_000  #: characters of a file; 200,000 reports have a fifth
 #: The metrics that paired tests are made of.
 TESTED = ("BLEU-4", "ROUGE-L", "METEOR", "CIDEr")
 KEYS = ["system", "protocol", "split", "images", "n"]
@@ -113,10 +117,11 @@ def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
     """
     given, names = _read(path := Path(path))
     texts = given.drop(columns="id").replace(
-        r"(?is)^\s*findings\s*:\s*|\s*\bimpression\s*:.*", "", regex=True)
+        r"(?is)^\s*findings\s*:\s*|(?<!\s)\s*\bimpression\s*:.*", "",
+        regex=True)
     cut = (texts["generated"] != given["generated"]).sum()
     texts = texts.replace(r"(?i)^\s*(none|nan)\s*$", "", regex=True)
-    ids = given["id"].str.strip().replace(
+    ids = given["id"].map(plain).str.strip().replace(
         r"^(CXR)?(\d+)_IM-\d\S*$", r"CXR\2", regex=True)
     if names["id"] == "uid":
         ids = ids.replace(r"^(?=\d+$)", "CXR", regex=True)
@@ -154,24 +159,18 @@ def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
 
 def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """Texts ``id``, ``generated``, ``reference``; how the file calls them."""
-    try:
-        if path.is_dir():
-            table = load(path, "generations").query(
-                "model == 'tuned' and scores_from == 'own'")
-        elif path.suffix == ".json":
-            cases = json.loads(path.read_text("utf-8-sig"))
-            table = pd.DataFrame([{"id": i} | cases[i] for i in cases])
-        else:
-            with warnings.catch_warnings():
-                # pandas only warns where a bare comma costs it text.
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = pd.read_csv(path, dtype=str, keep_default_na=False,
-                                    encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError, TypeError, pd.errors.ParserWarning) as error:
-        _refuse(path, [str(error)], "was not found or can't be read")
-    there = {re.sub(r"\W+", "_", str(c).strip().lower()): c for c in table}
-    if "section_findings" in there:
-        there.pop("report", None)  # ReXrank's reference, both sections
+    if os.path.isdir(path):
+        table = load(path, "generations").query(
+            "model == 'tuned' and scores_from == 'own'")
+    else:
+        try:
+            table = _table(path)
+        except Exception as error:  # noqa: BLE001 (a damaged file's are many)
+            why = f"{error or type(error).__name__}"
+            _refuse(path, [why], "was not found or can't be read")
+    there = [re.sub(r"\W+", "_", str(c).lower()).strip("_") for c in table]
+    if "section_findings" in there:  # ReXrank's reference has both sections
+        there = [name if name != "report" else "" for name in there]
     names: dict[str, str] = {}
     for name, words in WORDS["names"].items():
         for word in words:
@@ -180,8 +179,37 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     if table.empty or not {"id", "generated"} <= set(names):
         _refuse(path, there or ["It is empty"],
                 "has no row, no column of ids or none of reports")
-    return pd.DataFrame({name: table[there[word]].fillna("").map(str)
-                         for name, word in names.items()}), names
+    _refuse(path, [w for w in names.values() if there.count(w) > 1],
+            "has {} columns whose name stands twice")
+    texts = pd.DataFrame({name: table.iloc[:, there.index(word)]
+                          for name, word in names.items()}, dtype=object)
+    texts[list(names)[2:]] = texts[list(names)[2:]].fillna("")  # reference
+    lacks = ~texts.map(lambda cell: isinstance(cell, str)).all(axis=1)
+    _refuse(path, texts["id"][lacks].map(str), "has {} rows without a text")
+    return texts, names
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """The cells of a CSV or a JSON, which may be packed, as they are."""
+    if not path.is_file():
+        raise OSError("it is no file")
+    with get_handle(path, "r", encoding="utf-8-sig", compression="infer") as h:
+        text = h.handle.read(LARGEST)
+    if len(text) == LARGEST:
+        raise ValueError(f"it has {LARGEST:,} characters or more")
+    if ".json" in path.suffixes:  # pairs: no name may hide another
+        cases = json.loads(text, object_pairs_hook=list)
+        rows = [dict(sections) | {"id": i} for i, sections in cases]
+        heads = [[name for name, _ in pairs]
+                 for pairs in (cases, *(part for _, part in cases))]
+    else:
+        lines = csv.DictReader(io.StringIO(text.lstrip("\r\n"), ""),
+                               strict=True)
+        rows, heads = [*lines], [list(lines.fieldnames or [])]
+    table = pd.DataFrame(rows, dtype=object)
+    if None in table or any(len({*head}) < len(head) for head in heads):
+        raise ValueError("a name stands twice, or a row is too long")
+    return table
 
 
 def _refuse(path: Path, wrong: Iterable[str], what: str) -> None:
@@ -221,9 +249,15 @@ def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
     scores under "labels"), ``texts`` (DataFrame: different reports, share of
     the commonest, reports with a `LOOP`, the study of the longest),
     ``table_3``, ``radeval``, ``constants``, ``records``, ``notes``, terms."""
+    if not 1 <= n_samples <= 100_000:
+        raise CourseError(f"{n_samples} samples can't be drawn.",
+                          "A bootstrap has 1 to 100,000.",
+                          "Leave --samples out: 1,000 are usual.")
     table, terms, notes = read_predictions(path := Path(path))
     ids, truth = table["study_id"], list(table["reference"])
     name = plain(path.name)[:36]
+    if name.startswith(WITHOUT_IMAGES):  # a baseline's
+        name = f"file {name}"
     systems = pd.DataFrame({name: table["generated"], **_baselines(
         ids, terms["split"], notes, seed)}).set_axis(ids)
     results: dict[tuple[str, str], Any] = {}
@@ -250,7 +284,7 @@ def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
         }).rename_axis("system").reset_index(),
         "table_3": beside_table_3(rows),
         "radeval": radeval_values(truth, systems, radeval, notes),
-        "constants": systems.filter(like="constant by").iloc[0].to_dict(),
+        "constants": systems.filter(regex="^constant by").iloc[0].to_dict(),
         "records": {p: results[name, p]["record"]
                     for p in ("r2gen", "llamaxr")},
         "notes": notes,
@@ -351,7 +385,7 @@ def as_text(scored: dict[str, Any]) -> str:
     lines += ["{system}: {protocol} {metric} {value:.3f}, {above} of {of}: "
               "{systems}".format_map(row) for row in above.to_dict("records")]
     lines += ["", *(f"Note: {note}" for note in scored["notes"]), WARNING]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def as_json(scored: dict[str, Any]) -> str:

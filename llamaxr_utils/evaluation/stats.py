@@ -18,6 +18,7 @@ from .metrics import BLEU, bleu_from_statistics
 #: Sums over studies, shape (..., m) -> values, shape (...) or (..., k).
 Function = Callable[[np.ndarray], np.ndarray]
 TAIL = (1 - 0.95) / 2  #: outside an interval, on either side
+DRAWN = 10_000_000  #: numbers of a bootstrap that are drawn at a time
 #: Columns of ``per_report`` that hold what a corpus metric sums.
 _CORPUS: dict[str, tuple[tuple[str, ...], Function]] = {
     "bleu_stats": (BLEU, bleu_from_statistics),
@@ -38,9 +39,10 @@ def bootstrap_interval(statistics: Any, function: Function | None = None,
     """
     rows, function = _rows(statistics), function or _mean(statistics)
     n, rng = len(rows), np.random.default_rng(seed)
-    counts = rng.multinomial(n, np.full(n, 1 / n), n_samples)
-    value = function(rows.sum(axis=0))
-    samples = function(counts.astype(float) @ rows)
+    value, step = function(rows.sum(axis=0)), max(1, DRAWN // n)
+    samples = function(np.vstack([
+        rng.multinomial(n, np.full(n, 1 / n), min(step, n_samples - first))
+        .astype(float) @ rows for first in range(0, n_samples, step)]))
     if n == 1:
         samples = np.full_like(samples, np.nan)
     with warnings.catch_warnings():  # a metric that is NaN in every sample

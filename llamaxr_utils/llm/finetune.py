@@ -24,6 +24,7 @@ import pandas as pd
 from ..course import artifacts, machine, run
 from ..course.errors import CourseError, refuse_unknown
 from . import models
+from .prompts import as_words, one_section
 
 #: The seven linear layers of a Llama block (paper: 41,943,040 parameters).
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj",
@@ -200,6 +201,9 @@ def train(model: Any, tokenizer: Any, pairs: pd.DataFrame, folder: Path,
 
     refuse_unknown("LOSS_ON", loss_on, ("completion", "all"))
     columns = ["prompt", "completion"]
+    pairs = pairs.assign(
+        prompt=as_words(tokenizer, pairs["prompt"]), completion=as_words(
+            tokenizer, pairs["completion"].map(one_section)))
     data = {split: Dataset.from_dict(part[columns].to_dict("list"))
             for split, part in pairs.groupby("split")}
     watched = patience is not None and "val" in data
@@ -374,7 +378,8 @@ def keep_if_same(folder: Path, model: Any, pairs: pd.DataFrame,
     file = folder / "fingerprint.txt"
     if not (file.is_file() and file.read_bytes() == mark.encode()):
         shutil.rmtree(folder, ignore_errors=True)
-        artifacts.write_whole(file, lambda part: part.write_text(mark))
+        artifacts.write_whole(
+            file, lambda part: part.write_bytes(mark.encode()))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

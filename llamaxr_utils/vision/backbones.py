@@ -74,12 +74,11 @@ def build(name: str, seed: int = 3407) -> Any:
 
 def load_released(file: Path | None = None) -> Any:
     """The paper's network with its operating points, from the published
-    `file`; `downloads.state_dict` refuses any other."""
+    `file`; `downloads.fill` refuses any other."""
     import torch
     from torchxrayvision.models import model_urls
 
-    state, model = downloads.state_dict(RELEASED, file), build(RELEASED)
-    model.load_state_dict(state)
+    downloads.fill(model := build(RELEASED), RELEASED, file)
     known = model_urls[RELEASED]
     model.pathologies = [name.replace("_", " ") for name in known["labels"]]
     points = torch.tensor([float(p) for p in known["op_threshs"]])
@@ -229,7 +228,8 @@ def save(model: Any, folder: Path) -> None:
     points = model.op_threshs
     card = {"full_name": model.full_name, "pathologies": model.pathologies,
             "op_threshs": None if points is None else points.tolist()}
-    (folder / "backbone.json").write_text(json.dumps(card, indent=1))
+    (folder / "backbone.json").write_text(
+        json.dumps(card, indent=1), "utf-8")
 
 
 def load(folder: Path) -> Any:

@@ -1,33 +1,21 @@
 """Fetched files and archives, from a local server that misbehaves."""
 
-import contextlib
 import hashlib
-import io
 import random
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import zipfile
 
 import pandas as pd
 import pytest
-from conftest import send, serving, tarred
+from conftest import send, serving, tarred, zipped
 
 from llamaxr_utils import __main__ as commands
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import downloads, images
 
 ARCHIVE = f"/{downloads.ARCHIVE}"
-
-
-def zipped(*entries):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as content:
-        for name, body in entries:
-            content.writestr(name, body)
-    return buffer.getvalue()
 
 
 EVERYTHING = {f"CXR2_IM-0652-{n}001": random.Random(n).randbytes(999)
@@ -106,7 +94,7 @@ def test_an_archive_from_this_machine(tmp_path, collection, capsys):
         downloads.fetch_xrays(origin=str(tmp_path / "nowhere"))
     with pytest.raises(CourseError, match="HTTPS_PROXY") as caught:
         downloads.fetch_xrays()  # no network
-    assert "no connection to openi.nlm.nih.gov" in caught.value.why
+    assert "no connection to https://openi.nlm.nih.gov" in caught.value.why
     assert "wget -c" in caught.value.do
 
 
@@ -141,23 +129,6 @@ def test_a_new_archive_is_unpacked_again_a_damaged_not(tmp_path, pack, name):
     assert unpack(tmp_path, name, whole) == {"1.png", "2.png"}
 
 
-@PACKERS
-@pytest.mark.parametrize("bad", ["../out.png", "/out.png", "x/../../o.png"])
-def test_no_path_leads_out(tmp_path, pack, name, bad):
-    with contextlib.suppress(CourseError):
-        unpack(tmp_path, name, pack(("good.png", b"1"), (bad, b"2")))
-    inside = {"good.png", downloads.NOTE, bad.strip("/")}
-    assert files_in(tmp_path) <= {name, *(f"deep/out/{i}" for i in inside)}
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE,
-                                  tarfile.CHRTYPE])
-def test_links_that_lead_out_and_devices_are_refused(tmp_path, kind):
-    with pytest.raises(CourseError, match="could not be unpacked"):
-        unpack(tmp_path, "a.tgz", tarred(("link.png", b""), kind=kind))
-    assert files_in(tmp_path) == {"a.tgz"}
-
-
 RAW = 'report,dicom_id\n"the lungs, clear.",CXR1_IM-0001\na scar.,CXR2_IM\n'
 ROWS = [["CXR1_IM-0001", "the lungs, clear."], ["CXR2_IM", "a scar."]]
 
@@ -167,7 +138,8 @@ def test_predictions_from_a_mirror_or_this_machine(
 ):
     digest = hashlib.sha256(RAW.encode()).hexdigest()
     source = downloads.Published(
-        "https://raw.example.org/reports.csv", digest, "peer.csv", "a licence")
+        "https://raw.example.org/reports.csv", digest, 999,
+        "peer.csv", "a licence")
     monkeypatch.setitem(downloads.FILES, "peer", source)
     monkeypatch.setitem(downloads.SOURCES, "peer", source)
     name = "/files/reports.csv"

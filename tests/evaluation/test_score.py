@@ -125,7 +125,7 @@ def test_other_data_bring_their_references_and_loops_are_counted(tmp_path):
 
 @pytest.mark.parametrize(("content", "message"), [
     (None, "was not found"),
-    (b"", "can't be read"),
+    (b"", "has no row"),
     (b"id,generated\n", "has no row"),
     (b"study;generated\nCXR1;x\n", "no column of ids"),
     (b"\x89PNG\r\n\x1a\n\x00\xff", "can't be read"),

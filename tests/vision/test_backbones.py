@@ -114,6 +114,7 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
     tmp_path, monkeypatch, folders, capsys
 ):
     """The real file is not here: a pickled module of its form."""
+    from safetensors.torch import save
     from torchxrayvision.datasets import default_pathologies
     from torchxrayvision.models import model_urls
 
@@ -130,6 +131,10 @@ def test_weights_are_fetched_from_a_mirror_and_kept_without_code(
         assert main(order) == 0
     kept = run.cache_folder() / "weights"
     assert (kept / f"{name}.safetensors").is_file()
+    for bad in (b"", b"<html>", file.read_bytes(),  # read anew
+                save({"classifier.weight": torch.zeros(18, 5)})):
+        (kept / f"{name}.safetensors").write_bytes(bad)
+        backbones.load_released()
     (kept / file.name).unlink()  # the pickle is not opened again
     for model in (backbones.load_released(), backbones.load_released(file)):
         assert (model.full_name, model.resolution) == (name, 224)
