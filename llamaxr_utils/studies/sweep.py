@@ -39,7 +39,7 @@ NO_INPUT = shutil.ignore_patterns("tables", "figures", "notebooks", "records",
 
 
 class Grid(NamedTuple):
-    """What to run; the fields of its YAML file. See `figures/grid.yaml`."""
+    """What to run; the fields of its YAML file. See `figures/designs.yaml`."""
 
     name: str  #: of the file
     points: dict[str, dict[str, Any]]  #: name -> knob -> value
@@ -74,7 +74,7 @@ def read_grid(path: str | Path) -> Grid:
         raise CourseError(
             f"{path} is no grid.", " ".join(str(error).split()),
             "It holds points, and perhaps seeds, profile, images, first and "
-            "last: figures/grid.yaml is an example.") from None
+            "last: figures/designs.yaml is an example.") from None
     run.run_name(grid.profile, grid.images or None)
     own = run.declared()["profiles"][grid.profile]["images"]
     known = {knob for notebook in runner.choose(grid.first, grid.last)
@@ -198,14 +198,10 @@ def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
 
 def _in_order(nodes: dict[str, Node]) -> Iterator[tuple[str, Any]]:
     """Key and seconds of each run, or what went wrong."""
-    lost: set[str] = set()
     for key, node in nodes.items():
         try:
-            if node.parent in lost:
-                raise ValueError("the run before it failed")
             yield key, run_node(node)
-        except (CourseError, ValueError) as error:
-            lost.add(key)
+        except CourseError as error:
             yield key, error
 
 
@@ -224,17 +220,17 @@ def _on_ray(nodes: dict[str, Node],
         with patch.dict(os.environ, places):
             return run_node(node)
 
-    waiting: dict[Any, str] = {}
     begun: dict[str, Any] = {}
     for key, node in nodes.items():
         begun[key] = task.remote(node, begun.get(node.parent))
-        waiting[begun[key]] = key
+    waiting = {reference: key for key, reference in begun.items()}
     while waiting:
         (ready, *_), _ = ray.wait(list(waiting))
+        key = waiting.pop(ready)
         try:
-            yield waiting.pop(ready), ray.get(ready)
+            yield key, ray.get(ready)
         except ray.exceptions.RayError as error:
-            yield waiting.pop(ready), getattr(error, "cause", error)
+            yield key, getattr(error, "cause", error)
 
 
 def connect(address: str) -> tuple[Any, float]:
