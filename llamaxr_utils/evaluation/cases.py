@@ -21,7 +21,7 @@ from ..course.artifacts import write_whole
 from ..course.plots import data_uri
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
-from ..datasets.images import locate, read_grey
+from ..datasets.images import read_views
 from ..datasets.reports import DATA
 from ..llm.prompts import Scores, names_above
 from .findings import FINDINGS, label_report, sentences
@@ -167,10 +167,10 @@ def write_page(path: Path, table: pd.DataFrame,
             row, reports, scores.loc[row["study_id"]], points)
         for row, reports in zip(table.to_dict("records"), texts, strict=True)}
     used = views["view"].isin(VIEWS) & views["study_id"].isin(studies)
-    for row in views[used].itertuples():
+    pixels, rows = read_views(views[used], SIZE)
+    for row, grey in zip(rows.itertuples(), pixels):
         study = studies[row.study_id]
-        study["img"][row.view] = data_uri(read_grey(locate(row.path), SIZE),
-                                          SIZE)
+        study["img"][row.view] = data_uri(grey, SIZE)
         heat = heatmaps / f"{row.study_id}_{row.view}.png"
         if heat.is_file():
             with Image.open(heat) as picture:
