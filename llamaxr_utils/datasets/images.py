@@ -216,20 +216,17 @@ def _read_dicom(file: Path) -> Any:
     if count > MOST_PIXELS:
         raise ValueError(f"{count:,} pixels are more than {MOST_PIXELS:,}")
     stored = pixels.pixel_array(file, index=0)
-    if data.PhotometricInterpretation == "PALETTE COLOR":
-        stored = pixels.apply_color_lut(stored, data)
+    kind = data.PhotometricInterpretation
+    if kind == "PALETTE COLOR" or stored.itemsize > 2:
+        raise ValueError("It has a palette, or more than 16 bits")
     if stored.ndim > 2:
         return Image.fromarray(_to_bytes(stored))
-    if stored.itemsize > 2:
-        raise ValueError("It has more than 16 bits")
     padded = stored == data.get("PixelPaddingValue")
     stored = np.where(padded, stored[~padded].min(), stored)
     table = _shown(data, np.iinfo(stored.dtype))
     grey = _to_bytes(stored) if table is None else _to_bytes(table)[stored]
-    is_inverted = data.PhotometricInterpretation == "MONOCHROME1"
-    if table is None and data.get("RescaleSlope", 1) < 0:
-        is_inverted = not is_inverted
-    grey = 255 - grey if is_inverted else grey
+    is_negative = table is None and data.get("RescaleSlope", 1) < 0
+    grey = 255 - grey if is_negative != (kind == "MONOCHROME1") else grey
     return Image.fromarray(np.where(padded, np.uint8(0), grey))
 
 
