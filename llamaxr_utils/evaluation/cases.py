@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 from PIL import Image
 
 from ..course.artifacts import write_whole
@@ -37,9 +36,12 @@ SUPPORTED = "added, supported by the scores"
 UNSUPPORTED = "added without support"
 METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
 SIZE = 128  #: side of an embedded image: 590 studies in a few megabytes
-#: Every text that reaches a page goes through autoescape.
+#: Every text that reaches a page goes through autoescape; of styles and
+#: scripts a browser takes those alone whose hash stands in the page's policy.
 PAGES = Environment(autoescape=True, loader=FileSystemLoader(DATA))
 PAGES.globals["warning"] = WARNING
+PAGES.filters["sha256"] = lambda text: base64.b64encode(
+    hashlib.sha256(text.encode()).digest()).decode()
 PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
                                        "allow_nan": False}
 
@@ -186,9 +188,6 @@ def write_page(path: Path, table: pd.DataFrame,
         "findings": [name for name in FINDINGS if name in seen],
         "marks": MARKS if len(systems) > 1 else OUTCOMES,
     }
-    script = (DATA / "cases.js").read_text("utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
     page = PAGES.get_template("cases.html").render(
-        title=plain(title), stamp=plain(stamp), data=data,
-        hash=base64.b64encode(digest).decode(), script=Markup(script))
+        title=plain(title), stamp=plain(stamp), data=data)
     write_whole(path, lambda part: part.write_text(page, "utf-8"))

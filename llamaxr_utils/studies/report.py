@@ -279,8 +279,20 @@ def write_page(draft: Draft, path: str | Path) -> None:
 
 # --- the results of a run ---------------------------------------------------
 
+#: What a notebook's page may hold: no script, style or form.
+TAGS = set(
+    "a blockquote br code del div em h1 h2 h3 h4 hr i b img li mark math mfrac"
+    " mi mn mo mover mrow mspace msqrt mstyle msub msubsup msup mtable mtd "
+    "mtext mtr munder munderover ol p pre progress s small span strong sub sup"
+    " table tbody td th thead tr u ul".split())
+ATTRIBUTES = (
+    "align alt class display displaystyle fence form href id mathvariant max "
+    "scriptlevel src stretchy title value width xmlns".split())
+
+
 def without_script(page: Any) -> Markup:
     """A notebook as HTML; its formulas are MathML, which browsers draw."""
+    import bleach
     from latex2mathml.converter import convert
     from nbconvert.exporters import html
 
@@ -300,8 +312,11 @@ def without_script(page: Any) -> Markup:
         "jupyter", {}).get("source_hidden")]
     body, _ = exporter.from_notebook_node(page)
     body = re.sub(r'href="(\w+)\.(?:ipynb|md)"', r'href="\1.html"', body)
+    body = body.replace('style="text-align:right"', 'align="right"')
     badge = '<p><a [^>]*><img alt="Open in Colab.*?</p>'
-    return Markup(re.sub(f"(?s)<script.*?</script>|{badge}", "", body))
+    body = re.sub(rf"(?s)<(script|style)\b.*?</\1>|{badge}", "", body)
+    return Markup(bleach.clean(body, TAGS, ATTRIBUTES,
+                               ["https", "http", "data"], strip=True))
 
 
 def write_index(profile: str, images: str | None = None
@@ -332,5 +347,5 @@ def write_index(profile: str, images: str | None = None
     _write(path, "index.html", name=name, numbers=numbers.to_numpy(),
            notebooks=notebooks,
            files={f"{f.parent.name}/{f.name}" for f in folder.glob("*/*")},
-           picture=lambda file: Markup(as_html(folder / file)))
+           picture=lambda file: as_html(folder / file))
     return path, numbers
