@@ -50,6 +50,12 @@ NO_CAVEAT = "none found, which does not make the report right"
 NOTE = ("* named: the mean over the views is at or above the operating point, "
         "which this run set on its training studies. Scores are not "
         "probabilities.")
+#: Elements that a notebook's page may have: no script, style or form.
+TAGS = set(
+    "a blockquote br code del div em h1 h2 h3 h4 hr i b img li mark math mfrac"
+    " mi mn mo mover mrow mspace msqrt mstyle msub msubsup msup mtable mtd "
+    "mtext mtr munder munderover ol p pre progress s small span strong sub sup"
+    " table tbody td th thead tr u ul".split())
 #: A reason for doubt: a word or two, a sentence.
 Caveat = tuple[str, str]
 
@@ -192,9 +198,9 @@ def about_pictures(pictures: Mapping[str, Image.Image]) -> list[Caveat]:
 
 def _alike(one: np.ndarray, other: np.ndarray) -> float:
     """Correlation of two pictures; 0 where one is flat."""
-    one, other = one - one.mean(), other - other.mean()
-    scale = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / (scale or 1))
+    with np.errstate(invalid="ignore"):
+        table = np.corrcoef(one.ravel(), other.ravel())
+    return float(np.nan_to_num(table[0, 1]))
 
 
 def about_text(report: str, table: pd.DataFrame,
@@ -279,17 +285,6 @@ def write_page(draft: Draft, path: str | Path) -> None:
 
 # --- the results of a run ---------------------------------------------------
 
-#: What a notebook's page may hold: no script, style or form.
-TAGS = set(
-    "a blockquote br code del div em h1 h2 h3 h4 hr i b img li mark math mfrac"
-    " mi mn mo mover mrow mspace msqrt mstyle msub msubsup msup mtable mtd "
-    "mtext mtr munder munderover ol p pre progress s small span strong sub sup"
-    " table tbody td th thead tr u ul".split())
-ATTRIBUTES = (
-    "align alt class display displaystyle fence form href id mathvariant max "
-    "scriptlevel src stretchy title value width xmlns".split())
-
-
 def without_script(page: Any) -> Markup:
     """A notebook as HTML; its formulas are MathML, which browsers draw."""
     import bleach
@@ -315,8 +310,9 @@ def without_script(page: Any) -> Markup:
     body = body.replace('style="text-align:right"', 'align="right"')
     badge = '<p><a [^>]*><img alt="Open in Colab.*?</p>'
     body = re.sub(rf"(?s)<(script|style)\b.*?</\1>|{badge}", "", body)
-    return Markup(bleach.clean(body, TAGS, ATTRIBUTES,
-                               ["https", "http", "data"], strip=True))
+    return Markup(bleach.clean(
+        body, TAGS, lambda tag, name, _: not name.startswith(("on", "style")),
+        ["https", "http", "data"], strip=True))
 
 
 def write_index(profile: str, images: str | None = None
