@@ -180,8 +180,14 @@ def read_picture(path: str | Path, size: int) -> Any:
         if not file.is_file():  # a pipe would be waited for
             raise ValueError("There is no such file")
         with file.open("rb") as start:
-            is_dicom = start.read(132).endswith(b"DICM")
-        return _read_dicom(file) if is_dicom else _read_coded(file, size)
+            if start.read(132).endswith(b"DICM"):
+                return _read_dicom(file)
+        # Only these: for others Pillow may start a program (Ghostscript).
+        with Image.open(file, formats=("PNG", "JPEG")) as image:
+            image.draft(None, (4 * size, 4 * size))
+            if image.mode.startswith("I"):  # more than 8 bits
+                return Image.fromarray(_to_bytes(np.asarray(image)))
+            return ImageOps.exif_transpose(image)
     except Exception as error:  # damaged files raise nearly anything
         why = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -192,15 +198,6 @@ def read_picture(path: str | Path, size: int) -> Any:
             "Get the image again, or remove the file: its view then counts "
             "as missing.",
         ) from error
-
-
-def _read_coded(file: Path, size: int) -> Any:
-    # Only these: for others Pillow may start a program (Ghostscript).
-    with Image.open(file, formats=("PNG", "JPEG")) as image:
-        image.draft(None, (4 * size, 4 * size))
-        if image.mode.startswith("I"):  # more than 8 bits
-            return Image.fromarray(_to_bytes(np.asarray(image)))
-        return ImageOps.exif_transpose(image)
 
 
 def _read_dicom(file: Path) -> Any:

@@ -205,7 +205,7 @@ def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
         tmp_path / "heat" / "CXR7_frontal.png", pnginfo=note)
     views = pd.DataFrame(
         [("CXR7", "frontal", "large.png"), ("CXR7", "lateral", "large.png"),
-         ("CXR99", "frontal", "gone"), ("CXR12", "frontal", "gone")],
+         ("CXR99", "frontal", "large.png"), ("CXR12", "frontal", "gone")],
         columns=["study_id", "view", "path"])
     page = write(tmp_path / "c.html", views=views)
     first, second, _ = content(page)["studies"]

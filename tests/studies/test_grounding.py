@@ -202,9 +202,8 @@ def test_the_strip_marks_what_changed_and_escapes_what_was_written():
         "nb": SimpleNamespace(stamp="profile <cpu>")})
     (page,) = pages
     assert "1.00 → 0" in page and "0.00 → 1" in page
-    edema = baselines.SENTENCES["Edema"].replace(".", " &lt;b&gt;.")
-    assert f"<mark>{edema}</mark>" in page
-    cardiomegaly = baselines.SENTENCES["Cardiomegaly"].replace(".", " &lt;b&gt;.")
-    assert f"<del>{cardiomegaly}</del>" in page
+    for tag, name in (("mark", "Edema"), ("del", "Cardiomegaly")):
+        text = baselines.SENTENCES[name].replace(".", " &lt;b&gt;.")
+        assert f"<{tag}>{text}</{tag}>" in page
     assert "<b>" not in page and "&lt;b&gt;x" in page and "&lt;cpu&gt;" in page
     assert "not for diagnosis" in page

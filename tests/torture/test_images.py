@@ -63,9 +63,12 @@ def headers(low, high):
         "lut": {"VOILUTSequence": lut(table[0], 16, table[1])},
         "lut of 8 bits": {"VOILUTSequence": lut(table[0], 8, table[1])},
         "lut first": both | {"VOILUTSequence": lut(table[0], 12, table[1])},
+        "lut of floats": {"RescaleSlope": 1, "RescaleIntercept": 0,
+                          "VOILUTSequence": lut(table[0], 16, table[1])},
         "modality": {"ModalityLUTSequence": lut(table[0], 16, table[1])}}
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", [*headers(0, 9), "plain", "slope"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -119,7 +122,7 @@ SPOILED = {
         "PhotometricInterpretation": "PALETTE COLOR"}),
     "no window": dicom(VIEW, header={
         "WindowCenter": 5, "WindowWidth": 0}),
-    "32 bits": dicom(VIEW, header={
+    "bits: 32": dicom(VIEW, header={
         "BitsAllocated": 32, "BitsStored": 32, "HighBit": 31, "Columns": 16}),
     "other syntax": dicom(VIEW).replace(b"1.2.840.10008.1.2.1\0",
                                         b"1.2.840.10008.1.2.5\0")}
@@ -155,6 +158,7 @@ def test_what_is_no_x_ray_is_refused(tmp_path, kind, name, monkeypatch):
 
 
 COLOUR = np.stack([VIEW] * 3, 2)
+PADDED = np.where(np.eye(64, dtype=bool), 4095, VIEW).astype("u2")
 TURNED = {3: np.rot90(VIEW, 2), 6: np.rot90(VIEW), 8: np.rot90(VIEW, 3)}
 
 
@@ -164,6 +168,7 @@ TURNED = {3: np.rot90(VIEW, 2), 6: np.rot90(VIEW), 8: np.rot90(VIEW, 3)}
     coded(pixels=VIEW.astype("u2") * 257), coded("JPEG", mode="CMYK"),
     coded(pixels=COLOUR), dicom(VIEW), dicom(COLOUR, "RGB"),
     dicom(np.stack([VIEW, SIDE])), coded(**MORE),
+    dicom(PADDED, bits=12, header={"PixelPaddingValue": 4095}),
     *(coded("JPEG", turned, exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"
             b"\x03\0\x01\0\0\0" + bytes([how, 0, 0, 0, 0, 0, 0, 0]))
       for how, turned in TURNED.items())])
