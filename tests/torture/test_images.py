@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from llamaxr_utils.course.errors import CourseError
-from llamaxr_utils.datasets import images, phantoms
+from llamaxr_utils.datasets import downloads, images, phantoms
 from llamaxr_utils.studies.report import about_pictures
 from llamaxr_utils.vision import backbones
 
@@ -176,6 +176,13 @@ def test_another_coat_is_the_same_picture(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
     off = images.read_grey(tmp_path / name, 64).astype(int) - VIEW
     assert np.abs(off).mean() < 5
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz", "a.tar"])
+def test_a_pipe_is_no_archive(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CourseError, match="There is no such file"):
+        downloads.unpack_images(tmp_path / name, tmp_path / "out")
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
