@@ -9,7 +9,6 @@ import io
 import time
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +62,16 @@ def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:
     return content.getvalue()
 
 
-def as_html(path: Path) -> str:
-    """A PNG of `picture` as an HTML figure: embedded, with its alt text."""
+def as_html(path: Path) -> Any:
+    """A PNG of `picture` as an HTML figure (Markup): embedded, with its alt
+    text."""
+    from markupsafe import Markup
     from PIL import Image
 
     with Image.open(path) as opened:
-        alt = escape(opened.info["Description"])
-    source = _uri(path.read_bytes())
-    return f'<figure><img alt="{alt}" src="{source}"></figure>'
+        alt = opened.info["Description"]
+    figure = Markup('<figure><img alt="{}" src="{}"></figure>')
+    return figure.format(alt, _uri(path.read_bytes()))
 
 
 def data_uri(pixels: np.ndarray, side: int) -> str:

@@ -14,6 +14,9 @@ from pandas.api.types import is_numeric_dtype
 from .artifacts import write_whole
 from .run import WARNING, Run
 
+#: What Markdown would read as a link, a picture or a formula.
+INERT = {ord(sign): f"&#{ord(sign)};" for sign in "[$`"}
+
 
 def save_table(nb: Run, table: pd.DataFrame, name: str = "", *, title: str,
                item: str = "", decimals: int = 3, of_images: bool = True,
@@ -56,6 +59,7 @@ def show(table: pd.DataFrame, rows: int = 8, decimals: int = 3) -> Any:
     from IPython.display import Markdown
 
     text = escape(markdown(table.head(rows), decimals), quote=False)
+    text = text.translate(INERT)
     more = f"\n\n*{rows} of {len(table)} rows.*" if len(table) > rows else ""
     return Markdown(text + more)
 
@@ -71,5 +75,6 @@ def markdown(table: pd.DataFrame, decimals: int = 3) -> str:
     cells = table.astype(object).map(cell).mask(table.isna(), "–")
     rule = ["---:" if is_numeric_dtype(kind) else ":---"
             for kind in table.dtypes]
-    rows = [map(str, table.columns), rule, *cells.itertuples(index=False)]
+    names = map(cell, map(str, table.columns))
+    rows = [names, rule, *cells.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -121,6 +121,8 @@ def unpack_images(archive: Path, target: Path) -> Path:
         (part / NOTE).write_text(origin, "utf-8")
 
     try:
+        if not archive.is_file():  # a pipe would be waited for
+            raise ValueError("There is no such file")
         info = archive.stat()
         origin = f"{archive.name} {info.st_size} {info.st_mtime_ns}"
         if not (note.exists() and note.read_text("utf-8") == origin):

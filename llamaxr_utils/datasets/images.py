@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..course.errors import CourseError, refuse_unknown
 from ..course.machine import cores
@@ -28,6 +28,9 @@ FETCHED = "openi"
 LISTED = "published list"
 #: torchxrayvision's range: ``xrv.datasets.normalize(image, maxval=255)``.
 LOW, HIGH = -1024.0, 1024.0
+#: 43 cm at a tenth of a millimetre, squared, are 18 million.
+MOST_PIXELS = 50_000_000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many
 #: CXR2_IM-0652-1001, CXR894_IM-2404-0001-0001; the first study's images
 #: have a number more (CXR1_1_IM-0001-3001), Kaggle's copy has no "CXR".
 _OPENI = re.compile(r"(?:CXR)?(\d+)(?:_1)?(_IM-\d{4}(?:-\d+){1,2})")
@@ -160,16 +163,7 @@ def read_grey(path: str | Path, size: int,
     central square (torchxrayvision's examples). Of more than 8 bits the
     fewest (up to 16) that hold the largest value are white.
     """
-    try:
-        is_dicom = Path(path).suffix.lower() == ".dcm"
-        grey = _read_dicom(path) if is_dicom else _read_picture(path, size)
-    except Exception as error:  # damaged files raise nearly anything
-        raise CourseError(
-            f"{Path(path).name} could not be read.",
-            f"{error or type(error).__name__}.",
-            "Get the image again, or remove the file: its view then counts "
-            "as missing.",
-        ) from error
+    grey = read_picture(path, size).convert("L")
     corner = (np.array(grey.size) - min(grey.size)) / 2
     square = (*corner, *(corner + min(grey.size)))
     box = square if resize == "crop" else None
@@ -177,24 +171,79 @@ def read_grey(path: str | Path, size: int,
     return np.asarray(picture)
 
 
-def _read_picture(path: str | Path, size: int) -> Any:
-    with Image.open(path) as image:
-        # A large JPEG is decoded small, at four times what is asked for.
-        image.draft(None, (4 * size, 4 * size))
-        if image.mode.startswith("I"):  # more than 8 bits
-            return Image.fromarray(_to_bytes(np.asarray(image)))
-        return image.convert("L")
+def read_picture(path: str | Path, size: int) -> Any:
+    """The same as it is, grey or in colour, in bytes; a large JPEG is decoded
+    small, at four times `size`. What it holds counts, not what it is called;
+    CourseError for all else, and for more than `MOST_PIXELS`."""
+    file = Path(path)
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            raise ValueError("There is no such file")
+        with file.open("rb") as start:
+            if start.read(132).endswith(b"DICM"):
+                return _read_dicom(file)
+        # Only these: for others Pillow may start a program (Ghostscript).
+        with Image.open(file, formats=("PNG", "JPEG")) as image:
+            image.draft(None, (4 * size, 4 * size))
+            if image.mode.startswith("I"):  # more than 8 bits
+                return Image.fromarray(_to_bytes(np.asarray(image)))
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # damaged files raise nearly anything
+        why = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            why = "It holds no PNG, JPEG or DICOM"
+        raise CourseError(
+            f"{file.name} could not be read.",
+            f"{why}.",
+            "Get the image again, or remove the file: its view then counts "
+            "as missing.",
+        ) from error
 
 
-def _read_dicom(path: str | Path) -> Any:
-    """As torchxrayvision's ``utils.read_xray_dcm``: no window of the header,
-    MONOCHROME1 inverted."""
-    import pydicom
+def _read_dicom(file: Path) -> Any:
+    """The first frame as its header says: modality LUT or rescaling, the
+    first VOI LUT or window, then MONOCHROME1 inverted; padding is black."""
+    from pydicom import dcmread, pixels
+    from pydicom.filereader import read_file_meta_info
 
-    data = pydicom.dcmread(path)
-    grey = _to_bytes(data.pixel_array)
-    is_inverted = data.PhotometricInterpretation == "MONOCHROME1"
-    return Image.fromarray(255 - grey if is_inverted else grey).convert("L")
+    if read_file_meta_info(file).TransferSyntaxUID.is_deflated:
+        raise ValueError("It is deflated, to any length. Save it without")
+    data = dcmread(file, stop_before_pixels=True)
+    count = data.Rows * data.Columns * data.SamplesPerPixel
+    if count > MOST_PIXELS:
+        raise ValueError(f"{count:,} pixels are more than {MOST_PIXELS:,}")
+    stored = pixels.pixel_array(file, index=0)
+    kind = data.PhotometricInterpretation
+    if kind == "PALETTE COLOR" or stored.itemsize > 2:
+        raise ValueError("It has a palette, or more than 16 bits")
+    if stored.ndim > 2:
+        return Image.fromarray(_to_bytes(stored))
+    padded = stored == data.get("PixelPaddingValue")
+    stored = np.where(padded, stored[~padded].min(), stored)
+    table = _shown(data, np.iinfo(stored.dtype))
+    grey = _to_bytes(stored) if table is None else _to_bytes(table)[stored]
+    is_negative = table is None and data.get("RescaleSlope", 1) < 0
+    grey = 255 - grey if is_negative != (kind == "MONOCHROME1") else grey
+    return Image.fromarray(np.where(padded, np.uint8(0), grey))
+
+
+def _shown(data: Any, limits: Any) -> np.ndarray | None:
+    """What a DICOM header makes of every stored value, negative ones last;
+    None where it only rescales, which alone changes no picture."""
+    from pydicom import pixels
+
+    every = np.r_[0 : limits.max + 1, limits.min : 0]
+    values = pixels.apply_modality_lut(every, data)
+    for item in data.get("VOILUTSequence") or ():
+        item.LUTDescriptor[2] = 16  # pydicom's index has as many bits
+        values = np.rint(values).astype(int)
+    shown = pixels.apply_voi_lut(values, data)
+    if shown is values:
+        return shown if "ModalityLUTSequence" in data else None
+    if shown.dtype.kind == "f":  # a window: from its one end to the other
+        black, white = shown[values.argmin()], shown[values.argmax()]
+        shown = (shown - black) / ((white - black) or 1) * 65535
+    return shown
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
@@ -243,7 +292,9 @@ def check_range(batch: np.ndarray) -> None:
     contrast). No grey value comes to (-4, 4): 127 is -4.02, 128 is 4.02."""
     low, high = float(batch.min()), float(batch.max())
     possible = 4 <= max(-low, high) <= 1.25 * HIGH  # False for NaN
-    if not possible or 0 <= low and high <= 255:
+    steps = (batch - LOW) * (255.0 / (HIGH - LOW))
+    of_bytes = np.abs(steps - np.rint(steps)).max() < 0.01  # a dull picture
+    if not possible or 0 <= low and high <= 255 and not of_bytes:
         raise CourseError(
             f"The pixel values of this batch go from {low:g} to {high:g}.",
             f"torchxrayvision's networks expect [{LOW:g}, {HIGH:g}]; in a "

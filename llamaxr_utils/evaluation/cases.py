@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 from PIL import Image
 
 from ..course.artifacts import write_whole
 from ..course.plots import data_uri
 from ..course.run import WARNING
 from ..datasets.conditions import CONDITIONS, NAMED_BY, VIEWS
-from ..datasets.images import locate, read_grey
+from ..datasets.images import read_views
 from ..datasets.reports import DATA
 from ..llm.prompts import Scores, names_above
 from .findings import FINDINGS, label_report, sentences
@@ -37,9 +36,12 @@ SUPPORTED = "added, supported by the scores"
 UNSUPPORTED = "added without support"
 METRICS = ("BLEU-4", "ROUGE-L", "METEOR")
 SIZE = 128  #: side of an embedded image: 590 studies in a few megabytes
-#: Every text that reaches a page goes through autoescape.
+#: Every text that reaches a page goes through autoescape; of styles and
+#: scripts a browser takes those alone whose hash stands in the page's policy.
 PAGES = Environment(autoescape=True, loader=FileSystemLoader(DATA))
 PAGES.globals["warning"] = WARNING
+PAGES.filters["sha256"] = lambda text: base64.b64encode(
+    hashlib.sha256(text.encode()).digest()).decode()
 PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"),
                                        "allow_nan": False}
 
@@ -167,10 +169,10 @@ def write_page(path: Path, table: pd.DataFrame,
             row, reports, scores.loc[row["study_id"]], points)
         for row, reports in zip(table.to_dict("records"), texts, strict=True)}
     used = views["view"].isin(VIEWS) & views["study_id"].isin(studies)
-    for row in views[used].itertuples():
+    pixels, rows = read_views(views[used], SIZE)
+    for row, grey in zip(rows.itertuples(), pixels):
         study = studies[row.study_id]
-        study["img"][row.view] = data_uri(read_grey(locate(row.path), SIZE),
-                                          SIZE)
+        study["img"][row.view] = data_uri(grey, SIZE)
         heat = heatmaps / f"{row.study_id}_{row.view}.png"
         if heat.is_file():
             with Image.open(heat) as picture:
@@ -186,9 +188,6 @@ def write_page(path: Path, table: pd.DataFrame,
         "findings": [name for name in FINDINGS if name in seen],
         "marks": MARKS if len(systems) > 1 else OUTCOMES,
     }
-    script = (DATA / "cases.js").read_text("utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
     page = PAGES.get_template("cases.html").render(
-        title=plain(title), stamp=plain(stamp), data=data,
-        hash=base64.b64encode(digest).decode(), script=Markup(script))
+        title=plain(title), stamp=plain(stamp), data=data)
     write_whole(path, lambda part: part.write_text(page, "utf-8"))

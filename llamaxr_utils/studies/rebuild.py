@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from ..course import artifacts, plots, run
 from ..course.run import NOTEBOOKS, Run
@@ -225,7 +224,7 @@ def _shown(path: Path) -> dict[str, Any]:
     """What the template shows of a file: a picture, or the title, the cells
     and the stamp of a table of `tables.save_table`."""
     if path.suffix == ".png":
-        return {"picture": Markup(plots.as_html(path))}
+        return {"picture": plots.as_html(path)}
     title, _, *lines, _, stamp = path.read_text("utf-8").splitlines()
     header, _, *rows = [
         [cell.strip().replace("\\|", "|")

@@ -18,12 +18,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from nbformat import v4
+from PIL import Image
 
 from ..course import artifacts, run, runner
 from ..course.errors import CourseError
 from ..course.plots import as_html, data_uri
+from ..datasets import phantoms
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
-from ..datasets.images import read_grey
+from ..datasets.images import read_grey, read_picture
 from ..evaluation.cases import PAGES
 from ..evaluation.findings import label_report, sentences
 from ..llm import finetune, generate, models, prompts
@@ -48,6 +50,12 @@ NO_CAVEAT = "none found, which does not make the report right"
 NOTE = ("* named: the mean over the views is at or above the operating point, "
         "which this run set on its training studies. Scores are not "
         "probabilities.")
+#: Elements that a notebook's page may have: no script, style or form.
+TAGS = set(
+    "a blockquote br code del div em h1 h2 h3 h4 hr i b img li mark math mfrac"
+    " mi mn mo mover mrow mspace msqrt mstyle msub msubsup msup mtable mtd "
+    "mtext mtr munder munderover ol p pre progress s small span strong sub sup"
+    " table tbody td th thead tr u ul".split())
 #: A reason for doubt: a word or two, a sentence.
 Caveat = tuple[str, str]
 
@@ -101,7 +109,7 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
     side = network.resolution
     grey = {view: read_grey(path, side, knobs["RESIZE"])
             for view, path in files.items()}
-    if len(grey) == 2 and np.array_equal(grey["frontal"], grey["lateral"]):
+    if len(grey) == 2 and _alike(*grey.values()) > 0.95:
         raise CourseError(
             "Both views are the same image.",
             "One of them is not the view it stands for.",
@@ -126,6 +134,8 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
     pictures = {view: (image, heatmaps.heatmap(network, image, tops[view]),
                        tops[view]) for view, image in grey.items()}
     caveats = about_run(network.full_name, knobs["images"], files)
+    caveats += about_pictures({view: read_picture(path, side)
+                               for view, path in files.items()})
     caveats += about_text(row["generated"], table, bool(row["finished"]))
     facts = {
         f"{view} image": f"{path.name}, SHA-256 {artifacts.sha256(path)[:12]}"
@@ -158,6 +168,39 @@ def about_run(backbone: str, images: str,
          "The operating points were set on means of both views."),
     ]
     return [(kind, text) for holds, kind, text in checks if holds]
+
+
+def about_pictures(pictures: Mapping[str, Image.Image]) -> list[Caveat]:
+    """Caveats about the images themselves (view -> picture), by a few numbers
+    at 64 x 64 pixels; drawings tell a frontal view from a lateral one.
+
+    False alarms, of 300 pairs of phantoms: none; of 3,376 of IU X-ray:
+    "swapped" 0.4 % (of their frontal images alone 2.4 %), no other at all.
+    """
+    caveats, swapped = [], 0.0
+    drawn = [phantoms.draw("CXR1", ["normal"], view, 64) for view in VIEWS]
+    for view, picture in pictures.items():
+        tiny = picture.resize((64, 64), Image.Resampling.NEAREST)
+        grey = np.asarray(tiny.convert("L"))
+        to_frontal, to_lateral = (_alike(grey, other) for other in drawn)
+        swapped += (to_lateral - to_frontal) * (1 - 2 * VIEWS.index(view))
+        hue = np.ptp(np.asarray(tiny.convert("RGB")), axis=2).mean()
+        is_flat = np.ptp(np.percentile(grey, (5, 95))) < 40
+        is_noise = not is_flat and _alike(grey[1:], grey[:-1]) < 0.6
+        checks = [(hue > 10, "in colour", "is in colour, as no X-ray is"),
+                  (is_flat, "no contrast", "has hardly any contrast"),
+                  (is_noise, "noise", "is noise: neighbouring pixels differ")]
+        caveats += [(kind, f"The {view} image {text}.")
+                    for holds, kind, text in checks if holds]
+    text = "By its shape the frontal image is a lateral one, or vice versa."
+    return caveats + [("swapped", text)] * (swapped > 0.05)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two pictures; 0 where one is flat."""
+    with np.errstate(invalid="ignore"):
+        table = np.corrcoef(one.ravel(), other.ravel())
+    return float(np.nan_to_num(table[0, 1]))
 
 
 def about_text(report: str, table: pd.DataFrame,
@@ -244,6 +287,7 @@ def write_page(draft: Draft, path: str | Path) -> None:
 
 def without_script(page: Any) -> Markup:
     """A notebook as HTML; its formulas are MathML, which browsers draw."""
+    import bleach
     from latex2mathml.converter import convert
     from nbconvert.exporters import html
 
@@ -263,8 +307,12 @@ def without_script(page: Any) -> Markup:
         "jupyter", {}).get("source_hidden")]
     body, _ = exporter.from_notebook_node(page)
     body = re.sub(r'href="(\w+)\.(?:ipynb|md)"', r'href="\1.html"', body)
+    body = body.replace('style="text-align:right"', 'align="right"')
     badge = '<p><a [^>]*><img alt="Open in Colab.*?</p>'
-    return Markup(re.sub(f"(?s)<script.*?</script>|{badge}", "", body))
+    body = re.sub(rf"(?s)<(script|style)\b.*?</\1>|{badge}", "", body)
+    return Markup(bleach.clean(
+        body, TAGS, lambda tag, name, _: not name.startswith(("on", "style")),
+        ["https", "http", "data"], strip=True))
 
 
 def write_index(profile: str, images: str | None = None
@@ -296,5 +344,5 @@ def write_index(profile: str, images: str | None = None
     _write(path, "index.html", name=name, numbers=numbers.to_numpy(),
            notebooks=notebooks,
            files={f"{f.parent.name}/{f.name}" for f in folder.glob("*/*")},
-           picture=lambda file: Markup(as_html(folder / file)))
+           picture=lambda file: as_html(folder / file))
     return path, numbers

@@ -76,7 +76,7 @@ def test_a_figure_is_described_stamped_and_shown(nb, shown):
         assert min(picture.size) > 300
         assert picture.info["Description"] == ALT
     html = plots.as_html(png)
-    assert "&lt;&quot;zero&quot;&gt;" in html
+    assert "&lt;&#34;zero&#34;&gt;" in html
     assert 'src="data:image/png;base64,iVBOR' in html
     grid = plots.show_views([np.zeros((8, 8))] * 5, "abcde", "Five views")
     plots.save_figure(nb, grid, "views", alt=ALT)

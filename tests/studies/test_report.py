@@ -169,8 +169,8 @@ def test_one_view_is_enough_and_the_other_is_missed(place):
 
 def test_what_cannot_be_read_is_refused(place, capsys):
     (place / "bad.png").write_text("no picture")
-    shutil.copy(place / "frontal.png", place / "copy.png")
     frontal, record = place / "frontal.png", place / "runs/smoke/prompts.json"
+    Image.open(frontal).save(place / "copy.jpg")
 
     def refused(*files) -> str:
         command = ["report", *map(str, files), "--profile", "smoke"]
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_refused(place, capsys):
 
     for name in ("missing.png", "runs", "bad.png"):
         assert f"{name} could not be read" in refused(place / name)
-    assert "same image" in refused(frontal, place / "copy.png")
+    assert "same image" in refused(frontal, place / "copy.jpg")
     # A format that has no word for a missing view; a run out of date.
     record.write_text(record.read_text().replace('"names"', '"paper"'))
     assert "No scores for the lateral view" in refused(frontal)
