@@ -120,6 +120,7 @@ ARCHIVES = [pack(*((name, b"1") for name in names)) for names in (
     ("C:\\x.png",), ("..\\x.png",), (".unpacked",), ("a.PNG", "a.dcm"),
     ("x/../a.png",)) for pack in (zipped, tarred)]
 BOMBS = [pack(("a.png", bytes(10**7))) for pack in (zipped, tarred)] + [
+    pack(("a.png", b"1"))[:-30] for pack in (zipped, tarred)] + [
     tarred(("a.png", b""), kind=kind) for kind in (
         tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)]
 

@@ -166,6 +166,7 @@ TURNED = {3: np.rot90(VIEW, 2), 6: np.rot90(VIEW), 8: np.rot90(VIEW, 3)}
 @pytest.mark.parametrize("content", [
     coded(), coded(mode="RGBA"), coded(mode="LA"), coded(mode="P"),
     coded(pixels=VIEW.astype("u2") * 257), coded("JPEG", mode="CMYK"),
+    coded(pixels=VIEW.astype("u2") * 16), coded("JPEG", VIEW.repeat(9, 0)),
     coded(pixels=COLOUR), dicom(VIEW), dicom(COLOUR, "RGB"),
     dicom(np.stack([VIEW, SIDE])), coded(**MORE),
     dicom(PADDED, bits=12, header={"PixelPaddingValue": 4095}),
