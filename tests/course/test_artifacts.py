@@ -47,20 +47,16 @@ def save(folder: Path, name: str, value=None, **options) -> Path:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run folder, ``cpu``, with every artifact in it."""
+    """A run folder with every artifact in it."""
     for name in CHAIN:
-        save(tmp_path / "cpu", name)
-    return tmp_path / "cpu"
+        save(tmp_path / "cpu-real", name)
+    return tmp_path / "cpu-real"
 
 
 def change_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
 
 
 def test_what_was_saved_is_loaded_and_says_where_it_comes_from(folder):
@@ -97,7 +93,7 @@ def test_one_byte_of_image_scores_and_all_downstream_name_it(folder):
             continue
         with pytest.raises(CourseError) as caught:
             artifacts.load(folder, name)
-        assert f"{name} is out of date in runs/cpu" in caught.value.what
+        assert f"{name} is out of date in runs/cpu-real" in caught.value.what
         assert "image_scores" in caught.value.why
         assert "make course FROM=0" in caught.value.do
     save(folder, "image_scores")  # the same content: all is well again
@@ -114,32 +110,10 @@ def test_a_new_input_or_no_manifest_makes_stale(folder):
     with pytest.raises(CourseError) as caught:
         artifacts.load(folder, "summary")
     assert "adapter was made from another prompts" in caught.value.why
-    assert "`make course FROM=04 PROFILE=cpu`" in caught.value.do
+    assert "`make course FROM=04 PROFILE=cpu IMAGES=real`" in caught.value.do
     (folder / "studies.json").unlink()
     with pytest.raises(CourseError, match="studies is not there"):
         artifacts.load(folder, "summary")
-
-
-def test_what_is_missing_names_its_notebook(tmp_path):
-    with pytest.raises(CourseError, match="not found in runs/s") as caught:
-        artifacts.load(tmp_path / "smoke-real", "image_scores")
-    assert "02_extract_features" in caught.value.why
-    assert "FROM=02 PROFILE=smoke IMAGES=real`" in caught.value.do
-
-
-def test_a_full_disk_keeps_the_old_artifact(folder):
-    """/dev/full answers every write with "no space left"."""
-    def fail(place: Path) -> None:
-        place.mkdir()
-        (place / "weights.bin").write_bytes(b"half")
-        Path("/dev/full").write_text("x" * 100_000)
-
-    with pytest.raises(CourseError, match="No space left") as caught:
-        save(folder, "adapter", fail)
-    assert "the same command continues" in caught.value.do
-    weights = artifacts.load(folder, "adapter") / "weights.bin"
-    assert weights.read_bytes() == b"adapter"
-    assert leftovers(folder) == []
 
 
 def save_and_die(folder: Path, name: str) -> None:
@@ -163,19 +137,7 @@ def test_kill_in_the_middle_of_a_save(folder, name):
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    assert len(leftovers(folder)) == 1
+    assert len([*folder.glob(".part*")]) == 1
     artifacts.load(folder, "summary")  # nothing happened to the old content
     save(folder, name)  # and the next save is not in its way
     artifacts.load(folder, name)
-
-
-def test_kill_between_artifact_and_manifest_is_noticed(folder, monkeypatch):
-    """The new table with the old manifest is not taken for whole."""
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(artifacts, "write_json", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save(folder, "prompts", table("prompts", 5))
-    with pytest.raises(CourseError, match="FROM=03"):
-        artifacts.load(folder, "prompts")

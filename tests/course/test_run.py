@@ -104,17 +104,3 @@ def test_what_was_made_of_the_same_facts_is_made_once(folders):
     with pytest.raises(ValueError, match="1"):
         run.kept("bases", 4, lambda part: int(part.name.removeprefix(".")))
     assert run.kept("bases", 4, make).read_text() == "3"
-
-
-def test_a_read_only_data_folder_and_a_clone_from_inside_its_notebooks(
-    folders, tmp_path, monkeypatch
-):
-    assert run.cache_folder() == tmp_path / "data"
-    monkeypatch.setattr(run.os, "access", lambda *_: False)
-    assert run.cache_folder() == folders / "cache"
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / f"{run.NOTEBOOKS[0]}.ipynb").write_text("")
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert run.project_folder() == tmp_path
-    monkeypatch.delenv("LLAMAXR_RUNS")
-    assert run.runs_folder() == tmp_path / "runs"

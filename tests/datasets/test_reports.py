@@ -1,7 +1,5 @@
 """The real reports, counted; splits; what is no report."""
 
-from itertools import pairwise
-
 import pytest
 from conftest import tarred
 
@@ -78,20 +76,6 @@ def test_the_random_split_is_seeded_70_10_20_of_the_usable(studies):
     assert not reports.random_split(usable, seed=2).equals(split)
 
 
-@pytest.fixture
-def load(tmp_path, monkeypatch):
-    """Loads an archive of these bytes."""
-    file = tmp_path / "a.tgz"
-    monkeypatch.setattr(reports, "bundled_archive", lambda: file)
-    monkeypatch.setattr(reports, "_read_all", reports._read_all.__wrapped__)
-
-    def load(content):
-        file.write_bytes(content)
-        return reports.load_studies()
-
-    return load
-
-
 def test_reports_of_ones_own_folder_or_archive(tmp_path):
     """Read in memory: a path that leads out of the archive is only a name."""
     archive, deep = tmp_path / "own.tgz", tmp_path / "own" / "deep"
@@ -110,29 +94,21 @@ def test_reports_of_ones_own_folder_or_archive(tmp_path):
     assert row["impression"] == row["indication"] == ""
     assert row["mesh"] == ["Cardiomegaly/mild"]
     assert (row["status"], row["n_images"]) == ("abnormal", 2)
-    with pytest.raises(CourseError, match="could not be read"):
-        reports.load_studies("folder", tmp_path / "nowhere.tgz")
 
 
-#: A few bytes that become gigabytes, and another file's content.
-LAUGHS = "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">'
-                 for a, b in pairwise("abcdefgh"))
-BOMBS = [xml(1, "&i;", f"<!DOCTYPE a [{entities}]>") for entities in (
-    f'<!ENTITY a "ha">{LAUGHS}', '<!ENTITY i SYSTEM "file:///etc/hostname">')]
 WHOLE = tarred(*((f"{i}.xml", xml(i)) for i in range(50)))
+ENTITY = '<!DOCTYPE a [<!ENTITY i SYSTEM "file:///etc/hostname">]>'
 
 
 @pytest.mark.parametrize(("content", "why"), [
     (tarred(("1.xml", xml(1)), ("2.xml", xml()[:300])), "unclosed"),
-    (tarred(("1.xml", xml("seven"))), "seven"),
-    (tarred(("1.xml", BOMBS[0])), "EntitiesForbidden"),
-    (tarred(("1.xml", BOMBS[1])), "EntitiesForbidden"),
+    (tarred(("1.xml", xml(1, "&i;", ENTITY))), "EntitiesForbidden"),
     (tarred(), "number"),
     (b"no archive", "ReadError"),
     (WHOLE[: len(WHOLE) // 2], "EOFError"),
-    (WHOLE[:200] + b"?" + WHOLE[201:], "error"),
 ])
-def test_a_corrupt_archive_is_refused(load, content, why):
+def test_a_corrupt_archive_is_refused(tmp_path, content, why):
+    (tmp_path / "a.tgz").write_bytes(content)
     with pytest.raises(CourseError, match=r"a\.tgz could not be") as caught:
-        load(content)
+        reports.load_studies("folder", tmp_path / "a.tgz")
     assert why in caught.value.why
