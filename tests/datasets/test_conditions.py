@@ -29,15 +29,3 @@ def test_values_follow_their_names(names):
     assert list(named) == list(CONDITIONS)
     for place, name in enumerate(names):
         assert named[name].tolist() == [place, 18 + place]
-
-
-@pytest.mark.parametrize(("n", "names"), [
-    (17, NATIVE_ORDER[:-1]),
-    (18, (*NATIVE_ORDER[:-1], "Covid")),
-    (18, [""] * 18),
-    (17, NATIVE_ORDER),
-])
-def test_names_that_are_not_the_18_are_refused(n, names):
-    model = SimpleNamespace(pathologies=list(names))
-    with pytest.raises((KeyError, ValueError)):
-        features.by_condition(model, np.zeros((1, n)))

@@ -1,4 +1,4 @@
-"""Fetched files and archives, from a local server that misbehaves."""
+"""Fetched files and archives, whole; bad ones are the torture suite's."""
 
 import random
 import subprocess
@@ -16,45 +16,15 @@ from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import downloads, images
 
 ARCHIVE = f"/{downloads.ARCHIVE}"
-
-
 EVERYTHING = {f"CXR2_IM-0652-{n}001": random.Random(n).randbytes(999)
               for n in range(1, 7)}
 FILES = [(f"x/{name}.png", body) for name, body in EVERYTHING.items()]
-
-
-def cut(to, body):
-    send(to, body[: len(body) // 2], len(body))
-
-
-def web_page(to, body):
-    send(to, b"<html>Please log in to the network</html>")
 
 
 def kept():
     """What counts as an image, by content."""
     table = images.find_images()[["image_id", "path"]].to_numpy()
     return {image_id: path.read_bytes() for image_id, path in table}
-
-
-@pytest.fixture
-def collection(folders, monkeypatch):
-    """Six images of one study in folders of their own."""
-    views = pd.DataFrame({"image_id": list(EVERYTHING), "view": "frontal"})
-    monkeypatch.setattr(images, "known_views", views.copy)
-
-
-@pytest.mark.parametrize("fault", [cut, web_page])
-def test_the_archive_is_taken_whole_and_fetched_once(fault, collection):
-    with serving({ARCHIVE: tarred(*FILES)}, {ARCHIVE: fault}) as (url, asked):
-        with pytest.raises(CourseError, match="could not be"):
-            downloads.fetch_xrays(url)
-        assert kept() == {}
-        assert downloads.fetch_xrays(f"{url}/") == []
-        assert downloads.fetch_xrays(url) == []
-        assert asked == [ARCHIVE, ARCHIVE]
-    assert kept() == EVERYTHING
-    assert not (downloads.home() / ".work").exists()
 
 
 def test_a_killed_download_leaves_nothing_and_is_run_again(folders):
@@ -78,7 +48,9 @@ def test_a_killed_download_leaves_nothing_and_is_run_again(folders):
     assert kept() == EVERYTHING
 
 
-def test_an_archive_from_this_machine(tmp_path, collection, capsys):
+def test_an_archive_from_this_machine(folders, monkeypatch, tmp_path, capsys):
+    views = pd.DataFrame({"image_id": list(EVERYTHING)})
+    monkeypatch.setattr(images, "known_views", views.copy)
     archive = tmp_path / "xrays.part1.zip"
     archive.write_bytes(zipped(*FILES[:5]))
     order = ["fetch", "openi", "--from", str(archive)]

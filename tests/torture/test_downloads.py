@@ -5,17 +5,20 @@ import tarfile
 import time
 from itertools import count
 
+import pandas as pd
 import pytest
 from conftest import send, serving, tarred, zipped
 
 from llamaxr_utils.__main__ import main
 from llamaxr_utils.course import artifacts
-from llamaxr_utils.datasets import downloads
+from llamaxr_utils.datasets import downloads, images
 from llamaxr_utils.vision import backbones
 
 PEER = "cvt2distilgpt2"
 BODY = b"dicom_id,report\nCXR1,Clear.\n" * 999
 PATH = f"/{downloads.file_name(PEER)}"
+SENT = {PEER: {PATH: BODY}, "openi": {
+    f"/{downloads.ARCHIVE}": tarred(("x/CXR1_1_IM-0001-3001.png", b"1"))}}
 steps = count()
 
 
@@ -40,7 +43,7 @@ COPIES = {"cut": BODY[:999], "empty": b"", "page": b"<html>Log in</html>",
           "code": b"cos\nsystem\n(S'false'\ntR.", "more": BODY * 2,
           "another": b"x" * len(BODY)}
 FAULTS = {name: answer(200, body) for name, body in COPIES.items()} | {
-    "broken off": lambda to, body: send(to, body[:999], len(body)),
+    "broken off": lambda to, body: send(to, body[:99], len(body)),
     "endless": answer(200, *[b"x" * 2**16] * 9999),
     "slow": answer(200, *[b"x"] * 99, wait=0.2),
     "silent": answer(200, b"x", b"x", wait=3), "hops": hop} | {
@@ -70,13 +73,20 @@ def peer(folders, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_server_that_misbehaves(fault, peer, capsys):
-    paths = {PATH, *(f"/{i}" for i in range(next(steps), next(steps) + 99))}
-    with serving(dict.fromkeys(paths, BODY), dict.fromkeys(
-            paths if fault == "hops" else [PATH], FAULTS[fault])) as (url, _):
-        peer(PEER, "--mirror", url)
-    with serving({PATH: BODY}) as (url, _):
-        assert main(["fetch", PEER, "--mirror", url]) == 0
+@pytest.mark.parametrize("name", SENT)
+def test_a_server_that_misbehaves(name, fault, peer, monkeypatch):
+    """And then does not, and then is not asked again."""
+    known = pd.DataFrame({"image_id": ["CXR1_1_IM-0001-3001"]})
+    monkeypatch.setattr(images, "known_views", known.copy)
+    ((path, body),) = SENT[name].items()
+    paths = {path, *(f"/{i}" for i in range(next(steps), next(steps) + 99))}
+    with serving(dict.fromkeys(paths, body), dict.fromkeys(
+            paths if fault == "hops" else [path], FAULTS[fault])) as (url, _):
+        peer(name, "--mirror", url)
+    with serving(SENT[name]) as (url, asked):
+        assert main(["fetch", name, "--mirror", f"{url}/"]) == 0
+        assert main(["fetch", name, "--mirror", url]) == 0
+    assert asked == [path] and not (downloads.home() / ".work").exists()
 
 
 @pytest.mark.parametrize("copy", COPIES)

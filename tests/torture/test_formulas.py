@@ -2,6 +2,7 @@
 
 import csv
 
+import pandas as pd
 import pytest
 
 from llamaxr_utils.course import tables
@@ -13,8 +14,6 @@ STARTS = ("=", "+", "-", "@", "\t=", "\r=", " =", "=cmd|", "@SUM(",
 @pytest.mark.parametrize("where", ["cell", "column", "index"])
 @pytest.mark.parametrize("start", STARTS)
 def test_a_formula_is_text(tmp_path, start, where):
-    import pandas as pd
-
     text = f"{start}1+1"
     table = pd.DataFrame({"a": ["b"]})
     table = (table.assign(a=text) if where == "cell" else

@@ -121,15 +121,6 @@ def test_a_folder_is_the_same_from_everywhere(monkeypatch, given, variable):
         assert folder == root / expected
 
 
-@pytest.mark.parametrize("runs", ["file", "link", "file/deep", "x" * 256])
-def test_runs_that_can_t_be_a_folder(tmp_path, monkeypatch, runs):
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to("gone")
-    monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / runs))
-    with pytest.raises(CourseError, match=runs):
-        runner.run_course("smoke", last="01")
-
-
 @pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("name", ["t", "t" * 99])
 def test_temporary_folders(tmp_path, monkeypatch, name, writable):

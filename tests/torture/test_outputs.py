@@ -2,10 +2,8 @@
 
 import errno
 import os
-from multiprocessing import get_context
 from pathlib import Path
 
-import filelock  # noqa: F401 (another user may not read where it lies)
 import pytest
 
 from llamaxr_utils import __main__ as commands
@@ -118,22 +116,3 @@ def test_a_disk_that_refuses_is_said(place, monkeypatch, name, step, code):
     monkeypatch.setattr(step, fail)
     with pytest.raises(CourseError, match=os.strerror(code)):
         tries(place / "new")[name]()
-
-
-def refused_to_nobody(folder, name):
-    os.setuid(65534)
-    with pytest.raises(CourseError, match="(?s)denied.*LLAMAXR_RUNS"):
-        tries(folder)[name]()
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0,
-                    reason="only root becomes another user")
-@pytest.mark.parametrize("name", tries(Path()))
-def test_another_user(place, name):
-    for folder in (place, *place.parents[:2]):
-        folder.chmod(0o755)
-    child = get_context("fork").Process(
-        target=refused_to_nobody, args=(place / "run", name))
-    child.start()
-    child.join()
-    assert child.exitcode == 0
