@@ -107,9 +107,8 @@ def test_views_are_drawn_once_and_by_two_processes_alike(tmp_path):
     paths = phantoms.draw_files(
         views, tmp_path, 16, progress=lambda *n: calls.append(n))
     assert calls == [(n, 66) for n in range(1, 67)]
-    for row, path in list(zip(views.itertuples(), paths, strict=True))[-2:]:
-        picture = draw(row.study_id, ["Cardiomegaly"], row.view, 16)
-        assert np.array_equal(np.asarray(Image.open(path)), picture)
+    picture = draw("CXR65", ["Cardiomegaly"], "lateral", 16)
+    assert np.array_equal(np.asarray(Image.open(paths[-1])), picture)
     # A file that is there is kept: only the one taken away is drawn again.
     kept, gone = map(Path, paths[:2])
     kept.write_bytes(b"kept")

@@ -13,13 +13,13 @@ What it gave is in ``figures/data/gpu.csv``.
 """
 
 import argparse
-import json
+import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +153,7 @@ def with_trainer(model, tokenizer, pairs, precision, rate, steps):
 
 
 def train_one(way: str, base: str, steps: int) -> dict:
-    """Load, wrap, train, in a process of its own; what it cost."""
+    """Load, wrap and train; what it cost."""
     backend, profile = WAYS[way]
     if backend == "unsloth":
         finetune.import_unsloth()  # before trl, transformers and peft
@@ -189,14 +189,12 @@ def compare(shape: str, steps: int, base: Path, ways) -> pd.DataFrame:
     """The ways in order, in a process of its own; printed as it comes."""
     write_base(base, shape)
     rows = []
-    for way in ways:
-        command = [sys.executable, __file__, "--steps", str(steps),
-                   "--way", way, "--base", str(base)]
-        # unsloth writes its compiled cache where it stands
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
-                              cwd=base.parent, check=True, timeout=200)
-        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-        print(rows[-1], flush=True)
+    # unsloth writes its compiled cache where it stands
+    with get_context("spawn").Pool(1, os.chdir, (base.parent,), 1) as pool:
+        for way in ways:
+            one = pool.apply_async(train_one, (way, str(base), steps))
+            rows.append(one.get(200))
+            print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
 
@@ -206,12 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--out", metavar="CSV")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--base", help="folder that keeps the base")
     options = parser.parse_args(arguments)
-    if options.way:  # the process of one
-        print(json.dumps(train_one(options.way, options.base, options.steps)))
-        return 0
     if options.shape != "tiny" and machine.pick_device()[0] != "cuda":
         parser.error("there is no GPU for Llama 3.1 8B; try --shape tiny")
     with tempfile.TemporaryDirectory() as place:

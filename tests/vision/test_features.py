@@ -6,7 +6,6 @@ import pytest
 from conftest import run_cells
 from PIL import Image
 
-from llamaxr_utils.course import artifacts
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets import images
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
@@ -30,21 +29,15 @@ def views(data):
     return pd.DataFrame(rows, columns=["study_id", "view", "path"])
 
 
-def test_one_row_a_view_and_nan_for_what_is_missing(model, views, tmp_path):
+def test_one_row_a_view_and_nan_for_what_is_missing(model, views):
     scores = features.score_views(model, views)
     rows = [(study, view) for study in ("CXR9", "CXR2", "CXR5")
             for view in ("frontal", "lateral")]
     assert list(zip(scores["study_id"], scores["view"])) == rows
     missing = scores[NAMES].isna()
     assert missing.all(axis=1).tolist() == [False] * 3 + [True] * 3
-    assert (missing.all(axis=1) == missing.any(axis=1)).all()
-    assert scores[NAMES].dropna().stack().between(0, 1).all()
     assert set(scores["backbone"]) == {SMALL}
     assert [path for path, _ in scores.attrs["unreadable"]] == ["c_f.png"]
-    artifacts.save(
-        tmp_path, "image_scores", scores, writer="02_extract_features")
-    back = artifacts.load(tmp_path, "image_scores")
-    pd.testing.assert_frame_equal(back, scores)
     # They belong to their picture and their name.
     grey = images.read_grey(images.locate("b_f.png"), model.resolution)
     outputs = backbones.predict(model, grey[None])[0]
@@ -152,10 +145,8 @@ def test_the_interval_of_an_auc():
     assert features.auc_interval(np.ones(3), np.ones(4)) == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(("order", "resize"), [
-    ("the network's", "squash"), ("alphabetical", "crop")])
 def test_the_way_that_made_figure_4s_numbers_is_told(
-    order, resize, model, tmp_path, monkeypatch
+    model, tmp_path, monkeypatch
 ):
     printed = features.printed_scores()
     assert printed[0, 0] == 0.01646517962217331
@@ -165,12 +156,11 @@ def test_the_way_that_made_figure_4s_numbers_is_told(
         coarse = Image.fromarray(rng.integers(0, 256, (3, 3)).astype("u1"))
         files.append(tmp_path / f"{view}.png")
         coarse.resize(shape).save(files[-1])
-    # Lateral first:
-    grey = [images.read_grey(file, model.resolution, resize)
+    # Lateral first, cropped, by the alphabet:
+    grey = [images.read_grey(file, model.resolution, "crop")
             for file in files[::-1]]
     scores = backbones.predict(model, np.stack(grey))
-    if order == "alphabetical":
-        scores = scores[:, [model.pathologies.index(c) for c in CONDITIONS]]
+    scores = scores[:, [model.pathologies.index(c) for c in CONDITIONS]]
     monkeypatch.setattr(features, "printed_scores", lambda: scores)
 
     space = run_cells(
@@ -179,5 +169,5 @@ def test_the_way_that_made_figure_4s_numbers_is_told(
     table = space["figure_4_readings"](model, files)
     best, second = table["largest difference"][:2]
     assert best < 1e-5 and second > 1e-3
-    way = [order, "lateral", "[-1024, 1024]", resize]
+    way = ["alphabetical", "lateral", "[-1024, 1024]", "crop"]
     assert table.iloc[0, :4].tolist() == way
