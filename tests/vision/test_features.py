@@ -61,23 +61,6 @@ def test_the_wrong_range_is_not_scored(model, views, monkeypatch, factor):
     assert "issue 89" in caught.value.why
 
 
-def test_scores_of_files(model, views, data, tmp_path):
-    backbones.save(model, tmp_path / "backbone")
-    paths = [data / "a_f.png", data / "b_f.png"]
-    table = features.score_images(paths, weights=tmp_path / "backbone")
-    assert list(table.columns) == ["path", "backbone", *CONDITIONS]
-    assert list(table["path"]) == [str(path) for path in paths]
-    expected = features.score_views(model, views)
-    assert table["Edema"][1] == pytest.approx(expected["Edema"][2], abs=1e-5)
-    random = features.score_images(paths, "densenet-small@random")
-    assert set(random["backbone"]) == {"densenet-small@random"}
-    for weights in (None, tmp_path / "nowhere"):  # never random on the quiet
-        with pytest.raises(ValueError, match="no weights for densenet-small"):
-            features.score_images(paths, "densenet-small@iu-train", weights)
-    with pytest.raises(CourseError, match="not on this machine"):
-        features.score_images(paths)  # the released network is the default
-
-
 def test_a_killed_scoring_goes_on(model, data, tmp_path, monkeypatch):
     rng, part = np.random.default_rng(3), tmp_path / "part.parquet"
     names = [f"{i}.png" for i in range(40)]
