@@ -4,43 +4,57 @@ Nothing here runs on Colab: the record is data, the pins are compared with it.
 """
 
 import importlib.metadata
+import tomllib
 from pathlib import Path
 
-import colab_constraints as colab
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from llamaxr_utils.course import runner
 
+
+def versions(text: str) -> dict[str, str]:
+    pins = [li.split("==") for li in text.splitlines()
+            if li and not li.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
+
 ROOT = Path(__file__).parents[1]
-OURS = colab.versions(ROOT / "constraints.txt")
-PINS = colab.versions(ROOT / "constraints-colab.txt")
-RECORD = colab.versions(colab.RECORD)
+CONSTRAINTS = (ROOT / "constraints.txt").read_text("utf-8")
+PINS = versions((ROOT / "constraints-colab.txt").read_text("utf-8"))
+RECORD = versions(
+    (ROOT / "tests/fixtures/colab_packages.txt").read_text("utf-8"))
+COLAB = dict(
+    python_version="3.13", python_full_version="3.13.5", os_name="posix",
+    sys_platform="linux", platform_system="Linux", platform_machine="x86_64",
+    extra="")
 #: The same in every notebook (test_notebooks).
 SETUP = runner.read(ROOT / "notebooks/01_explore_data.ipynb").cells[1].source
 #: The others are installed with --no-deps.
 FOLLOWED = sorted(PINS.keys() - {"torchao", "unsloth", "unsloth-zoo"})
 
 
-def test_the_file_is_what_the_generator_writes_and_colabs_torch_stays():
-    written = (ROOT / "constraints-colab.txt").read_text("utf-8")
-    assert written == colab.text(), "run tests/bench/colab_constraints.py"
-    assert PINS.items() <= OURS.items()
+def test_the_pins_are_ours_and_colabs_torch_stays():
+    assert PINS.items() <= versions(CONSTRAINTS).items()
     assert not {"torch", "torchvision", "triton", "numpy"} & PINS.keys()
     assert not [name for name in PINS if name.startswith(("nvidia", "cuda"))]
-    # Not in the record: must be added.
-    assert {"trl", "bitsandbytes", "papermill"} <= PINS.keys() - RECORD.keys()
     # The model stack is one set, whatever Colab has of it.
-    assert set(colab.first_part()) - set(colab.STACK) <= PINS.keys()
+    stack = versions(CONSTRAINTS.partition("# 2.")[0])
+    assert stack.keys() - {"torch", "torchvision"} <= PINS.keys()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))[
+        "project"]
+    for name in (*project["dependencies"],
+                 *project["optional-dependencies"]["course"]):
+        assert name in PINS or name in RECORD
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_what_a_pin_asks_for_is_there(name):
     """Pinned, or Colab's in a version that will do; torch 2.11 included."""
     for line in importlib.metadata.requires(name) or []:
-        need, here = Requirement(line), {**colab.MARKERS, "extra": ""}
-        if need.marker and not need.marker.evaluate(here):
+        need = Requirement(line)
+        if need.marker and not need.marker.evaluate(COLAB):
             continue
         child = canonicalize_name(need.name)
         version = PINS.get(child) or RECORD.get(child)
