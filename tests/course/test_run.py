@@ -104,3 +104,10 @@ def test_what_was_made_of_the_same_facts_is_made_once(folders):
     with pytest.raises(ValueError, match="1"):
         run.kept("bases", 4, lambda part: int(part.name.removeprefix(".")))
     assert run.kept("bases", 4, make).read_text() == "3"
+
+
+def test_a_clone_is_known_from_inside_its_notebooks(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / f"{run.NOTEBOOKS[0]}.ipynb").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert run.project_folder() == tmp_path

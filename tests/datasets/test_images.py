@@ -98,6 +98,14 @@ def test_one_image_a_view_and_the_lowest_number(ids):
     assert set(reports.r2gen_split()["study_id"]) <= set(chosen["study_id"])
 
 
+def test_phantoms_take_the_places_of_the_real_views(folders, studies, ids):
+    only = images.choose_views(ids)[:3]
+    views = images.draw_views(studies, only.drop(columns="view"), size=16)
+    assert views[[*only]].equals(only)
+    assert set(views["image_source"]) == {"phantom"}
+    assert len(images.read_views(views, 16)[0]) == 3
+
+
 def test_if_the_lowest_number_is_missing_the_next_one_is_taken(data):
     frontal = KNOWN.loc[KNOWN["view"] == "frontal", "image_id"].sort_values()
     ids = pd.DataFrame({"study_id": "CXR1", "image_id": frontal[:3]})

@@ -164,8 +164,8 @@ TURNED = {3: np.rot90(VIEW, 2), 6: np.rot90(VIEW), 8: np.rot90(VIEW, 3)}
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.dcm", "a"])
 @pytest.mark.parametrize("content", [
-    coded(), coded(mode="RGBA"), coded(mode="LA"), coded(mode="P"),
-    coded(pixels=VIEW.astype("u2") * 257), coded("JPEG", mode="CMYK"),
+    coded("JPEG", mode="CMYK"), coded(mode="RGBA"), coded(mode="LA"),
+    coded(mode="P"), coded(pixels=VIEW.astype("u2") * 257), coded(),
     coded(pixels=VIEW.astype("u2") * 16), coded("JPEG", VIEW.repeat(9, 0)),
     coded(pixels=COLOUR), dicom(VIEW), dicom(COLOUR, "RGB"),
     dicom(np.stack([VIEW, SIDE])), coded(**MORE),

@@ -61,12 +61,12 @@ def test_the_wrong_range_is_not_scored(model, views, monkeypatch, factor):
     assert "issue 89" in caught.value.why
 
 
-def test_a_killed_scoring_goes_on(model, data, tmp_path, monkeypatch):
-    rng, part = np.random.default_rng(3), tmp_path / "part.parquet"
-    names = [f"{i}.png" for i in range(40)]
-    for name in names:
-        noise = rng.integers(0, 256, (64, 64), np.uint8)
-        Image.fromarray(noise).save(data / name)
+def test_a_killed_scoring_goes_on(
+    model, pictures, data, tmp_path, monkeypatch
+):
+    part, names = tmp_path / "part.parquet", [f"{i}.png" for i in range(40)]
+    for name, grey in zip(names, pictures[0]):
+        Image.fromarray(grey).save(data / name)
     (data / "5.png").write_bytes(b"no image")
     views = pd.DataFrame(
         {"study_id": names, "view": "frontal", "path": names})
