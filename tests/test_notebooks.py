@@ -180,6 +180,7 @@ def test_the_course_ends_with_three_numbers_and_a_page_of_results(smoke):
     for page in re.findall(r'href="(\w[^":]*)"', index):
         assert (folder / page).is_file(), page
     assert index.count("not for diagnosis") >= 2
+    assert not re.search('<a [^>]*></a>|<h2>:', index)  # each has a title
     for notebook in run.NOTEBOOKS:
         page = (folder / "notebooks" / f"{notebook}.html").read_text("utf-8")
         assert "not for diagnosis" in page
