@@ -243,10 +243,15 @@ def connect(address: str) -> tuple[Any, float]:
         raise CourseError(
             "Ray is not installed.", "It is an extra.", "Run `pip install -c "
             "constraints.txt '.[scale]'`, or leave --address out.") from None
-    if not ray.is_initialized():
-        new = {"address": "local", "include_dashboard": False}
-        known = new if address == "local" else {"address": address}
-        ray.init(**known, log_to_driver=False)
+    try:
+        if not ray.is_initialized():
+            new = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address, log_to_driver=False, **new)
+    except Exception as error:
+        raise CourseError(
+            f"There is no Ray cluster {address!r}, or it did not start.",
+            str(error).partition("\n")[0], "Try again, start one (`ray start "
+            "--head`), or leave --address out.") from error
     return ray, float(ray.cluster_resources().get("GPU", 0) > 0)
 
 
