@@ -22,7 +22,7 @@ import nbformat
 import pandas as pd
 
 from . import artifacts, machine, run
-from .errors import CourseError
+from .errors import problem
 
 #: Seconds on two calm cores, profile cpu (README): shares of what is left.
 SHARES = pd.Series(dict(zip(
@@ -98,9 +98,9 @@ def choose(first: str = "01", last: str = "11") -> list[str]:
     start, end = (text[:2].zfill(2) for text in (first, last))
     chosen = [name for name in run.NOTEBOOKS if start <= name[:2] <= end]
     if not chosen:
-        raise CourseError(f"There is nothing to run from {first} to {last}.",
-                          f"The course has {', '.join(run.NOTEBOOKS)}.",
-                          "Give numbers, such as FROM=04 TO=06.")
+        raise problem(
+            "no such notebooks", first=first, last=last,
+            known=", ".join(run.NOTEBOOKS))
     return chosen
 
 
@@ -154,10 +154,9 @@ def one_writer(folder: Path) -> Iterator[None]:
             held = FileLock(place / ".lock").acquire(timeout=0)
     except Timeout:
         holder = artifacts.read_json(note) or {"process": "Another process"}
-        raise CourseError(
-            f"runs/{folder.name} is being written already.",
-            f"{', '.join(map(str, holder.values()))}, runs notebooks there.",
-            "Wait for it, or stop it; then the same command.") from None
+        raise problem(
+            "second writer", run=folder.name,
+            holder=", ".join(map(str, holder.values()))) from None
     with held:
         artifacts.write_json(note, {
             "process": f"Process {os.getpid()}", "host": platform.node(),
@@ -234,11 +233,9 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
                 extra_arguments=["--log-level=CRITICAL"])
         except (PapermillExecutionError, DeadKernelError) as error:
             what, why, do = _parts(error)
-            raise CourseError(
-                f"{source.stem} stopped in {section!r}. {what}".strip(), why,
-                f"{do} The executed copy, with the full traceback, is "
-                f"{shown(target)}. The same command continues.",
-            ) from None
+            raise problem(
+                "notebook stopped", notebook=source.stem, section=section,
+                what=what, why=why, do=do, copy=shown(target)) from None
 
 
 def _parts(error: Any) -> tuple[str, ...]:

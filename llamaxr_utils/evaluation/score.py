@@ -21,7 +21,7 @@ from pandas.io.common import get_handle
 from tqdm.auto import tqdm
 
 from ..course.artifacts import load, manifest, path_of, sha256, write_json
-from ..course.errors import CourseError, printable
+from ..course.errors import printable, problem
 from ..course.run import WARNING
 from ..datasets import reports
 from ..datasets.reports import DATA
@@ -215,12 +215,9 @@ def _table(path: Path) -> pd.DataFrame:
 def _refuse(path: Path, wrong: Iterable[str], what: str) -> None:
     """An error about a file, if something is wrong."""
     if wrong := list(wrong):
-        raise CourseError(
-            f"{path.name} {what.format(len(wrong))}.",
-            plain(", ".join(text[:99] for text in wrong[:5])),
-            "Give ReXrank's JSON or a CSV: UTF-8, the first line "
-            "`id,generated`, one line a study (CXR3030), texts that hold "
-            "commas in double quotes.")
+        raise problem(
+            "predictions", file=path.name, what=what.format(len(wrong)),
+            examples=plain(", ".join(text[:99] for text in wrong[:5])))
 
 
 def _split(ids: pd.Series) -> str:
@@ -250,9 +247,7 @@ def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
     the commonest, reports with a `LOOP`, the study of the longest),
     ``table_3``, ``radeval``, ``constants``, ``records``, ``notes``, terms."""
     if not 1 <= n_samples <= 100_000:
-        raise CourseError(f"{n_samples} samples can't be drawn.",
-                          "A bootstrap has 1 to 100,000.",
-                          "Leave --samples out: 1,000 are usual.")
+        raise problem("samples", n=n_samples)
     table, terms, notes = read_predictions(path := Path(path))
     ids, truth = table["study_id"], list(table["reference"])
     name = plain(path.name)[:36]

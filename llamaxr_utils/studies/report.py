@@ -21,7 +21,7 @@ from nbformat import v4
 from PIL import Image
 
 from ..course import artifacts, run, runner
-from ..course.errors import CourseError
+from ..course.errors import problem
 from ..course.plots import as_html, data_uri
 from ..datasets import phantoms
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
@@ -110,11 +110,7 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
     grey = {view: read_grey(path, side, knobs["RESIZE"])
             for view, path in files.items()}
     if len(grey) == 2 and _alike(*grey.values()) > 0.95:
-        raise CourseError(
-            "Both views are the same image.",
-            "One of them is not the view it stands for.",
-            "Give the frontal image first and the lateral one second, or "
-            "the frontal one alone.")
+        raise problem("same image twice")
     points = artifacts.load(folder, "operating_points").set_index(
         "condition")["operating_point"].to_dict()
     table = score_table(network, grey, points)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..course.artifacts import write_whole
-from ..course.errors import CourseError
+from ..course.errors import problem
 from ..datasets.conditions import CONDITIONS, VIEWS
 from ..datasets.images import read_grey, read_views
 from . import backbones
@@ -93,11 +93,7 @@ def by_condition(model: Any, outputs: np.ndarray) -> pd.DataFrame:
 def check_spread(outputs: np.ndarray) -> None:
     """Refuse scores that are the same for every image."""
     if len(outputs) > 1 and np.ptp(outputs, axis=0).max() < 1e-4:
-        raise CourseError(
-            "Every image got the same scores.",
-            "Pixel values outside [-1024, 1024] or squeezed into [-1, 1] do "
-            "this (torchxrayvision issue 89).",
-            "Read images with images.read_grey() and to_model_range().")
+        raise problem("no spread")
 
 
 def score_images(paths: Sequence[str | Path],
