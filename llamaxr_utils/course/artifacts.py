@@ -128,8 +128,8 @@ def load(folder: Path, name: str) -> Any:
     """Read an artifact: a DataFrame, or the path of a folder. CourseError if
     it is missing, damaged or stale: it names the notebook to rerun."""
     path = path_of(folder, name)
-    if problem := stale_because(folder, name):
-        redo, reason = problem
+    if stale := stale_because(folder, name):
+        redo, reason = stale
         state = "is out of date" if path.exists() else "was not found"
         writer = ARTIFACTS[redo].writer
         options = f"FROM={writer[:2]}{run_options(folder)}"

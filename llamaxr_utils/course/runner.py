@@ -80,8 +80,8 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
             return f"{output} is gone or was changed"
     for artifact, spec in artifacts.ARTIFACTS.items():
         used = spec.file in record["outputs"] or artifact in record["inputs"]
-        if used and (problem := artifacts.stale_because(folder, artifact)):
-            return problem[1]
+        if used and (stale := artifacts.stale_because(folder, artifact)):
+            return stale[1]
     for artifact, recorded in record["inputs"].items():
         known = artifact in artifacts.ARTIFACTS
         if not known or recorded != artifacts.sha256(
