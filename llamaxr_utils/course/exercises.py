@@ -32,8 +32,6 @@ class NotAttempted(Exception):
 
 
 class Exercise(NamedTuple):
-    """One exercise of a notebook."""
-
     judge: Callable[[Any], None]  #: raises `NotYet`
     solution: Any  #: a function, or a value
     hints: list[str]  #: from a nudge to nearly all

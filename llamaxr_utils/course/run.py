@@ -93,7 +93,6 @@ def project_folder() -> Path:
 
 
 def notebook_path(notebook: str) -> Path:
-    """Where a notebook's source lies."""
     return project_folder() / "notebooks" / f"{notebook}.ipynb"
 
 
@@ -173,7 +172,6 @@ class Run:
         raise AttributeError(f"{name} is not a knob of this notebook")
 
     def load(self, name: str) -> Any:
-        """Read an artifact of this run (`artifacts.load`)."""
         value = artifacts.load(self.folder, name)
         if name not in self.inputs:
             self.inputs.append(name)

@@ -19,23 +19,16 @@ from typing import Any
 from unittest.mock import patch
 
 import nbformat
-import pandas as pd
 
 from . import artifacts, machine, run
 from .errors import problem
 
-#: Seconds on two calm cores, profile cpu (README): shares of what is left.
-SHARES = pd.Series(dict(zip(
-    run.NOTEBOOKS, (46, 85, 11, 180, 36, 50, 19, 60, 130, 200, 10))))
-
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook of the course."""
     return nbformat.read(path, as_version=4)
 
 
 def executed_path(folder: Path, notebook: str) -> Path:
-    """Where the executed copy of a notebook lies in a run folder."""
     return folder / "notebooks" / f"{notebook}.ipynb"
 
 
@@ -114,8 +107,7 @@ def run_course(profile: str = "cpu", images: str | None = None,
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)
-    done, spent, began = {}, {}, time.perf_counter()
-    share = SHARES.reindex(chosen).fillna(60)
+    done, began = {}, time.perf_counter()
     with one_writer(folder):
         for number, notebook in enumerate(chosen, 1):
             source = run.notebook_path(notebook)
@@ -128,12 +120,8 @@ def run_course(profile: str = "cpu", images: str | None = None,
                 _run_and_record(folder, source, knobs, now)
             record = run.read_record(folder, notebook) or {}
             done[notebook] = "ran" if reason else "skipped"
-            spent[notebook] = record["seconds"]
-            pace = sum(spent.values()) / share[:number].sum()
-            left = pace * share[number:].sum() / 60
-            more = f"; {left:.0f} min left at most" * bool(reason and left > 0)
             print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-                  f"{record['peak_memory_gb']:.1f} GB){more}", flush=True)
+                  f"{record['peak_memory_gb']:.1f} GB)", flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")
     return done

@@ -76,15 +76,12 @@ UNPACKED = 100  #: times its size; images hardly shrink in an archive
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file name is an archive's."""
     return name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Any]]:
     """Name, size and content (None: of a link, a device) of the members of an
     archive; folders are none."""
-    if not archive.is_file():
-        raise OSError("It is no file")
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as whole:
             yield from ((info.filename, info.file_size, whole.open(info))
@@ -175,8 +172,6 @@ PAPER = "densenet121-res224-all"
 
 
 class Published(NamedTuple):
-    """One public file."""
-
     url: str
     sha256: str
     size: int  #: bytes, at most
@@ -194,7 +189,6 @@ SOURCES = {name: file for name, file in FILES.items() if file.saves}
 
 
 def file_name(name: str) -> str:
-    """Name of a published file."""
     if name not in FILES:
         raise problem("no such download", name=name, known=", ".join(FILES))
     return PurePosixPath(urlsplit(FILES[name].url).path).name

@@ -231,7 +231,6 @@ def save(model: Any, folder: Path) -> None:
 
 
 def load(folder: Path) -> Any:
-    """The network that `save` wrote."""
     import torch
     from safetensors.torch import load_file
 

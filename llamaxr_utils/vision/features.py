@@ -17,12 +17,11 @@ from ..course.artifacts import write_whole
 from ..course.errors import problem
 from ..datasets.conditions import CONDITIONS, VIEWS
 from ..datasets.images import read_grey, read_views
+from ..datasets.reports import DATA
 from . import backbones
 
 #: Batches between two saves of unfinished work.
 SAVE_EVERY = 32
-#: The paper's own example, study CXR24.
-FIGURE_4 = Path(__file__).parents[1] / "data" / "figure_4_scores.csv"
 
 
 def score_views(model: Any, views: pd.DataFrame, resize: str = "squash",
@@ -166,5 +165,6 @@ def auc_interval(positive: np.ndarray,
 
 
 def printed_scores() -> np.ndarray:
-    """The numbers of Figure 4, shape (2, 18): first half, second half."""
-    return pd.read_csv(FIGURE_4)[["first", "second"]].to_numpy().T
+    """The numbers of Figure 4 (CXR24), (2, 18): first half, second half."""
+    table = pd.read_csv(DATA / "figure_4_scores.csv")
+    return table[["first", "second"]].to_numpy().T
