@@ -167,9 +167,6 @@ def fetch_xrays(mirror: str = "", origin: str = "") -> list[str]:
 
 # --- published weights and predictions --------------------------------------
 
-#: The network of the paper (section 3.4).
-PAPER = "densenet121-res224-all"
-
 
 class Published(NamedTuple):
     url: str

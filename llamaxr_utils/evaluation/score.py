@@ -143,18 +143,14 @@ def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
             "parameters"].get("images", "not known"),
         "references": f"own {names['reference']}" if own else "findings"}
     silent = len(kept) - kept["generated"].map(says_something).sum()
-    notes = {
-        f"{len(kept)} of {len(given)} rows, ids from {names['id']}, reports "
-        f"from {names['generated']} ({cut} cut to their findings); left out: "
-        f"{len(table) - len(kept)} without findings to score against, "
-        f"{len(given) - len(table)} that repeat a row.": True,
-        f"{silent} generated reports are empty and score 0.": silent,
-        f"{len(unknown)} ids are not IU X-ray's, for which cleaning is made; "
-        "any word of a reference counts.": own,
-        "Part of a test list (its first 170 studies are unlike the others): "
-        "compare with these rows alone.": terms["split"] == "part of test"}
-    return (kept.reset_index(drop=True), terms,
-            [note for note, holds in notes.items() if holds])
+    facts = names | {
+        "kept": len(kept), "given": len(given), "cut": cut, "silent": silent,
+        "mute": len(table) - len(kept), "again": len(given) - len(table),
+        "unknown": len(unknown)}
+    holds = {"taken": True, "silent": silent, "unknown": own,
+             "part": terms["split"] == "part of test"}
+    notes = [WORDS["notes"][n].format_map(facts) for n in holds if holds[n]]
+    return kept.reset_index(drop=True), terms, notes
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:

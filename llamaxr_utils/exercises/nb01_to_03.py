@@ -34,9 +34,8 @@ def _auc(answer):
     rng = np.random.default_rng(seed())
     few, many = rng.normal(1, 1, 20).round(1), rng.normal(0, 1, 50).round(1)
     truth = [1] * 20 + [0] * 50
-    expect("positive [.9, .8], negative [.1]", answer([0.9, 0.8], [0.1]), 1.0)
-    expect("positive [.1], negative [.2, .3]", answer([0.1], [0.2, 0.3]), 0.0)
-    expect("positive [.5], negative [.5]: a tie", answer([0.5], [0.5]), 0.5)
+    for case, (*given, right) in cases("02a").items():
+        expect(case, answer(*given), right)
     right = float(roc_auc_score(truth, [*few, *many]))
     expect("20 and 50 random scores, with ties", answer(few, many), right)
 
@@ -86,10 +85,8 @@ def _names(answer):
 
 
 def _point(answer):
-    expect("scores [.1, .4, .6], true [0, 1, 1]",
-           float(answer([0.1, 0.4, 0.6], [0, 1, 1])), 0.4)
-    expect("scores [.9, .5, .1], true [1, 0, 0]",
-           float(answer([0.9, 0.5, 0.1], [1, 0, 0])), 0.9)
+    for case, (*given, right) in cases("03b").items():
+        expect(case, float(answer(*given)), right)
     rng = np.random.default_rng(1 + seed())
     truth = rng.random(60) < 0.2
     scores = np.round(rng.random(60) + 0.3 * truth, 3)

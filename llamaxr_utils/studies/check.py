@@ -19,9 +19,6 @@ from ..datasets.reports import DATA
 from ..evaluation.meteor import java_version
 from ..llm import models
 
-PACKAGES = ("torch", "torchxrayvision", "transformers", "trl", "peft",
-            "bitsandbytes", "datasets", "pycocoevalcap", "rouge_score", "nltk",
-            "seaborn", "papermill", "jupyterlab")
 RESULTS_GB = 2.0  # a run's results and checkpoints, about
 TEXTS = yaml.safe_load((DATA / "check.yaml").read_text("utf-8"))
 OK, NOTE, FAIL = "[ OK ]", "[NOTE]", "[FAIL]"
@@ -63,7 +60,7 @@ def _line(good: bool, name: str, **facts: object) -> str:
 
 def packages(unsloth: bool) -> str:
     """What the notebooks import; versions are `make setup`'s business."""
-    names = [*PACKAGES, *(["unsloth", "unsloth_zoo"] if unsloth else [])]
+    names = TEXTS["imports"] + ["unsloth", "unsloth_zoo"] * unsloth
     missing = [name for name in names if not find_spec(name)]
     lacking = f" (not here: {', '.join(missing)})" if missing else ""
     return _line(not missing, "packages", n=len(names), lacking=lacking)

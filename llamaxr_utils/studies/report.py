@@ -41,11 +41,7 @@ STATED_BY = {name: (finding, *WORDS["same"].get(name, ()))
 REPORTED = {"present", "uncertain"}
 COLUMNS, EMPTY = [*VIEWS, "mean", "point"], "(empty)"
 #: Elements that a notebook's page may have: no script, style or form.
-TAGS = set(
-    "a blockquote br code del div em h1 h2 h3 h4 hr i b img li mark math mfrac"
-    " mi mn mo mover mrow mspace msqrt mstyle msub msubsup msup mtable mtd "
-    "mtext mtr munder munderover ol p pre progress s small span strong sub sup"
-    " table tbody td th thead tr u ul".split())
+TAGS = set(WORDS["tags"].split())
 #: A reason for doubt: a word or two, a sentence.
 Caveat = tuple[str, str]
 
