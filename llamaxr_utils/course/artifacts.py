@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -33,14 +33,16 @@ class Spec(NamedTuple):
 
     file: str
     writer: str
-    columns: Sequence[str] = ()
+    columns: tuple[str, ...] = ()
 
 
 #: Every artifact of a run.
 ARTIFACTS = {
-    name: Spec(**row) for name, row in yaml.safe_load(
+    name: Spec(row["file"], row["writer"], tuple(row.get("columns", ())))
+    for name, row in yaml.safe_load(
         (Path(__file__).parents[1] / "artifacts.yaml").read_text("utf-8")
-    ).items()}
+    ).items()
+}
 
 
 def path_of(folder: Path, name: str) -> Path:
