@@ -102,7 +102,7 @@ def test_a_verdict_needs_xrays_a_split_and_numbers_of_now(
 
 
 def test_the_36_scores_of_figure_4(quiet):
-    printed = pd.read_csv(rebuild.DATA / "figure_4_scores.csv")
+    printed = pd.read_csv(audit.DATA / "figure_4_scores.csv")
     nb = run.Run("02_extract_features", "cpu", "real")
     for shift, backbone, word in (
         (0.0, rebuild.RELEASED, "reproduced"),
