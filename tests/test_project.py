@@ -112,16 +112,12 @@ def test_what_is_installed_is_what_the_constraints_say():
     assert not wrong, "; ".join(wrong)
 
 
-def test_versions_stand_in_the_constraints_alone():
+def test_what_is_asked_for_is_in_the_constraints():
     ours = constraints()
     names = list(SETTINGS["project"]["dependencies"])
     for extra in SETTINGS["project"]["optional-dependencies"].values():
         names += extra
     assert set(names) <= set(ours)
-    for name in ("Makefile", "pyproject.toml", "environment.yml", ".ci/run"):
-        text = (ROOT / name).read_text("utf-8")
-        versions = re.findall(r"([\w-]+) ?[=~><]= ?[\d.]+", text)
-        assert not set(versions) & set(ours), name
     content = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
     pip = {"pip": ["-c constraints.txt", "-e .[course,dev]"]}
     assert content["dependencies"][-1] == pip
@@ -153,12 +149,3 @@ def test_the_variables_reach_the_command():
     ):
         line = " ".join(shell(*command).stdout.split())
         assert f"llamaxr_utils course {arguments}" in line
-
-
-def test_no_suitable_python_is_said_in_three_parts(tmp_path):
-    done = shell("make", "setup", f"VENV={tmp_path / 'venv'}",
-                 "PYTHON=no-such-python")
-    assert done.returncode != 0
-    for part in ("What: No Python", "Why:  It needs 3.11", "Do:   Install"):
-        assert part in done.stdout
-    assert not (tmp_path / "venv").exists()

@@ -1,5 +1,5 @@
-"""Reports side by side: outcomes, remarks, Tables 4 to 6, the case page;
-its last tests open the page in Chromium, and are skipped without one."""
+"""Reports side by side: outcomes, remarks, the case page; its last test opens
+the page in Chromium, and is skipped without one."""
 
 import json
 import re
@@ -8,16 +8,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Reader, run_cells
 from PIL import Image, PngImagePlugin
 
-from llamaxr_utils.course import tables
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import cases
 
 REFERENCE = "The heart is enlarged. No pleural effusion. No pneumothorax."
 FIRST = "The heart is enlarged. There is no pleural effusion."
 SECOND = "The heart is normal. No effusion. There is a rib fracture."
+
+
 def test_what_two_states_are_to_each_other():
     states = ["present", "uncertain", "absent", None]  # of the reference
     expected = [["agree", "agree", "contradicts", "missed"],
@@ -61,26 +61,6 @@ def test_green_is_right_in_one_system_and_the_strongest_outcome_stands():
         ("Lungs are clear.", "", [])]
     text = "No fracture on the left. There is a fracture on the right."
     assert [names for _, names in cases.decisive(text)] == [[], ["Fracture"]]
-
-
-def test_table_5_names_what_was_found_by_whom(monkeypatch):
-    saved = []
-    monkeypatch.setattr(tables, "save_table",
-                        lambda nb, table, **options: saved.append(table))
-    space = run_cells(
-        "07-02", "07-21b", "07-21c", nb=None, other="a",
-        chosen=pd.DataFrame({"study_id": ["CXR1"], "reference": REFERENCE}),
-        systems=pd.DataFrame({"a": FIRST, "this run": SECOND},
-                             index=["CXR1"]))
-    assert saved[0].to_dict("records") == [{
-        "study": "CXR1", "reference": REFERENCE,
-        "a": FIRST, "this run": SECOND,
-        "a, findings": "✓ Cardiomegaly · = Pleural Effusion",
-        "this run, findings":
-            "≠ Cardiomegaly · = Pleural Effusion · + Fracture"}]
-    page = space["tables_beside"]("a", "table-6", "Table 6").data
-    read = Reader(page)
-    assert "mark" in read.tags and "+ Fracture" in "".join(read.text)
 
 
 # study, status, reference, generated, score of Fracture in the frontal view
