@@ -96,7 +96,6 @@ def write(path, rows=None, **changed):
 
 
 def content(page):
-    """The data inside a page."""
     begin = page.index('id="data">') + len('id="data">')
     return json.loads(page[begin : page.index("</script>", begin)])
 

@@ -26,7 +26,6 @@ def test_every_item_of_the_paper_is_listed_once_and_has_its_cell():
 
 
 def finish(images):
-    """A finished notebook 06 of profile cpu; the Run."""
     nb = run.Run("06_evaluate_reports", "cpu", images)
     run.Run("01_explore_data", "cpu", images).save("studies", pd.DataFrame(
         columns=artifacts.ARTIFACTS["studies"].columns))
@@ -47,7 +46,6 @@ def finish(images):
 
 @pytest.fixture
 def quiet(folders, monkeypatch, capsys):
-    """Folders of its own, nothing shown."""
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
     plots.set_style()
     return folders
