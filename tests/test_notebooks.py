@@ -91,7 +91,6 @@ def test_cells_are_short_plain_python(path):
 
 @PAGES
 def test_knobs_are_declared_and_read_and_paper_items_saved_once(path):
-    """A paper item is saved where its tag is."""
     cells = runner.read(path).cells
     text = "\n".join(c.source for c in cells if c.cell_type == "code")
     read = set(re.findall(r"\bnb\.([A-Z][A-Z_]+)\b", text))

@@ -134,7 +134,6 @@ FAR = ["Old rib fractures."] * len(REFERENCES)
 
 @pytest.fixture
 def results():
-    """Two systems under both protocols, as on a machine without Java."""
     return {
         (system, protocol): metrics.score_reports(
             REFERENCES, texts, protocol, vocabulary=())

@@ -25,7 +25,6 @@ SETTINGS = dict(
 
 
 def studies():
-    """Prompts and reports of our own sentences, short and long."""
     words, rows = [*SENTENCES], []
     for i in range(N_TRAIN + N_VAL):
         word, more = words[i % 6], words[(i // 6) % 6]

@@ -32,7 +32,6 @@ def tiny_tokenizer(vocab_size: int = 400):
 
 
 def tiny_base(folder: Path, seed: int = 1) -> str:
-    """`random-llama` with its tokenizer in a folder; its path."""
     tokenizer = tiny_tokenizer()
     model = models.new_llama("random-llama", tokenizer, seed)
     models.save_model(model, tokenizer, folder)

@@ -19,7 +19,6 @@ SETTINGS = SimpleNamespace(SEED=0, SPLITS=40, RESAMPLES=20, title_note="")
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    """Figures are drawn and closed, and not saved."""
     import matplotlib.pyplot as plt
 
     name = "llamaxr_utils.course.plots.save_figure"

@@ -95,7 +95,6 @@ def test_a_notebook_s_page_has_formulas_and_links_and_no_script():
 
 @pytest.fixture(scope="module")
 def small_run(base, tmp_path_factory):
-    """runs/smoke up to notebook 04, with an untaught base."""
     runs = tmp_path_factory.mktemp("draft") / "runs"
     studies = pd.DataFrame({"study_id": ["CXR1"]})
     model, tokenizer = finetune.load_in_4bit(base)
