@@ -23,6 +23,10 @@ import nbformat
 from . import artifacts, machine, run
 from .errors import problem
 
+#: Seconds on two calm cores, profile cpu (README): shares of what is left.
+SHARES = dict(zip(run.NOTEBOOKS, (46, 85, 11, 180, 36, 50, 19, 60, 130, 90,
+                                  10)))
+
 
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
@@ -107,7 +111,8 @@ def run_course(profile: str = "cpu", images: str | None = None,
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)
-    done, began = {}, time.perf_counter()
+    done, spent, began = {}, 0.0, time.perf_counter()
+    share = [SHARES.get(notebook, 60) for notebook in chosen]
     with one_writer(folder):
         for number, notebook in enumerate(chosen, 1):
             source = run.notebook_path(notebook)
@@ -120,8 +125,11 @@ def run_course(profile: str = "cpu", images: str | None = None,
                 _run_and_record(folder, source, knobs, now)
             record = run.read_record(folder, notebook) or {}
             done[notebook] = "ran" if reason else "skipped"
+            spent += record["seconds"]
+            left = spent / sum(share[:number]) * sum(share[number:]) / 60
+            more = f"; {left:.0f} min left at most" * bool(reason and left)
             print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
-                  f"{record['peak_memory_gb']:.1f} GB)", flush=True)
+                  f"{record['peak_memory_gb']:.1f} GB){more}", flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
           f"All of it is in {shown(folder)}.")
     return done
