@@ -60,8 +60,7 @@ def test_a_wing_imports_only_from_those_above_it():
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
 def test_a_module_says_what_it_is_for_and_loads_light(path):
     tree = ast.parse(path.read_text("utf-8"))
-    words = (ast.get_docstring(tree) or "").split()
-    assert len(words) > 9
+    assert ast.get_docstring(tree)
     heavy = {"torch", "torchvision", "torchxrayvision", "transformers", "trl",
              "peft", "datasets", "bitsandbytes", "unsloth"}
     for node in tree.body:
@@ -113,16 +112,12 @@ def test_what_is_installed_is_what_the_constraints_say():
     assert not wrong, "; ".join(wrong)
 
 
-def test_versions_stand_in_the_constraints_alone():
+def test_what_is_asked_for_is_in_the_constraints():
     ours = constraints()
     names = list(SETTINGS["project"]["dependencies"])
     for extra in SETTINGS["project"]["optional-dependencies"].values():
         names += extra
     assert set(names) <= set(ours)
-    for name in ("Makefile", "pyproject.toml", "environment.yml", ".ci/run"):
-        text = (ROOT / name).read_text("utf-8")
-        versions = re.findall(r"([\w-]+) ?[=~><]= ?[\d.]+", text)
-        assert not set(versions) & set(ours), name
     content = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
     pip = {"pip": ["-c constraints.txt", "-e .[course,dev]"]}
     assert content["dependencies"][-1] == pip
@@ -133,9 +128,6 @@ def test_no_results_and_no_large_file_are_tracked():
     assert not [p.name for p in files if p.stat().st_size > 1_000_000]
     parts = {path.relative_to(ROOT).parts[0] for path in files}
     assert not parts & {"runs", "data", ".venv"}
-    # `/data/` is ignored, the package's and the figures' data are not.
-    for path in ("llamaxr_utils/data/x.csv", "figures/data/x.csv"):
-        assert shell("git", "check-ignore", "-q", path).returncode != 0
 
 
 def test_no_paths_of_one_machine():
@@ -157,12 +149,3 @@ def test_the_variables_reach_the_command():
     ):
         line = " ".join(shell(*command).stdout.split())
         assert f"llamaxr_utils course {arguments}" in line
-
-
-def test_no_suitable_python_is_said_in_three_parts(tmp_path):
-    done = shell("make", "setup", f"VENV={tmp_path / 'venv'}",
-                 "PYTHON=no-such-python")
-    assert done.returncode != 0
-    for part in ("What: No Python", "Why:  It needs 3.11", "Do:   Install"):
-        assert part in done.stdout
-    assert not (tmp_path / "venv").exists()

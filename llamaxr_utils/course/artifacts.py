@@ -24,7 +24,7 @@ from uuid import uuid4
 import pandas as pd
 import yaml
 
-from .errors import CourseError
+from .errors import problem
 from .machine import versions
 
 
@@ -128,14 +128,14 @@ def load(folder: Path, name: str) -> Any:
     """Read an artifact: a DataFrame, or the path of a folder. CourseError if
     it is missing, damaged or stale: it names the notebook to rerun."""
     path = path_of(folder, name)
-    if problem := stale_because(folder, name):
-        redo, reason = problem
+    if stale := stale_because(folder, name):
+        redo, reason = stale
         state = "is out of date" if path.exists() else "was not found"
         writer = ARTIFACTS[redo].writer
         options = f"FROM={writer[:2]}{run_options(folder)}"
-        raise CourseError(f"{name} {state} in runs/{Path(folder).name}.",
-                          f"{reason}; {redo} is written by {writer}.",
-                          f"Run that notebook, or `make course {options}`.")
+        raise problem(
+            "stale artifact", name=name, state=state, run=Path(folder).name,
+            reason=reason, redo=redo, writer=writer, options=options)
     if path.is_dir():
         return path
     read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
@@ -183,13 +183,8 @@ def disk_errors(path: Path):
         by_word = any(word in str(error) for word in words)
         if not by_word and getattr(error, "errno", None) not in codes:
             raise
-        raise CourseError(
-            f"{path.name} could not be written; what was there is unharmed.",
-            "The disk is full, may not be written or takes no such name: "
-            f"{error} ({path.parent}).",
-            "Free some space, or write to a folder of your own (LLAMAXR_RUNS, "
-            "LLAMAXR_DATA); then the same command continues.",
-        ) from error
+        raise problem(
+            "disk", file=path.name, error=error, folder=path.parent) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any] | None) -> None:
@@ -202,9 +197,7 @@ def write_whole(path: Path, write: Callable[[Path], Any] | None) -> None:
     with disk_errors(path):
         regular = path.is_file() or path.is_dir() or not os.path.exists(path)
         if path.is_symlink() or not regular:
-            raise CourseError(f"{path} is not written.",
-                              "It is a link or a device, not a file.",
-                              "Give another name, or remove it yourself.")
+            raise problem("no file to write", path=path)
         folder.mkdir(parents=True)
         try:
             if write is None:
@@ -234,9 +227,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             inside = place in here.parents and path.suffix != ".csv"
             linked = there and other.exists() and path.samefile(other)
             if place == here or linked or there and inside:
-                raise CourseError(
-                    f"{path} is not written.", f"It belongs to {other}.",
-                    "Give the name of a new file.")
+                raise problem("output is taken", path=path, other=other)
         taken.append(path)
 
 

@@ -4,6 +4,10 @@ Not for programming mistakes, which stay ordinary Python exceptions.
 """
 
 from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
 
 
 def printable(text: object) -> str:
@@ -27,10 +31,22 @@ class CourseError(Exception):
         return "\n  What: {}\n  Why:  {}\n  Do:   {}".format(*parts)
 
 
+@lru_cache(maxsize=1)
+def _texts() -> dict[str, dict[str, str]]:
+    path = Path(__file__).parents[1] / "data" / "errors.yaml"
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def problem(name: str, /, **facts: object) -> CourseError:
+    """The `CourseError` of this name in ``data/errors.yaml``, the `facts` in
+    the places of the braces; it is for the caller to raise."""
+    what, why, do = (part.format_map(facts).strip()
+                     for part in _texts()[name].values())
+    return CourseError(what, why, do)
+
+
 def refuse_unknown(knob: str, value: str, known: Collection[str]) -> None:
     """A `CourseError` that lists what there is, unless `value` is known."""
     if value not in known:
-        raise CourseError(
-            f"{knob} = {value!r} is not known.",
-            f"There are {', '.join(known)}.",
-            f"Set {knob} to one of them.")
+        raise problem(
+            "unknown value", knob=knob, value=value, known=", ".join(known))

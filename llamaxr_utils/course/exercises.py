@@ -13,6 +13,7 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from functools import lru_cache, wraps
 from importlib import import_module
 from pathlib import Path
@@ -31,8 +32,6 @@ class NotAttempted(Exception):
 
 
 class Exercise(NamedTuple):
-    """One exercise of a notebook."""
-
     judge: Callable[[Any], None]  #: raises `NotYet`
     solution: Any  #: a function, or a value
     hints: list[str]  #: from a nudge to nearly all
@@ -47,9 +46,14 @@ _asked: Counter = Counter()
 
 @lru_cache(maxsize=1)
 def words() -> dict[str, dict]:
-    """``data/exercises.yaml``: hints and meanings; questions with letters."""
+    """``data/exercises.yaml``: hints, meanings, cases; whole questions."""
     path = Path(__file__).parents[1] / "data" / "exercises.yaml"
     return yaml.safe_load(path.read_text("utf-8"))
+
+
+def cases(name: str) -> Any:
+    """What an answer is tried on; it may change what it is given."""
+    return deepcopy(words()[name]["cases"])
 
 
 def of_notebook(number: str) -> dict[str, Exercise]:
@@ -139,15 +143,17 @@ def expect(case: str, answer: Any, right: Any, atol: float = 1e-6) -> None:
         raise NotYet(f"{case}: you have {answer!r}, expected {right!r}.")
 
 
-def same_as(solution: Callable, *cases: tuple, of: str = "",
+def same_as(solution: Callable, name: str,
             read: Callable = lambda result: result) -> Callable[[Any], None]:
-    """The judge of a function: in every case it gives what `solution` gives,
-    both as `read` makes them; `of` says what the arguments are."""
+    """The judge of a function: in every one of the exercise's ``cases`` it
+    gives what `solution` gives, both as `read` makes them; ``of`` says what
+    the arguments are."""
 
     def judge(answer: Any) -> None:
-        for case in cases:
-            expect(of + ", ".join(map(repr, case)), read(answer(*case)),
-                   read(solution(*case)))
+        of = words()[name].get("of", "")
+        for case in cases(name):
+            said, right = of + ", ".join(map(repr, case)), solution(*case)
+            expect(said, read(answer(*case)), read(right))
 
     return judge
 

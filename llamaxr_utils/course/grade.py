@@ -18,7 +18,7 @@ import nbformat
 import pandas as pd
 
 from . import exercises, run, runner
-from .errors import CourseError
+from .errors import problem
 
 COLUMNS = ["student", "exercise", "outcome", "seconds", "note"]
 #: `check` folds its lines; the next verdict ends a text without a receipt.
@@ -40,10 +40,7 @@ def read_submissions(folder: str | Path) -> dict[tuple[str, str], Path]:
                 own = path.stem.removeprefix(notebook).strip("_- ")
                 files[first if deeper else own or path.stem, notebook] = path
     if not files:
-        raise CourseError(
-            f"There is no notebook of the course in {folder}.",
-            "A submission is a file such as ana/04_finetune_qlora.ipynb.",
-            "Name the folder that holds a folder for each student.")
+        raise problem("no submissions", folder=folder)
     return files
 
 

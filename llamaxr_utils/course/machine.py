@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .errors import CourseError
+from .errors import problem
 
 
 def versions() -> dict[str, str]:
@@ -80,10 +80,7 @@ def compute_dtype(precision: str) -> tuple[str, str]:
     lacking = {"cpu": "fp16", "cuda": "bf16" if best != "bfloat16" else ""}
     if precision == lacking.get(device):
         other = "fp32" if device == "cpu" else "fp16"
-        raise CourseError(
-            f"PRECISION = {precision} cannot start on this machine.",
-            "A CPU steps in no fp16; a T4 and a V100 have no bf16.",
-            f'Set CHANGE = {{"PRECISION": "{other}"}}.')
+        raise problem("precision", precision=precision, other=other)
     if device != "cuda":
         return device, "float32"
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from . import artifacts
-from .errors import CourseError
+from .errors import problem
 from .machine import peak_memory_gb, platform_line, versions
 
 WARNING = "For research and teaching, not for diagnosis."
@@ -48,10 +48,9 @@ def declared() -> dict:
         line = mark.line if mark else text.count(
             b"\n", 0, getattr(error, "position", 0))
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CourseError(
-            f"{path.name} lacks a part or can't be read.",
-            f"Line {line + 1}: {reason}.",
-            f"Mend it, or get it back: git checkout {path}") from error
+        raise problem(
+            "damaged profiles", file=path.name, line=line + 1, reason=reason,
+            path=path) from error
 
 
 NOTEBOOKS = tuple(declared()["notebooks"])
@@ -76,11 +75,9 @@ def run_name(profile: str, images: str | None = None) -> str:
     ``cpu-real``, where the images are not the profile's own."""
     known = declared()["profiles"]
     if profile not in known or images not in (None, *IMAGE_SOURCES):
-        raise CourseError(
-            f"There is no profile {profile!r} on images {images!r}.",
-            f"Profiles are {', '.join(known)}; images are drawn (phantom) or "
-            "X-rays on your disk (real), or None, the profile's own.",
-            'Set PROFILE and IMAGES to one of these; "cpu" runs everywhere.')
+        raise problem(
+            "unknown run", profile=profile, images=images,
+            known=", ".join(known))
     other = images not in (None, known[profile]["images"])
     return f"{profile}-{images}" if other else profile
 
@@ -96,7 +93,6 @@ def project_folder() -> Path:
 
 
 def notebook_path(notebook: str) -> Path:
-    """Where a notebook's source lies."""
     return project_folder() / "notebooks" / f"{notebook}.ipynb"
 
 
@@ -176,7 +172,6 @@ class Run:
         raise AttributeError(f"{name} is not a knob of this notebook")
 
     def load(self, name: str) -> Any:
-        """Read an artifact of this run (`artifacts.load`)."""
         value = artifacts.load(self.folder, name)
         if name not in self.inputs:
             self.inputs.append(name)
@@ -253,9 +248,9 @@ def start(notebook: str, profile: str, images: str | None = None,
     for name in change:
         if name not in table:
             near = get_close_matches(name.upper(), table, 1, cutoff=0)[0]
-            raise CourseError(f"{name} is no knob of {notebook}.",
-                              f"It has {', '.join(table)}.",
-                              f"Did you mean {near}?")
+            raise problem(
+                "no such knob", name=name, notebook=notebook,
+                known=", ".join(table), near=near)
     values = {k: knob_value(notebook, k, profile, images) for k in table}
     run.knobs = values | dict(change)
     _print_knobs(run)

@@ -19,23 +19,20 @@ from typing import Any
 from unittest.mock import patch
 
 import nbformat
-import pandas as pd
 
 from . import artifacts, machine, run
-from .errors import CourseError
+from .errors import problem
 
 #: Seconds on two calm cores, profile cpu (README): shares of what is left.
-SHARES = pd.Series(dict(zip(
-    run.NOTEBOOKS, (46, 85, 11, 180, 36, 50, 19, 60, 130, 200, 10))))
+SHARES = dict(zip(run.NOTEBOOKS, (46, 85, 11, 180, 36, 50, 19, 60, 130, 90,
+                                  10)))
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook of the course."""
     return nbformat.read(path, as_version=4)
 
 
 def executed_path(folder: Path, notebook: str) -> Path:
-    """Where the executed copy of a notebook lies in a run folder."""
     return folder / "notebooks" / f"{notebook}.ipynb"
 
 
@@ -80,8 +77,8 @@ def why_run(folder: Path, source: Path, now: Mapping[str, str]) -> str:
             return f"{output} is gone or was changed"
     for artifact, spec in artifacts.ARTIFACTS.items():
         used = spec.file in record["outputs"] or artifact in record["inputs"]
-        if used and (problem := artifacts.stale_because(folder, artifact)):
-            return problem[1]
+        if used and (stale := artifacts.stale_because(folder, artifact)):
+            return stale[1]
     for artifact, recorded in record["inputs"].items():
         known = artifact in artifacts.ARTIFACTS
         if not known or recorded != artifacts.sha256(
@@ -98,9 +95,9 @@ def choose(first: str = "01", last: str = "11") -> list[str]:
     start, end = (text[:2].zfill(2) for text in (first, last))
     chosen = [name for name in run.NOTEBOOKS if start <= name[:2] <= end]
     if not chosen:
-        raise CourseError(f"There is nothing to run from {first} to {last}.",
-                          f"The course has {', '.join(run.NOTEBOOKS)}.",
-                          "Give numbers, such as FROM=04 TO=06.")
+        raise problem(
+            "no such notebooks", first=first, last=last,
+            known=", ".join(run.NOTEBOOKS))
     return chosen
 
 
@@ -114,8 +111,8 @@ def run_course(profile: str = "cpu", images: str | None = None,
     images, folder = images or settings["images"], run.runs_folder() / name
     print(f"{name}: the whole course takes about {settings['minutes']} "
           "minutes; what is up to date is skipped.", flush=True)
-    done, spent, began = {}, {}, time.perf_counter()
-    share = SHARES.reindex(chosen).fillna(60)
+    done, spent, began = {}, 0.0, time.perf_counter()
+    share = [SHARES.get(notebook, 60) for notebook in chosen]
     with one_writer(folder):
         for number, notebook in enumerate(chosen, 1):
             source = run.notebook_path(notebook)
@@ -128,10 +125,9 @@ def run_course(profile: str = "cpu", images: str | None = None,
                 _run_and_record(folder, source, knobs, now)
             record = run.read_record(folder, notebook) or {}
             done[notebook] = "ran" if reason else "skipped"
-            spent[notebook] = record["seconds"]
-            pace = sum(spent.values()) / share[:number].sum()
-            left = pace * share[number:].sum() / 60
-            more = f"; {left:.0f} min left at most" * bool(reason and left > 0)
+            spent += record["seconds"]
+            left = spent / sum(share[:number]) * sum(share[number:]) / 60
+            more = f"; {left:.0f} min left at most" * bool(reason and left)
             print(f"{head}: {done[notebook]} ({record['seconds']:.0f} s, "
                   f"{record['peak_memory_gb']:.1f} GB){more}", flush=True)
     print(f"Total: {time.perf_counter() - began:.0f} s, {images} images. "
@@ -154,10 +150,9 @@ def one_writer(folder: Path) -> Iterator[None]:
             held = FileLock(place / ".lock").acquire(timeout=0)
     except Timeout:
         holder = artifacts.read_json(note) or {"process": "Another process"}
-        raise CourseError(
-            f"runs/{folder.name} is being written already.",
-            f"{', '.join(map(str, holder.values()))}, runs notebooks there.",
-            "Wait for it, or stop it; then the same command.") from None
+        raise problem(
+            "second writer", run=folder.name,
+            holder=", ".join(map(str, holder.values()))) from None
     with held:
         artifacts.write_json(note, {
             "process": f"Process {os.getpid()}", "host": platform.node(),
@@ -234,11 +229,9 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
                 extra_arguments=["--log-level=CRITICAL"])
         except (PapermillExecutionError, DeadKernelError) as error:
             what, why, do = _parts(error)
-            raise CourseError(
-                f"{source.stem} stopped in {section!r}. {what}".strip(), why,
-                f"{do} The executed copy, with the full traceback, is "
-                f"{shown(target)}. The same command continues.",
-            ) from None
+            raise problem(
+                "notebook stopped", notebook=source.stem, section=section,
+                what=what, why=why, do=do, copy=shown(target)) from None
 
 
 def _parts(error: Any) -> tuple[str, ...]:

@@ -5,27 +5,22 @@ in the text of the paper's prompt. Also here: what the report labeller calls
 each condition, and the rule that cuts its score in two.
 """
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+_TABLE = pd.read_csv(Path(__file__).parents[1] / "data" / "conditions.csv",
+                     index_col="condition")["finding"]
 #: torchxrayvision's order of outputs (``datasets.default_pathologies``).
-NATIVE_ORDER: tuple[str, ...] = (
-    "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema",
-    "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural Thickening",
-    "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture",
-    "Lung Opacity", "Enlarged Cardiomediastinum")
+NATIVE_ORDER: tuple[str, ...] = tuple(_TABLE.index)
 
 #: The paper's order (section 3.1, also the order that Figure 4's text
 #: promises): alphabetical.
 CONDITIONS: tuple[str, ...] = tuple(sorted(NATIVE_ORDER))
 
 #: Condition -> what the report labeller (`evaluation.findings`) calls it.
-FINDING_OF: dict[str, str] = {name: name for name in CONDITIONS} | {
-    "Effusion": "Pleural Effusion",
-    "Infiltration": "Lung Opacity",
-    "Mass": "Lung Lesion",
-    "Nodule": "Lung Lesion",
-    "Pleural Thickening": "Pleural Other",
-}
+FINDING_OF: dict[str, str] = _TABLE.sort_index().to_dict()
 #: The findings of the 18 conditions: 15 names.
 CONDITION_FINDINGS = tuple(dict.fromkeys(FINDING_OF.values()))
 #: Finding -> the conditions that can name it. A granuloma is a nodule that

@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..course import artifacts
-from ..course.errors import CourseError
+from ..course.errors import CourseError, problem
 from ..course.run import cache_folder, data_folder
 from . import images
 from .reports import DATA
@@ -65,11 +65,7 @@ def download(url: str, folder: Path, sha256: str = "",
             why = f"The server answered: {answer.status_code} {answer.reason}."
     except ValueError:
         why = "The file's SHA-256 is not the pinned one."
-    raise CourseError(
-        f"{name} could not be downloaded.",
-        why,
-        f"Try again; `wget -c {url}` goes on where it stopped, and then "
-        "name the file with --from FILE. Or name a copy with --mirror.")
+    raise problem("download", name=name, why=why, url=url)
 
 
 # --- archives ---------------------------------------------------------------
@@ -80,15 +76,12 @@ UNPACKED = 100  #: times its size; images hardly shrink in an archive
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file name is an archive's."""
     return name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Any]]:
     """Name, size and content (None: of a link, a device) of the members of an
     archive; folders are none."""
-    if not archive.is_file():
-        raise OSError("It is no file")
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as whole:
             yield from ((info.filename, info.file_size, whole.open(info))
@@ -130,12 +123,7 @@ def unpack_images(archive: Path, target: Path) -> Path:
     except CourseError:
         raise
     except Exception as error:  # damaged files raise nearly anything
-        raise CourseError(
-            f"{archive.name} could not be unpacked.",
-            f"{error}. A download may have been cut.",
-            "Give a whole .zip, .tgz or .tar (a folder of X-rays belongs in "
-            "data/); nothing was changed.",
-        ) from error
+        raise problem("archive", file=archive.name, error=error) from error
     return target
 
 
@@ -179,13 +167,8 @@ def fetch_xrays(mirror: str = "", origin: str = "") -> list[str]:
 
 # --- published weights and predictions --------------------------------------
 
-#: The network of the paper (section 3.4).
-PAPER = "densenet121-res224-all"
-
 
 class Published(NamedTuple):
-    """One public file."""
-
     url: str
     sha256: str
     size: int  #: bytes, at most
@@ -203,12 +186,8 @@ SOURCES = {name: file for name, file in FILES.items() if file.saves}
 
 
 def file_name(name: str) -> str:
-    """Name of a published file."""
     if name not in FILES:
-        raise CourseError(
-            f"{name!r} cannot be fetched.",
-            f"The kit knows openi, smollm2-135m, {', '.join(FILES)}.",
-            "Choose one of these.")
+        raise problem("no such download", name=name, known=", ".join(FILES))
     return PurePosixPath(urlsplit(FILES[name].url).path).name
 
 
@@ -262,16 +241,10 @@ def _checked(name: str, *paths: Path) -> Path:
     """The first of the paths that is there, if it is the published file."""
     path = next((path for path in paths if os.path.isfile(path)), None)
     if path is None:
-        raise CourseError(
-            f"{paths[0].name} of {name} is not on this machine.",
-            "It is published by others and is not part of the kit.",
-            f"Fetch it (python -m llamaxr_utils fetch {name}), put "
-            f"{FILES[name].url} into data/weights/, or set "
-            'BACKBONE = "densenet-small@iu-train".')
+        raise problem(
+            "not fetched", file=paths[0].name, name=name, url=FILES[name].url)
     if artifacts.sha256(path) != FILES[name].sha256:
-        raise CourseError(
-            f"{path.name} is not the released file of {name}.",
-            f"Its SHA-256 is not {FILES[name].sha256[:16]}... A weight file "
-            "can hold code, so it was not opened.",
-            f"Remove it and get it again from {FILES[name].url}.")
+        raise problem(
+            "other file", file=path.name, name=name,
+            sha256=FILES[name].sha256[:16], url=FILES[name].url)
     return path

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..course.errors import CourseError, refuse_unknown
+from ..course.errors import CourseError, problem, refuse_unknown
 from ..course.machine import cores
 from ..course.run import cache_folder, data_folder
 from . import phantoms
@@ -96,10 +96,7 @@ def locate(path: str) -> Path:
     for base in (data_folder(), cache_folder()):
         if (base / path).exists():
             return base / path
-    raise CourseError(
-        f"The image {Path(path).name} is gone.",
-        "The table `views` lists it, but it is not in the data folder.",
-        "Run 01_explore_data again (FORCE=1), or set LLAMAXR_DATA back.")
+    raise problem("image is gone", file=Path(path).name)
 
 
 def _relative(path: str | Path) -> str:
@@ -140,13 +137,7 @@ def xray_views(image_ids: pd.DataFrame) -> pd.DataFrame:
     are there. For a missing image the next one is used."""
     files = find_images()
     if files.empty:
-        raise CourseError(
-            f"No X-rays were found under {data_folder().name}/.",
-            'IMAGES = "real" reads IU X-ray images named by their OpenI id '
-            "(CXR1_1_IM-0001-3001.png), in any sub-folder or archive. R2Gen's "
-            "copy (CXR1_1_IM-0001/0.png) does not tell which view is which.",
-            "Get them with `python -m llamaxr_utils fetch openi`, or put them "
-            'into data/; IMAGES = "phantom" needs none.')
+        raise problem("no X-rays", folder=data_folder().name)
     there = image_ids[image_ids["image_id"].isin(files["image_id"])]
     views = choose_views(there).merge(files, on="image_id")
     views["path"] = views["path"].map(_relative)
@@ -192,12 +183,7 @@ def read_picture(path: str | Path, size: int) -> Any:
         why = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             why = "It holds no PNG, JPEG or DICOM"
-        raise CourseError(
-            f"{file.name} could not be read.",
-            f"{why}.",
-            "Get the image again, or remove the file: its view then counts "
-            "as missing.",
-        ) from error
+        raise problem("image", file=file.name, why=why) from error
 
 
 def _read_dicom(file: Path) -> Any:
@@ -295,10 +281,4 @@ def check_range(batch: np.ndarray) -> None:
     steps = (batch - LOW) * (255.0 / (HIGH - LOW))
     of_bytes = np.abs(steps - np.rint(steps)).max() < 0.01  # a dull picture
     if not possible or 0 <= low and high <= 255 and not of_bytes:
-        raise CourseError(
-            f"The pixel values of this batch go from {low:g} to {high:g}.",
-            f"torchxrayvision's networks expect [{LOW:g}, {HIGH:g}]; in a "
-            "wrong range they give every image nearly the same scores, "
-            "without an error (torchxrayvision issue 89).",
-            "Read images with images.read_grey() and turn them into the "
-            "range with images.to_model_range().")
+        raise problem("wrong range", low=low, high=high, least=LOW, most=HIGH)

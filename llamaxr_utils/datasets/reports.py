@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
+from ..course.errors import problem
 from .mesh import DATA, status
 
 #: R2Gen's test list is two lists in one: its first 170 studies and the other
@@ -63,11 +63,7 @@ def _read_all(path: Path) -> pd.DataFrame:
                         for member in archive if member.name.endswith(".xml")]
         table = pd.DataFrame(rows).sort_values("number", ignore_index=True)
     except Exception as error:  # damaged files raise nearly anything
-        raise CourseError(
-            f"{path.name} could not be read.",
-            f"{error!r}: it does not hold OpenI's XML reports.",
-            "Restore the bundled archive with `make setup`.",
-        ) from error
+        raise problem("reports", file=path.name, error=error) from error
     return table.drop(columns="number")
 
 

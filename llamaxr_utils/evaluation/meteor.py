@@ -165,7 +165,6 @@ _running: list[Any] = []  # one process, kept, and what its table lacks
 
 @atexit.register
 def stop_meteor() -> None:
-    """End the Java process, if there is one."""
     while _running:
         process, _ = _running.pop()
         process.kill()

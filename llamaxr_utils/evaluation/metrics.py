@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import CourseError
+from ..course.errors import CourseError, problem
 from ..datasets.reports import load_studies
 from .meteor import MAX_WORDS, java_version, run_meteor, wordnet
 
@@ -130,9 +130,7 @@ def score_reports(references: Sequence[str], generated: Sequence[str],
     given = given.where(given.map(says_something), "")
     texts = given[given["reference"] != ""]
     if texts.empty:
-        raise CourseError("There is no pair to score.",
-                          f"All {len(given)} references are empty.",
-                          "Pass at least one reference that holds a word.")
+        raise problem("no pairs", n=len(given))
     record: dict[str, Any] = {
         "protocol": protocol, "cleaning": cleaning, "n": len(texts),
         "n_dropped": len(given) - len(texts),

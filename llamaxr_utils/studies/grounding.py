@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS, FINDING_OF
 from ..evaluation.clinical import present
-from ..evaluation.stats import TAIL, bootstrap_interval
+from ..evaluation.stats import TAIL, bootstrap_interval, resamples
 from ..llm.prompts import Scores
 
 Writer = Callable[[Sequence[Scores]], list[str]]
@@ -117,9 +117,8 @@ def all_swaps(references: Sequence[Any], own: Sequence[Any],
             return 2 * np.stack([weights @ right, swapped], -1) / size[
                 ..., None]
 
-    drawn = np.random.default_rng(seed).multinomial(
-        n, np.full(n, 1 / n), n_samples)
-    a, b = f1(drawn.astype(float)).T
+    a, b = np.concatenate([f1(drawn) for drawn
+                           in resamples(n, n_samples, seed)]).T
     low, high = np.nanquantile(a - b, [TAIL, 1 - TAIL])
     a, b = f1(np.ones(n))
     alike = pd.Series(list(map(str, own))).value_counts()

@@ -16,46 +16,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from markupsafe import Markup
 from nbformat import v4
 from PIL import Image
 
 from ..course import artifacts, run, runner
-from ..course.errors import CourseError
+from ..course.errors import problem
 from ..course.plots import as_html, data_uri
 from ..datasets import phantoms
 from ..datasets.conditions import CONDITIONS, FINDING_OF, VIEWS
 from ..datasets.images import read_grey, read_picture
+from ..datasets.reports import DATA
 from ..evaluation.cases import PAGES
 from ..evaluation.findings import label_report, sentences
 from ..llm import finetune, generate, models, prompts
 from ..vision import backbones, features, heatmaps
 
-#: Words for the same shadow: one for another is no mistake here.
-_SAME = {
-    "Consolidation": ("Lung Opacity",),
-    "Infiltration": ("Consolidation", "Pneumonia"),
-    "Lung Lesion": ("Granuloma",),
-    "Lung Opacity": ("Consolidation", "Pneumonia"),
-    "Nodule": ("Granuloma",),
-    "Pneumonia": ("Consolidation", "Lung Opacity"),
-}
+WORDS = yaml.safe_load((DATA / "report.yaml").read_text("utf-8"))
 #: Condition -> the findings in words that state it. Findings that no
 #: condition leads to (devices, spine) can't come from the scores.
-STATED_BY = {name: (finding, *_SAME.get(name, ()))
+STATED_BY = {name: (finding, *WORDS["same"].get(name, ()))
              for name, finding in FINDING_OF.items()}
 REPORTED = {"present", "uncertain"}
 COLUMNS, EMPTY = [*VIEWS, "mean", "point"], "(empty)"
-NO_CAVEAT = "none found, which does not make the report right"
-NOTE = ("* named: the mean over the views is at or above the operating point, "
-        "which this run set on its training studies. Scores are not "
-        "probabilities.")
 #: Elements that a notebook's page may have: no script, style or form.
-TAGS = set(
-    "a blockquote br code del div em h1 h2 h3 h4 hr i b img li mark math mfrac"
-    " mi mn mo mover mrow mspace msqrt mstyle msub msubsup msup mtable mtd "
-    "mtext mtr munder munderover ol p pre progress s small span strong sub sup"
-    " table tbody td th thead tr u ul".split())
+TAGS = set(WORDS["tags"].split())
 #: A reason for doubt: a word or two, a sentence.
 Caveat = tuple[str, str]
 
@@ -110,11 +96,7 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
     grey = {view: read_grey(path, side, knobs["RESIZE"])
             for view, path in files.items()}
     if len(grey) == 2 and _alike(*grey.values()) > 0.95:
-        raise CourseError(
-            "Both views are the same image.",
-            "One of them is not the view it stands for.",
-            "Give the frontal image first and the lateral one second, or "
-            "the frontal one alone.")
+        raise problem("same image twice")
     points = artifacts.load(folder, "operating_points").set_index(
         "condition")["operating_point"].to_dict()
     table = score_table(network, grey, points)
@@ -155,19 +137,20 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
 
 # --- caveats ----------------------------------------------------------------
 
+def _caveats(checks: Mapping[str, bool], **facts: str) -> list[Caveat]:
+    """Those that hold, each with its sentence."""
+    return [(kind, WORDS["caveats"][kind].format_map(facts))
+            for kind, holds in checks.items() if holds]
+
+
 def about_run(backbone: str, images: str,
               files: Mapping[str, Path]) -> list[Caveat]:
     """Caveats about models and images (what the run was trained on: phantom
     or real), before a word is read."""
-    checks = [
-        (backbone.endswith("@random"), "random network",
-         "The image network has random weights."),
-        (images == "phantom", "trained on phantoms",
-         "The run knows drawings, and no X-ray at all."),
-        (len(files) < len(VIEWS), "view missing",
-         "The operating points were set on means of both views."),
-    ]
-    return [(kind, text) for holds, kind, text in checks if holds]
+    return _caveats({
+        "random network": backbone.endswith("@random"),
+        "trained on phantoms": images == "phantom",
+        "view missing": len(files) < len(VIEWS)})
 
 
 def about_pictures(pictures: Mapping[str, Image.Image]) -> list[Caveat]:
@@ -187,13 +170,9 @@ def about_pictures(pictures: Mapping[str, Image.Image]) -> list[Caveat]:
         hue = np.ptp(np.asarray(tiny.convert("RGB")), axis=2).mean()
         is_flat = np.ptp(np.percentile(grey, (5, 95))) < 40
         is_noise = not is_flat and _alike(grey[1:], grey[:-1]) < 0.6
-        checks = [(hue > 10, "in colour", "is in colour, as no X-ray is"),
-                  (is_flat, "no contrast", "has hardly any contrast"),
-                  (is_noise, "noise", "is noise: neighbouring pixels differ")]
-        caveats += [(kind, f"The {view} image {text}.")
-                    for holds, kind, text in checks if holds]
-    text = "By its shape the frontal image is a lateral one, or vice versa."
-    return caveats + [("swapped", text)] * (swapped > 0.05)
+        caveats += _caveats({"in colour": hue > 10, "no contrast": is_flat,
+                             "noise": is_noise}, view=view)
+    return caveats + _caveats({"swapped": swapped > 0.05})
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> float:
@@ -207,13 +186,8 @@ def about_text(report: str, table: pd.DataFrame,
                finished: bool = True) -> list[Caveat]:
     """Caveats from comparing a report with the scores that led to it (a
     `score_table`); `finished` is False where decoding ran into its limit."""
-    checks = [
-        (not finished, "cut off", "The report did not come to an end."),
-        (not report.strip(), "empty", "The model wrote no report at all."),
-        ("XXXX" in report, "placeholder",
-         "XXXX stands where training reports lost a word."),
-    ]
-    caveats = [(kind, text) for holds, kind, text in checks if holds]
+    caveats = _caveats({"cut off": not finished, "empty": not report.strip(),
+                        "placeholder": "XXXX" in report})
     written = label_report(report)
     names = list(table.index[table["named"]])
     for name in names:
@@ -221,16 +195,14 @@ def about_text(report: str, table: pd.DataFrame,
         if not REPORTED & {*states}:
             # To deny consolidation is not to deny every opacity.
             kind = "denied" if states[0] == "absent" else "not stated"
-            score = _score(name, table)
-            caveats.append((kind, f"{score} is named and {kind}."))
+            caveats += _caveats({kind: True}, score=_score(name, table))
     for finding, sentence in unsupported(report, names).items():
         sources = [c for c in CONDITIONS if finding in STATED_BY[c]]
         above = (table["mean"] - table["point"]).reindex(sources).dropna()
-        kind, why = "beyond the scores", "no score speaks of it"
-        if len(above):
-            kind = "unsupported"
-            why = f"the nearest score is {_score(str(above.idxmax()), table)}"
-        caveats.append((kind, f"“{sentence}” states {finding}; {why}."))
+        nearest = _score(str(above.idxmax()), table) if len(above) else ""
+        kind = "unsupported" if nearest else "beyond the scores"
+        caveats += _caveats({kind: True}, sentence=sentence, finding=finding,
+                            score=nearest)
     return caveats
 
 
@@ -256,13 +228,13 @@ def _score(condition: str, table: pd.DataFrame) -> str:
 def as_text(draft: Draft) -> str:
     """A draft for a terminal of 80 columns."""
     lines = ["DRAFT REPORT", run.WARNING, "", fill(draft.report or EMPTY, 78)]
-    lines += ["", f"Caveats: {len(draft.caveats) or NO_CAVEAT}"]
+    lines += ["", f"Caveats: {len(draft.caveats) or WORDS['no_caveat']}"]
     lines += [fill(f"{i:2}. {kind}: {text}", 78, subsequent_indent="    ")
               for i, (kind, text) in enumerate(draft.caveats, 1)]
     marks = draft.scores["named"].map({True: "* ", False: "  "})
     scores = draft.scores.set_axis(marks + draft.scores.index)
     table = scores[COLUMNS].to_string(float_format="%.2f", na_rep="–")
-    lines += ["", "Scores", table, fill(NOTE, 78), ""]
+    lines += ["", "Scores", table, fill(WORDS["note"], 78), ""]
     wide = max(map(len, draft.facts))
     lines += [f"{fact:{wide}}  {text}" for fact, text in draft.facts.items()]
     return "\n".join(lines)
@@ -275,11 +247,10 @@ def _write(path: Path, template: str, **content: Any) -> None:
 
 
 def write_page(draft: Draft, path: str | Path) -> None:
-    """A draft as a page of its own."""
     names = list(draft.scores.index[draft.scores["named"]])
     _write(Path(path), "report.html", draft=draft, data_uri=data_uri,
-           overlay=heatmaps.overlay, columns=COLUMNS, note=NOTE,
-           no_caveat=NO_CAVEAT, sentences=sentences(draft.report) or [EMPTY],
+           overlay=heatmaps.overlay, columns=COLUMNS, words=WORDS,
+           sentences=sentences(draft.report) or [EMPTY],
            bare=set(unsupported(draft.report, names).values()))
 
 

@@ -8,7 +8,6 @@ was killed goes on. In order, or on a Ray cluster with one disk for all.
 """
 
 import io
-import json
 import os
 import re
 import shutil
@@ -25,14 +24,13 @@ import pandas as pd
 import yaml
 
 from ..course import artifacts, run, runner
-from ..course.errors import CourseError, refuse_unknown
+from ..course.errors import CourseError, problem, refuse_unknown
 from ..datasets import mesh
 from ..evaluation import metrics
 from ..evaluation.findings import label_report
 from .grounding import GAP, all_swaps
 
-#: Of a finished point, what is printed at once.
-SHOWN = ("gap", "gap_low", "f1", "BLEU-4", "ROUGE-L", "CIDEr", "seconds")
+LOCAL: Any = {"include_dashboard": False}  #: options of a new cluster
 #: What a run folder holds besides artifacts.
 NO_INPUT = shutil.ignore_patterns("tables", "figures", "notebooks", "records",
                                   "checkpoints*", "*.html", ".*")
@@ -71,10 +69,8 @@ def read_grid(path: str | Path) -> Grid:
         points = {str(k): dict(v or {}) for k, v in grid.points.items()}
     except (OSError, ValueError, TypeError, AttributeError,
             yaml.YAMLError) as error:
-        raise CourseError(
-            f"{path} is no grid.", " ".join(str(error).split()),
-            "It holds points, and perhaps seeds, profile, images, first and "
-            "last: figures/designs.yaml is an example.") from None
+        why = " ".join(str(error).split())
+        raise problem("no grid", path=path, why=why) from None
     run.run_name(grid.profile, grid.images or None)
     own = run.declared()["profiles"][grid.profile]["images"]
     known = {knob for notebook in runner.choose(grid.first, grid.last)
@@ -94,12 +90,11 @@ def chains(grid: Grid) -> dict[tuple[str, int], list[Node]]:
     result = {}
     for seed in grid.seeds:
         for point, change in grid.points.items():
-            parent, chain = "", []
+            parent, chain, wanted = "", [], {**change, "SEED": seed}
             for notebook in runner.choose(grid.first, grid.last):
                 source = run.notebook_path(notebook)
-                knobs = {**change, "SEED": seed}
-                knobs = {knob: knobs[knob] for knob in knobs
-                         if knob in run.knob_table(notebook)}
+                known = run.knob_table(notebook)
+                knobs = {k: v for k, v in wanted.items() if k in known}
                 state = runner.state_now(source, grid.profile, grid.images)
                 key = artifacts.digest([parent or start, state, knobs])
                 chain.append(Node(key[:16], parent, notebook, grid.profile,
@@ -177,7 +172,6 @@ def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
         runner.run_course(grid.profile, grid.images, last=before[-1])
     plan = chains(grid)
     nodes = {node.key: node for chain in plan.values() for node in chain}
-    print(f"{grid.name}: {len(plan)} points, {len(nodes)} runs", flush=True)
     work = _on_ray(nodes, address) if address else _in_order(nodes)
     failed, there = [], set(rows(path).get("node", ()))
     for count, (key, outcome) in enumerate(work, 1):
@@ -189,10 +183,8 @@ def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
             if chain[-1].key == key not in there and outcome not in failed:
                 _record(grid, point, seed, chain)
     if failed:
-        raise CourseError(
-            f"{len(failed)} of {len(nodes)} runs failed.",
-            " ".join(str(failed[0]).split()),
-            "Mend it; the same command runs what is missing.")
+        raise problem("failed runs", failed=len(failed), of=len(nodes),
+                      why=" ".join(str(failed[0]).split()))
     return rows(path)
 
 
@@ -239,14 +231,13 @@ def connect(address: str) -> tuple[Any, float]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
-    except ImportError:
-        raise CourseError(
-            "Ray is not installed.", "It is an extra.", "Run `pip install -c "
-            "constraints.txt '.[scale]'`, or leave --address out.") from None
-    if not ray.is_initialized():
-        new = {"address": "local", "include_dashboard": False}
-        known = new if address == "local" else {"address": address}
-        ray.init(**known, log_to_driver=False)
+
+        if not ray.is_initialized():
+            ray.init(address, log_to_driver=False, **(
+                LOCAL if address == "local" else {}))
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise problem("no cluster", address=address, why=why) from error
     return ray, float(ray.cluster_resources().get("GPU", 0) > 0)
 
 
@@ -256,7 +247,7 @@ def _record(grid: Grid, point: str, seed: int, chain: Sequence[Node]) -> None:
     """Keep a finished point's row as JSON, and show it."""
     key = chain[-1].key
     folder = home(key) / run.run_name(grid.profile, grid.images)
-    notes = [json.loads((home(node.key) / "done.json").read_text("utf-8"))
+    notes = [artifacts.read_json(home(node.key) / "done.json") or {}
              for node in chain]
     row = {"point": point, "seed": seed, "run": folder.name, "node": key,
            "commit": " ".join({note["commit"]: "" for note in notes}),
@@ -264,13 +255,14 @@ def _record(grid: Grid, point: str, seed: int, chain: Sequence[Node]) -> None:
            **measure(folder)}
     artifacts.write_json(_row_file(grid, point, seed),
                          row | {"change": grid.points[point]})
-    shown = [f"{name} {row[name]:.3f}" for name in SHOWN if name in row]
-    print(f"  {point}, seed {seed}:", *shown, sep="  ", flush=True)
+    shown = (f"{name} {value:.3f}" for name, value in row.items()
+             if isinstance(value, float))
+    print(f"  {point}, seed {seed}:", *shown, flush=True)
 
 
 def _row_file(grid: Grid, point: str, seed: int) -> Path:
-    name = "-".join(re.findall(r"\w+", point))
-    return home(grid.name) / f"{name}-{seed}.json"
+    words = re.findall(r"\w+", f"{point} {seed}")
+    return home(grid.name) / f"{'-'.join(words)}.json"
 
 
 def rows(path: str | Path) -> pd.DataFrame:

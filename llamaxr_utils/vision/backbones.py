@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..course.errors import CourseError
+from ..course.errors import problem
 from ..course.machine import has_fast_bfloat16, pick_device
 from ..datasets import downloads
 from ..datasets.conditions import NATIVE_ORDER, best_f_beta
 from ..datasets.images import check_range, to_model_range
 
-#: The paper's network.
-RELEASED = downloads.PAPER
+#: The paper's network (section 3.4).
+RELEASED = "densenet121-res224-all"
 
 
 class Architecture(NamedTuple):
@@ -42,11 +42,9 @@ def architecture(name: str) -> Architecture:
     """The architecture of a full name; CourseError where there is none."""
     word = name.partition("@")[0].removesuffix("-res224-all")
     if word not in ARCHITECTURES:
-        raise CourseError(
-            f"There is no backbone {name!r}.",
-            f"The kit knows {RELEASED}, and {', '.join(ARCHITECTURES)} with @ "
-            "and the training data.",
-            "Set BACKBONE to one of them.")
+        raise problem(
+            "unknown backbone", name=name, released=RELEASED,
+            known=", ".join(ARCHITECTURES))
     return ARCHITECTURES[word]
 
 
@@ -233,7 +231,6 @@ def save(model: Any, folder: Path) -> None:
 
 
 def load(folder: Path) -> Any:
-    """The network that `save` wrote."""
     import torch
     from safetensors.torch import load_file
 

@@ -1,28 +1,21 @@
-"""Reports side by side: outcomes, remarks, Tables 4 to 6, the case page;
-its last tests open the page in Chromium, and are skipped without one."""
+"""Reports side by side: outcomes, remarks, the case page; its last test opens
+the page in Chromium, and is skipped without one."""
 
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Reader, run_cells
 from PIL import Image, PngImagePlugin
 
-from llamaxr_utils.course import tables
 from llamaxr_utils.datasets.conditions import CONDITIONS, VIEWS
 from llamaxr_utils.evaluation import cases
 
 REFERENCE = "The heart is enlarged. No pleural effusion. No pneumothorax."
 FIRST = "The heart is enlarged. There is no pleural effusion."
 SECOND = "The heart is normal. No effusion. There is a rib fracture."
-EVIL = (
-    "<script>document['title']='owned'</script></script><!-- <img src=x "
-    "onerror=\"document['title']='owned'\"> & \u2028 \x1b[31mred\x1b[0m"
-)
 
 
 def test_what_two_states_are_to_each_other():
@@ -70,63 +63,6 @@ def test_green_is_right_in_one_system_and_the_strongest_outcome_stands():
     assert [names for _, names in cases.decisive(text)] == [[], ["Fracture"]]
 
 
-@pytest.mark.parametrize(("last", "other"), [
-    ("CXR1_IM-2", ("CvT2DistilGPT2", ["One.", "Two."])),
-    ("CXR7_IM-2", ("nearest neighbour", ["n", "m"])),
-])
-def test_published_predictions_are_taken_where_they_are_whole(
-        last, other, data):
-    (data / "cvt2distilgpt2_iu_test.csv").write_text(
-        f"id,generated\nCXR2_IM-1,Two.\n{last},One.\n")
-    tuned = pd.DataFrame({"study_id": ["CXR1", "CXR2"], "generated": "x"})
-    none = pd.DataFrame(columns=["study_id", "split", "findings"])
-    space = run_cells(
-        "07-11b", pd=pd, cache_folder=lambda: data, tuned=tuned, studies=none,
-        scores=table().set_index(["study_id", "status"]),
-        prompts=SimpleNamespace(both_views=lambda *a: None),
-        baselines=SimpleNamespace(nearest_neighbour=lambda *a: ["n", "m"]))
-    name = space["other"]
-    assert (name, list(space["systems"][name])) == other
-
-
-def test_table_4_quotes_each_text_and_remarks_by_state():
-    space = run_cells("07-02", "07-18d", named={"CXR1": ()})
-    row = SimpleNamespace(study_id="CXR1", reference=REFERENCE,
-                          generated=SECOND)
-    rows = space["by_finding"](
-        row, {"reference": REFERENCE, "a": FIRST, "b": SECOND})
-    rows = rows.set_index("category")
-    assert rows.loc["Pleural Effusion", "a"] == (
-        "There is no pleural effusion. [absent]")
-    assert rows.loc["Fracture", "reference"] == "not mentioned"
-    assert rows["remark"].to_dict() == {
-        "Pleural Effusion": "agree", "Cardiomegaly": "contradicts",
-        "Fracture": cases.UNSUPPORTED, "Pneumothorax": ""}
-
-
-def test_table_5_names_what_was_found_by_whom_and_is_escaped(monkeypatch):
-    saved = []
-    monkeypatch.setattr(tables, "save_table",
-                        lambda nb, table, **options: saved.append(table))
-    evil = f"There is a fracture {EVIL}"
-    space = run_cells(
-        "07-02", "07-21b", "07-21c", nb=None, other="a",
-        chosen=pd.DataFrame({"study_id": ["CXR1"], "reference": REFERENCE}),
-        systems=pd.DataFrame({"a": FIRST, "this run": SECOND, "evil": evil},
-                             index=["CXR1"]))
-    assert saved[0].to_dict("records") == [{
-        "study": "CXR1", "reference": REFERENCE,
-        "a": FIRST, "this run": SECOND,
-        "a, findings": "✓ Cardiomegaly · = Pleural Effusion",
-        "this run, findings":
-            "≠ Cardiomegaly · = Pleural Effusion · + Fracture"}]
-    page = space["tables_beside"]("evil", "table-6", "Table 6").data
-    assert not {"\x1b", "\u2028"} & {*saved[1]["evil"][0], *page}
-    read = Reader(page)
-    assert not {"script", "img"} & set(read.tags) and "mark" in read.tags
-    assert "+ Fracture" in "".join(read.text)
-
-
 # study, status, reference, generated, score of Fracture in the frontal view
 STUDIES = [
     ("CXR7", "abnormal", "The heart is enlarged.", "The lungs clear.", 0.2),
@@ -160,19 +96,13 @@ def write(path, rows=None, **changed):
 
 
 def content(page):
-    """The data inside a page."""
     begin = page.index('id="data">') + len('id="data">')
     return json.loads(page[begin : page.index("</script>", begin)])
 
 
 def test_the_page_stands_alone_and_shows_a_study(tmp_path):
     page = write(tmp_path / "cases.html")
-    read = Reader(page)
-    assert read.tags.count("script") == 2
-    assert not {"src", "href", "onerror", "onclick"} & read.attributes
-    assert not re.search(r"https?://|@import|url\(|{{", page)
-    assert "default-src 'none'" in page
-    assert "unsafe" not in page and page.count("'sha256-") == 2
+    assert not re.search(r"https?://|@import|url\(|{{| src=| href=", page)
     assert page.count("not for diagnosis") == 2
     first, second, _ = content(page)["studies"]
     assert first["scores"].keys() == {"frontal"}  # the lateral one is NaN
@@ -181,18 +111,6 @@ def test_the_page_stands_alone_and_shows_a_study(tmp_path):
     assert second["named"] == [CONDITIONS.index("Fracture")]
     row = next(r for r in second["findings"] if r[0] == "Fracture")
     assert row[2:] == ["added", cases.SUPPORTED]
-
-
-def test_nothing_of_a_report_leaves_its_place(tmp_path):
-    harmless = table([("CXR7", "normal", "A heart.", "A lung.", 0.1)])
-    evil = table([(EVIL, EVIL, EVIL, EVIL, 0.1)]).assign(mesh=[[EVIL]])
-    plain = write(tmp_path / "plain.html", harmless)
-    page = write(tmp_path / "cases.html", evil, title=EVIL, stamp=EVIL)
-    (study,) = content(page)["studies"]
-    for place in ("id", "status", "mesh", "texts"):
-        assert "<script>document" in json.dumps(study[place])
-    assert Reader(page).tags == Reader(plain).tags
-    assert "\x1b" not in page and "\u2028" not in page
 
 
 def test_images_and_heatmaps_are_inside(tmp_path, monkeypatch):
@@ -274,18 +192,3 @@ def test_order_keyboard_filters_and_marks(open_page):
     assert cases.SUPPORTED in page.inner_text("main table")
     page.fill("#word", "jk")
     assert "No study has all of this" in page.inner_text("main")
-
-
-def test_markup_is_shown_and_no_script_but_the_page_s_own_runs(open_page):
-    page = open_page(
-        table([("CXR7", "normal", EVIL, f"A fracture. {EVIL}", 0.1)]))
-    assert page.locator("main script, main img").count() == 0
-    text = page.inner_text("main")
-    assert "<script>document['title']='owned'</script>" in text
-    assert "[31mred" in text and "\x1b" not in text
-    # Even a script that got in would do nothing.
-    page.evaluate(
-        "{const s = document.createElement('script'); "
-        "s.textContent = 'document.title = 2'; document.body.append(s)}")
-    page.wait_for_timeout(100)
-    assert page.title() == "Cases"

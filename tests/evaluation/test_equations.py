@@ -23,7 +23,6 @@ EXACT = SimpleNamespace(stem=lambda word: word, synsets=lambda word: [])
 
 @pytest.fixture(scope="module")
 def equations():
-    """The functions that the notebook's cells define."""
     return run_cells("06-08b", "06-08e", "06-08h", np=np, Counter=Counter)
 
 

@@ -15,7 +15,6 @@ import pytest
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.evaluation import meteor, metrics
 from llamaxr_utils.evaluation.metrics import score_reports
-from llamaxr_utils.studies import audit
 
 PEER = os.environ.get("LLAMAXR_PEER_CSV")
 needs_java = pytest.mark.skipif(
@@ -105,15 +104,6 @@ def test_published_figures_of_a_peer():
     statistics = np.stack(scores["per_report"]["meteor_stats"])
     again = meteor.meteor_from_statistics(statistics.sum(axis=0))
     assert again == pytest.approx(scores["METEOR"], abs=1e-9)
-
-
-def test_published_table_is_the_papers():
-    """By the two gains that the paper's last row prints."""
-    table = audit.quoted_rows().set_index("system")
-    assert {"year", "citation", *NAMES} <= set(table.columns)
-    best = table.drop(index="LLaMA-XR")[["ROUGE-L", "METEOR"]].max()
-    gains = 100 * (table.loc["LLaMA-XR", best.index] / best - 1)
-    assert list(gains) == pytest.approx([4.34, 54.13], abs=0.005)
 
 
 ODD = {
@@ -212,14 +202,6 @@ def test_r2gen_cleaning_and_the_authors_that_loses_the_negation():
     assert cleaned == "focal pneumothora."
 
 
-def test_without_java_meteor_is_none(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
-    assert scores["METEOR"] is None
-    assert scores["record"]["java"] == "needs Java"
-    assert scores["BLEU-1"] > 0 and scores["CIDEr"] > 0
-
-
 def test_paraphrases_of_the_words_at_hand(folders, monkeypatch):
     kept = [("clear", "lungs clear"), ("n't do", "clear"), ("café", "10 mm"),
             ("ap", "a - p"), ("do not", "don't")]
@@ -240,27 +222,22 @@ def test_paraphrases_of_the_words_at_hand(folders, monkeypatch):
     assert meteor.paraphrases(words) == (table, lacks)
 
 
-def test_where_no_table_can_be_kept_meteor_alone_is_lost(monkeypatch):
-    def locked():
-        raise CourseError("a table could not be written", "locked", "unlock")
+def locked():
+    raise CourseError("a table could not be written", "locked", "unlock")
 
+
+@pytest.mark.parametrize(("name", "broken"), [
+    ("cache_folder", locked),  # where no table can be kept
+    ("COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])])
+def test_meteor_alone_is_lost_where_java_is_silent_or_has_no_table(
+        name, broken, monkeypatch):
     monkeypatch.setattr(meteor, "_running", [])
-    monkeypatch.setattr(metrics, "java_version", lambda: "17")
-    monkeypatch.setattr(meteor, "cache_folder", locked)
-    scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
-    assert scores["METEOR"] is None and scores["BLEU-1"] > 0
-    assert "METEOR stopped (CourseError)" in scores["record"]["java"]
-
-
-def test_silent_java_is_ended_and_named(monkeypatch):
-    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(meteor, "_running", [])
-    monkeypatch.setattr(meteor, "COMMAND", sleeper)
+    monkeypatch.setattr(meteor, name, broken)
     monkeypatch.setattr(metrics, "java_version", lambda: "17")
     monkeypatch.setattr(meteor, "TIMEOUT", 0.05)
     scores = score_reports(REFERENCES, CANDIDATES, "r2gen", vocabulary=())
-    assert scores["METEOR"] is None
-    assert "METEOR stopped" in scores["record"]["java"]
+    assert scores["METEOR"] is None and scores["BLEU-1"] > 0
+    assert "METEOR stopped (" in scores["record"]["java"]
     assert scores["per_report"]["METEOR"].isna().all()
 
 

@@ -25,7 +25,6 @@ SETTINGS = dict(
 
 
 def studies():
-    """Prompts and reports of our own sentences, short and long."""
     words, rows = [*SENTENCES], []
     for i in range(N_TRAIN + N_VAL):
         word, more = words[i % 6], words[(i // 6) % 6]
@@ -85,9 +84,6 @@ def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
         assert artifacts.stale_because(laptop, name) is None
     after = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}
     assert before.items() <= after.items()
-    assert set(after) - set(before) == {
-        "adapter", "adapter.json", "figures", "notebooks", "records",
-        "tables", "training_log.csv", "training_log.json"}
     facts = pd.read_csv(laptop / "tables" / "training.csv", index_col="fact")
     assert facts.loc["processes", "this run"] == "2"
     assert facts.loc["steps", "this run"] == str(N_TRAIN // 8)

@@ -48,19 +48,6 @@ def test_each_prompt_gets_its_own_report_in_order(writer, batch_size, padding):
     assert tokenizer.padding_side == "left"
 
 
-def test_a_4_bit_model_writes_the_same_at_16_as_at_1(writer, tmp_path):
-    """float32 sums, LoRA on top, prompts of eighteen lengths, left padding."""
-    models.save_model(*writer, tmp_path)
-    model, tokenizer = finetune.load_in_4bit(str(tmp_path))
-    both = finetune.add_lora(model), tokenizer
-    asked = [prompt.replace("Input:\n", "Input:\n" + "heart " * n)
-             for n in range(3) for prompt in ASKED]
-    alone = write(both, asked, batch_size=1, max_new_tokens=16)
-    together = write(both, asked, batch_size=16, max_new_tokens=16)
-    assert alone["generated"].nunique() > 3
-    pd.testing.assert_frame_equal(alone[TEXT], together[TEXT])
-
-
 def test_a_report_that_was_cut_says_so(writer):
     lengths = write(writer, ASKED)["n_tokens"]
     limit = int(lengths.min())

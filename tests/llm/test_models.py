@@ -32,7 +32,6 @@ def tiny_tokenizer(vocab_size: int = 400):
 
 
 def tiny_base(folder: Path, seed: int = 1) -> str:
-    """`random-llama` with its tokenizer in a folder; its path."""
     tokenizer = tiny_tokenizer()
     model = models.new_llama("random-llama", tokenizer, seed)
     models.save_model(model, tokenizer, folder)
@@ -43,17 +42,13 @@ def tiny_base(folder: Path, seed: int = 1) -> str:
     *SENTENCES.values(), "",
     "Words it never met: übergroß, 3.5 cm (XXXX) – “quoted”.\n\tNew line",
 ])
-def test_any_text_survives_the_tokenizer_and_fits_behind_a_prompt(text):
-    """trl tokenizes prompt and prompt + report; they must fit together."""
+def test_any_text_survives_the_tokenizer(text):
     tokenizer = tiny_tokenizer()
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert tokenizer(text + "</s>")["input_ids"] == [
         *ids, tokenizer.eos_token_id]
-    for prompt in PROMPTS.values():
-        both = tokenizer(prompt + text)["input_ids"]
-        assert both == tokenizer(prompt)["input_ids"] + ids[1:]
 
 
 def test_a_tokenizer_without_padding_token_gets_one(tmp_path):

@@ -1,7 +1,5 @@
 """Notebook 08's audit: each verdict follows from its numbers, and turns."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +7,6 @@ import pandas as pd
 import pytest
 from conftest import cells, run_cells
 
-from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER
 from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.studies import audit
 
@@ -22,7 +19,6 @@ SETTINGS = SimpleNamespace(SEED=0, SPLITS=40, RESAMPLES=20, title_note="")
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    """Figures are drawn and closed, and not saved."""
     import matplotlib.pyplot as plt
 
     name = "llamaxr_utils.course.plots.save_figure"
@@ -89,14 +85,6 @@ def test_r2gens_list_is_not_random_until_it_is_dealt_out(studies, dealt):
     assert f"is {'like' if dealt else 'not like'} a random one" in text
 
 
-@pytest.mark.parametrize(("by_ruler", "word"), [
-    ([1.4, 1.6], "1.54 for 1 of 2"), ([1.2, 1.3], "1.54 for 0 of 2")])
-def test_the_gain_lies_within_what_the_ruler_gives_or_not(by_ruler, word):
-    text, _ = section(
-        "two rulers", "08-08v", by_ruler=by_ruler, ratios={}, **PAPER)
-    assert word in text
-
-
 def test_a_factor_is_one_score_over_the_other():
     """Of means that double the factor is 2, and so are the ends."""
     part = pd.DataFrame({"ROUGE-L": [0.1, 0.3], "METEOR": [0.2, 0.4]})
@@ -111,15 +99,8 @@ def test_a_factor_is_one_score_over_the_other():
     assert space["by_ruler"] == pytest.approx([2])
 
 
-def test_figure_4_fits_the_order_in_which_it_stands(monkeypatch):
+def test_figure_4_fits_the_order_in_which_it_stands():
     assert audit.better_order().startswith("torchxrayvision's")
-    spread = audit.data("score_spread").set_index("condition")
-    assert list(spread.index) == list(NATIVE_ORDER)
-    by_name = spread.loc[list(CONDITIONS), "mean"].to_numpy()
-    printed = pd.DataFrame({"first": by_name, "second": by_name})
-    tables = {"score_spread": spread.reset_index(), "figure_4_scores": printed}
-    monkeypatch.setattr(audit, "data", tables.get)
-    assert audit.better_order().startswith("the alphabet's")
 
 
 def test_the_papers_examples_and_the_scores_of_its_table_4(studies):
@@ -141,19 +122,3 @@ def test_the_ledger_and_the_smaller_findings_name_what_is_measured():
     measured = [item for item in ledger["item"] if any(
         f'"{item}"' in text for text in source.values())]
     assert len(measured) == len(ledger) - 2  # the prompt, the learning rate
-
-
-def test_notebook_08_needs_no_torch():
-    """Its imports, its labeller and its reading of torchxrayvision's source,
-    with torch and transformers out of reach."""
-    source = cells("08")
-    code = (
-        "import sys\n"
-        "sys.modules |= dict.fromkeys(['torch', 'transformers'])\n"
-        + source["08-02"] + "\n" + source["08-24"]
-        + "\ndenied_findings(['No pneumothorax.'], metrics.clean_author)\n"
-        + source["08-32"].partition("package")[1]
-        + source["08-32"].partition("package")[2].partition("each =")[0]
-        + "assert 'openi' in source.lower()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from conftest import run_cells
 
-from llamaxr_utils.course import plots, tables
-from llamaxr_utils.course.run import start
+from llamaxr_utils.course import plots
 from llamaxr_utils.datasets.conditions import CONDITIONS
 from llamaxr_utils.evaluation import baselines, clinical
 from llamaxr_utils.llm import prompts
@@ -143,20 +142,19 @@ def test_a_dose_moves_one_condition_in_both_views():
     assert (SCORES[0]["Edema"] == 0).all()  # nothing was changed in place
 
 
-@pytest.mark.parametrize("score_format", ["names", "paper"])
-def test_notebook_09s_writer_decodes_each_prompt_once(score_format):
+def test_notebook_09s_writer_decodes_each_prompt_once():
     decoded = []
 
     def generate_reports(model, tokenizer, texts, progress, **settings):
         decoded.append((list(texts), settings))
         return {"generated": [text.split("\n")[1] for text in texts]}
 
-    first, normal = (prompts.build_prompt(one, score_format, POINTS)
+    first, normal = (prompts.build_prompt(one, "names", POINTS)
                      for one in (SCORES[0], SCORES[-1]))
     write = run_cells(
         "09-08b", asked=pd.DataFrame({"prompt": [normal]}),
         own=pd.DataFrame({"generated": ["as before"]}), prompts=prompts,
-        plots=plots, model=None, tokenizer=None, score_format=score_format,
+        plots=plots, model=None, tokenizer=None, score_format="names",
         generate=SimpleNamespace(generate_reports=generate_reports),
         threshold=POINTS, settings={"batch_size": 3})["write"]
     report = first.split("\n")[1]
@@ -165,45 +163,3 @@ def test_notebook_09s_writer_decodes_each_prompt_once(score_format):
     write(SCORES[:2])
     assert decoded[0] == ([first], {"batch_size": 3})
     assert len(decoded[1][0]) == 1
-
-
-@pytest.mark.parametrize("write", [grounded, blind])
-def test_the_card_of_a_collapsed_model_says_so(write, folders):
-    """Its many different reports, whatever it is told, do not help it."""
-    texts = write(SCORES)
-    if write is blind:  # 20 reports that differ in words alone
-        texts = [f"{text} View {i}." for i, text in enumerate(texts)]
-    reports = pd.DataFrame({"generated": texts})
-    test = pd.DataFrame({"completion": REFERENCES,
-                         "prompt": list(map(str, SCORES))})
-    space = run_cells(
-        "05-16b", "05-17", pd=pd, grounding=grounding, tables=tables,
-        greedy_reports=reports, donors=swap(20, 3407), test=test,
-        nb=start("05_generate_reports", "smoke"))
-    card = space["card"].set_index("swap test, greedy")["this run"]
-    assert card.index[0] == "grounding gap"
-    assert ("no sign" in space["verdict"]) == (write is blind)
-    if write is blind:
-        assert card["reports that change"] == "100%"
-        assert card["different reports"] == 20
-
-
-def test_the_strip_marks_what_changed_and_escapes_what_was_written():
-    """The slider of notebook 09, with a writer that writes HTML."""
-    def write(scores):
-        return [f"<b>x</b> always. {text.replace('.', ' <b>.')}"
-                for text in grounded(scores)]
-
-    pages = []
-    common = pd.Series({"Cardiomegaly": 0.2, "Edema": 0.1})
-    run_cells("09-33", **run_cells("09-02") | {
-        "write": write, "own_scores": [SCORES[1]], "status": ["normal"],
-        "points": common.to_frame("train_prevalence"), "HTML": pages.append,
-        "nb": SimpleNamespace(stamp="profile <cpu>")})
-    (page,) = pages
-    assert "1.00 → 0" in page and "0.00 → 1" in page
-    for tag, name in (("mark", "Edema"), ("del", "Cardiomegaly")):
-        text = baselines.SENTENCES[name].replace(".", " &lt;b&gt;.")
-        assert f"<{tag}>{text}</{tag}>" in page
-    assert "<b>" not in page and "&lt;b&gt;x" in page and "&lt;cpu&gt;" in page
-    assert "not for diagnosis" in page

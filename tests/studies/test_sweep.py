@@ -76,8 +76,6 @@ def test_a_run_that_fails_is_named_and_the_others_end(grid):
     with pytest.raises(CourseError, match="(?s)1 of 5 runs failed.*ink"):
         sweep.sweep(grid)
     assert list(sweep.rows(grid)["point"]) == ["plain", "crop", "same"]
-    source.write_text(text)
-    assert len(sweep.sweep(grid)) == 4
 
 
 @pytest.mark.parametrize(("content", "words"), [
@@ -183,3 +181,15 @@ def test_the_interval_over_seeds_is_students():
     assert means.loc["a", "gap_to"] == pytest.approx(0.2 + half)
     assert means.loc["b", ["gap_from", "gap_to"]].isna().all()
     assert list(means["seeds"]) == [3, 1]
+
+
+def test_a_cluster_that_does_not_start_is_named(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def init(*_, **__):
+        raise ConnectionError("nobody answers\nin 60 s")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(CourseError, match="(?s)'auto'.*nobody answers\n"):
+        sweep.connect("auto")

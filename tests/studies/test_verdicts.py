@@ -1,18 +1,11 @@
-"""Four words with a rule, and the paper's Tables 1 and 3 that carry them."""
-
-from itertools import product
+"""Four words with a rule, and the paper's rows that carry them."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_cells
 
-from llamaxr_utils.course import tables
-from llamaxr_utils.course.run import Run
-from llamaxr_utils.evaluation import metrics
 from llamaxr_utils.studies import audit
 
-METRICS = list(metrics.METRICS)
 NO, GO = "not comparable", "make course PROFILE=paper"
 ROW = {"system": "this run", "protocol": "r2gen", "split": "random",
        "images": "real", "n": 590, "metric": "METEOR", "note": ""}
@@ -71,31 +64,3 @@ def test_table_1_has_the_papers_rows_and_two_columns_more():
     assert len(table) == 21 and set(table.index) - results == {"RadCouncil"}
     public = table["predictions public"].eq("yes")
     assert list(table.index[public]) == ["CvT-DistilGPT2"]
-
-
-def test_table_3_quotes_20_rows_then_this_runs(folders):
-    """By the cell that notebook 06 makes it with."""
-    names = ["protocol", "system", "metric"]
-    cells = product(("r2gen", "llamaxr"), ("this run", "constant"), METRICS)
-    summary = pd.DataFrame(cells, columns=names).assign(
-        split="r2gen test", images="phantom", n=24, value=np.arange(24) / 99)
-    nb = Run("06_evaluate_reports", "cpu", None)
-    table = run_cells("06-30", pd=pd, audit=audit, metrics=metrics,
-                      tables=tables, summary=summary, nb=nb)["table_3"]
-    # Protocol, split, images and origin: never a bare number.
-    said = table[["protocol", "split", "images", "origin", "protocol is"]]
-    assert (said.notna() & said.ne("")).all(axis=None)
-    quoted = table[table["origin"] == "quoted"].set_index("system")
-    printed = audit.quoted_rows().set_index("system")
-    pd.testing.assert_frame_equal(quoted[METRICS], printed[METRICS])
-    assert set(quoted.query("year < 2020")["protocol is"]) == {"assumed"}
-    assert list(quoted.index[quoted["protocol"] == "llamaxr"]) == ["LLaMA-XR"]
-    ours = table[20:].set_index("system")
-    run = "this run (phantom images)"
-    assert list(ours.index) == [run, "constant"] * 2
-    assert set(ours["images"]) == {"phantom"} and set(ours["n"]) == {24}
-    value = summary.set_index(names)["value"]
-    for (_, row), system in zip(ours.iterrows(), ["this run", "constant"] * 2):
-        assert row["ROUGE-L"] == value[row["protocol"], system, "ROUGE-L"]
-    page = nb.file("tables", "table-3.md").read_text()
-    assert "0.433" in page and f"| {run} |" in page

@@ -16,6 +16,7 @@ from nbformat import v4
 from studies.test_report import a_draft
 
 from llamaxr_utils.course import plots, tables
+from llamaxr_utils.datasets.conditions import VIEWS
 from llamaxr_utils.studies import rebuild, report
 
 HOSTILE = (
@@ -45,7 +46,8 @@ def draft(text, folder):
 
 def cases(text, folder):
     rows = table([(text, text, text, text, 0.1)]).assign(mesh=[[text]])
-    write(folder / "page.html", rows, title=text, stamp=text)
+    page = write(folder / "page.html", rows, title=text, stamp=text)
+    assert not re.search(r"\x1b|\u2028|\\u(?:001b|2028)", page)
 
 
 def picture(text, folder):
@@ -79,7 +81,7 @@ def reproduction(text, folder):
     (folder / "page.html").write_text(page, "utf-8")
 
 
-PLACES = [draft, cases, index, reproduction]
+PLACES = [cases, draft, index, reproduction]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -137,8 +139,28 @@ def beside(text):
         "a", "table-5", "Table").data})
 
 
+def strip(text):
+    """One dose that changes a report: what is new and gone is marked."""
+    quiet = pd.DataFrame(0.0, VIEWS, ["Edema"])
+    common = pd.DataFrame({"train_prevalence": [0.1]}, ["Edema"])
+    pages = []
+
+    def write(scores):
+        dosed = scores[0].to_numpy().all()
+        return [f"{text} edema." if dosed else f"Cardiomegaly {text}"]
+
+    run_cells("09-33", **run_cells("09-02") | {
+        "write": write, "own_scores": [quiet], "HTML": pages.append,
+        "status": ["normal"], "points": common,
+        "nb": SimpleNamespace(stamp=text)})
+    assert "0.00 → 1" in pages[0] and "not for diagnosis" in pages[0]
+    assert "<mark>" in pages[0] and "<del>" in pages[0]
+    return as_page({"text/html": pages[0]})
+
+
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("page", [raw, shown_table, token_by_token, beside])
+@pytest.mark.parametrize("page", [
+    raw, shown_table, token_by_token, beside, strip])
 def test_no_notebook_runs_or_fetches_a_text(page, text, monkeypatch):
     monkeypatch.setattr(tables, "save_table", lambda *a, **k: None)
     assert page is raw or shape(page("word")) == shape(page(text))
