@@ -5,6 +5,7 @@ point, not probabilities. This module maps them by name and never by place.
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from ..course.artifacts import write_whole
 from ..course.errors import problem
 from ..datasets.conditions import CONDITIONS, VIEWS
-from ..datasets.images import read_views
+from ..datasets.images import read_grey, read_views
 from ..datasets.reports import DATA
 from . import backbones
 
@@ -92,6 +93,33 @@ def check_spread(outputs: np.ndarray) -> None:
     """Refuse scores that are the same for every image."""
     if len(outputs) > 1 and np.ptp(outputs, axis=0).max() < 1e-4:
         raise problem("no spread")
+
+
+def score_images(paths: Sequence[str | Path],
+                 backbone: str = backbones.RELEASED,
+                 weights: str | Path | None = None,
+                 batch_size: int = 8) -> pd.DataFrame:
+    """Scores of image files: ``path``, ``backbone``, the 18 conditions.
+
+    `weights` is the file of the released network or a folder of
+    `backbones.save`. Without it `backbone` is the released network, or random
+    where its name says so (``@random``); else ValueError.
+    """
+    if weights and Path(weights).is_dir():
+        model = backbones.load(Path(weights))
+    elif backbone == backbones.RELEASED:
+        model = backbones.load_released(Path(weights) if weights else None)
+    elif weights is None and backbone.endswith("@random"):
+        model = backbones.build(backbone)
+    else:
+        raise ValueError(f"There are no weights for {backbone}")
+    grey = np.stack([read_grey(p, model.resolution) for p in paths])
+    outputs = backbones.predict(model, grey, batch_size)
+    check_spread(outputs)
+    table = by_condition(model, outputs)
+    table.insert(0, "path", [str(p) for p in paths])
+    table.insert(1, "backbone", model.full_name)
+    return table
 
 
 def auc_table(scores: pd.DataFrame, labels: pd.DataFrame,

@@ -2,7 +2,6 @@
 
 import draw
 import pandas as pd
-from matplotlib.text import Text
 from PIL import Image
 
 from llamaxr_utils.course.run import project_folder
@@ -11,17 +10,6 @@ from llamaxr_utils.datasets.conditions import NATIVE_ORDER
 
 FIGURES = project_folder() / "figures"
 COMMITTED = pd.read_csv(FIGURES / "data" / "prevalence.csv")
-
-
-def test_figure_1_says_the_shapes():
-    texts = [text.get_text() for text in draw.draw_framework().findobj(Text)]
-    words = [" ".join(text.split()) for text in texts]
-    for shape in ("1 × 224 × 224", "1024 × 7 × 7", "1024", "18"):
-        assert words.count(shape) == 2  # once a view
-    text = " ".join(words)
-    assert "41,943,040 parameters" in text and "6,966,034" in text
-    assert "2 × 18 = 36 numbers, frontal first" in text
-    assert text.count("(drawn)") == 2
 
 
 def test_the_counts_and_the_alt_text_of_figure_2_are_true():

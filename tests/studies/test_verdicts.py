@@ -56,11 +56,3 @@ def test_a_run_beside_a_row_of_the_paper(paper, taken, changes, word, reason):
     expected = gap if word in ("reproduced", "differs") else np.nan
     assert meteor["difference"] == pytest.approx(expected, nan_ok=True)
     assert set(table["verdict"][:5]) == {"not run"}
-
-
-def test_table_1_has_the_papers_rows_and_two_columns_more():
-    table = audit.table_1().set_index("method")
-    results = set(audit.quoted_rows()["system"])
-    assert len(table) == 21 and set(table.index) - results == {"RadCouncil"}
-    public = table["predictions public"].eq("yes")
-    assert list(table.index[public]) == ["CvT-DistilGPT2"]

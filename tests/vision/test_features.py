@@ -61,6 +61,14 @@ def test_the_wrong_range_is_not_scored(model, views, monkeypatch, factor):
     assert "issue 89" in caught.value.why
 
 
+def test_scores_of_files(model, views, data, tmp_path):
+    backbones.save(model, tmp_path / "backbone")
+    paths = [data / "a_f.png", data / "b_f.png"]
+    table = features.score_images(paths, weights=tmp_path / "backbone")
+    expected = features.score_views(model, views)
+    assert table["Edema"][1] == pytest.approx(expected["Edema"][2], abs=1e-5)
+
+
 def test_a_killed_scoring_goes_on(
     model, pictures, data, tmp_path, monkeypatch
 ):
