@@ -8,6 +8,9 @@ import pytest
 
 from llamaxr_utils.course import artifacts, run
 
+RECORD = {"knobs": {}, "inputs": {}, "outputs": {}, "seconds": 1,
+          "peak_memory_gb": 1}
+
 
 def test_a_bundle_holds_the_repository_a_run_and_how_to_start(
     folders, data, tmp_path, monkeypatch
@@ -17,7 +20,7 @@ def test_a_bundle_holds_the_repository_a_run_and_how_to_start(
         bundle.bundle(tmp_path)
     for name in run.NOTEBOOKS[:7]:
         record = folders / "cpu" / "records" / f"{name}.json"
-        artifacts.write_json(record, {"notebook": name})
+        artifacts.write_json(record, RECORD)
     (folders / "cpu" / "checkpoints").mkdir()
     (data / "phantoms").mkdir()
     (data / "phantoms" / "CXR1.png").touch()
