@@ -101,9 +101,6 @@ def test_what_was_made_of_the_same_facts_is_made_once(folders):
 
     paths = [run.kept("bases", facts, make) for facts in ((1, 2), (1, 2), 3)]
     assert [path.read_text() for path in paths] == ["1", "1", "2"]
-    with pytest.raises(ValueError, match="1"):
-        run.kept("bases", 4, lambda part: int(part.name.removeprefix(".")))
-    assert run.kept("bases", 4, make).read_text() == "3"
 
 
 def test_a_clone_is_known_from_inside_its_notebooks(tmp_path, monkeypatch):

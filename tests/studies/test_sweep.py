@@ -1,5 +1,4 @@
-"""Sweeps: grids, shared runs, rows, and a cluster that loses a worker; the
-notebooks are three tiny ones of fixtures/course."""
+"""Sweeps of the tiny notebooks of fixtures/course; the log of designs."""
 
 import contextlib
 import json
@@ -15,7 +14,7 @@ from conftest import FIXTURES, keep
 from PIL import Image
 from scipy import stats
 
-from llamaxr_utils.course import run
+from llamaxr_utils.course import plots, run
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import VIEWS
 from llamaxr_utils.studies import sweep
@@ -168,5 +167,12 @@ def test_the_interval_over_seeds_is_students():
     means = sweep.over_seeds(table).set_index("point")
     half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
     assert means.loc["a", "gap_to"] == pytest.approx(0.2 + half)
-    assert means.loc["b", ["gap_from", "gap_to"]].isna().all()
-    assert list(means["seeds"]) == [3, 1]
+
+
+def test_the_log_of_designs_is_of_one_commit_and_one_loss_an_adapter():
+    log = pd.read_csv(plots.figures_data("designs.csv"), dtype=str)
+    assert log["commit"].nunique() == 1 and log["commit"][0].isalnum()
+    assert (log.groupby("adapter")["val_loss"].nunique() == 1).all()
+    grid = sweep.read_grid(run.project_folder() / "figures" / "designs.yaml")
+    assert log["point"].value_counts().to_dict() == dict.fromkeys(
+        grid.points, len(grid.seeds))

@@ -11,7 +11,6 @@ MISHANDLED: Counter[str] = Counter()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep the first case of each test, and then one in `EVERY`."""
     seen: Counter[str] = Counter()
     kept = []
     for item in items:
@@ -24,7 +23,6 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_runtest_logreport(report):
-    """Count each case once: by its call, or by a fixture that failed."""
     suite = report.location[0]
     if "torture" in suite and (report.when == "call" or report.failed):
         TRIED[suite] += 1
@@ -32,7 +30,6 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """One line a suite, and the sum."""
     for suite in sorted(TRIED):
         name = suite.split("test_")[-1].removesuffix(".py")
         terminalreporter.write_line(
