@@ -8,8 +8,7 @@ import pytest
 
 from llamaxr_utils.course import artifacts, run
 
-RECORD = {"knobs": {}, "inputs": {}, "outputs": {}, "seconds": 1,
-          "peak_memory_gb": 1}
+RECORD = dict(knobs={}, inputs={}, outputs={}, seconds=1, peak_memory_gb=1)
 
 
 def test_a_bundle_holds_the_repository_a_run_and_how_to_start(

@@ -66,7 +66,8 @@ def read_grid(path: str | Path) -> Grid:
         content = yaml.safe_load(Path(path).read_text("utf-8"))
         grid = Grid(Path(path).stem, **content)
         seeds = [int(seed) for seed in grid.seeds]
-        points = {str(k): dict(v or {}) for k, v in grid.points.items()}
+        points = {str(k): {knob: _number(value) for knob, value in (
+            v or {}).items()} for k, v in grid.points.items()}
     except (OSError, ValueError, TypeError, AttributeError,
             yaml.YAMLError) as error:
         why = " ".join(str(error).split())
@@ -79,6 +80,13 @@ def read_grid(path: str | Path) -> Grid:
         refuse_unknown("A knob", knob, sorted(known))
     return grid._replace(seeds=seeds, points=points,
                          images=grid.images or own)
+
+
+def _number(value: Any) -> Any:
+    """2e-6 is a text to YAML."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
 
 
 def chains(grid: Grid) -> dict[tuple[str, int], list[Node]]:
@@ -112,11 +120,8 @@ def home(key: str = "") -> Path:
 
 
 def run_node(node: Node) -> float:
-    """Run a notebook in its folder, unless that is done; returns seconds.
-
-    The folder begins with its parent's artifacts (as hard links: they are
-    never written in place).
-    """
+    """Run a notebook in its folder, unless that is done; returns seconds. The
+    folder begins with hard links to its parent's artifacts."""
     name, note = run.run_name(node.profile, node.images), home(node.key)
     number = int, float
     if done := artifacts.read_json(note / "done.json", seconds=number):
@@ -150,21 +155,13 @@ def _link(old: str, new: str) -> None:
 # --- all runs ---------------------------------------------------------------
 
 def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
-    """Run what is missing of a grid; returns its `rows`.
+    """Run what is missing of a grid; returns its `rows`. If a run failed,
+    CourseError with the first reason, after all others have ended.
 
-    Parameters
-    ----------
-    path : of the grid's YAML file
-    address : str
-        "": one run after another, here. "local": a Ray cluster of this
-        machine, a process a CPU core, or a GPU where there are any; "auto"
-        or an address: a cluster that is there, whose machines see this
-        environment, clone, runs and data under the same paths.
-
-    Raises
-    ------
-    CourseError
-        After all others have ended, if a run failed: the first reason.
+    `address` "": one run after another, here. "local": a Ray cluster of this
+    machine, a process a CPU core, or a GPU where there are any; "auto" or an
+    address: a cluster that is there, whose machines see this environment,
+    clone, runs and data under the same paths.
     """
     grid = read_grid(path)
     before = [n for n in run.NOTEBOOKS if n < grid.first]
@@ -190,11 +187,14 @@ def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
 
 def _in_order(nodes: dict[str, Node]) -> Iterator[tuple[str, Any]]:
     """Key and seconds of each run, or what went wrong."""
+    ended = {""}
     for key, node in nodes.items():
-        try:
-            yield key, run_node(node)
-        except CourseError as error:
-            yield key, error
+        if node.parent in ended:
+            try:
+                yield key, run_node(node)
+                ended.add(key)
+            except CourseError as error:
+                yield key, error
 
 
 def _on_ray(nodes: dict[str, Node],
