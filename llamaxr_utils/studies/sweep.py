@@ -30,7 +30,6 @@ from ..evaluation import metrics
 from ..evaluation.findings import label_report
 from .grounding import GAP, all_swaps
 
-LOCAL: Any = {"include_dashboard": False}  #: options of a new cluster
 #: What a run folder holds besides artifacts.
 NO_INPUT = shutil.ignore_patterns("tables", "figures", "notebooks", "records",
                                   "checkpoints*", "*.html", ".*")
@@ -65,6 +64,9 @@ def read_grid(path: str | Path) -> Grid:
     try:
         content = yaml.safe_load(Path(path).read_text("utf-8"))
         grid = Grid(Path(path).stem, **content)
+        first, last = (str(n).zfill(2) for n in (grid.first, grid.last))
+        if first < "02":  # a chain goes on from a base run
+            raise ValueError("first is 02 at least")
         seeds = [int(seed) for seed in grid.seeds]
         points = {str(k): {knob: _number(value) for knob, value in (
             v or {}).items()} for k, v in grid.points.items()}
@@ -73,13 +75,13 @@ def read_grid(path: str | Path) -> Grid:
         why = " ".join(str(error).split())
         raise problem("no grid", path=path, why=why) from None
     run.run_name(grid.profile, grid.images or None)
-    own = run.declared()["profiles"][grid.profile]["images"]
-    known = {knob for notebook in runner.choose(grid.first, grid.last)
+    known = {knob for notebook in runner.choose(first, last)
              for knob in run.knob_table(notebook)}
     for knob in {knob for change in points.values() for knob in change}:
         refuse_unknown("A knob", knob, sorted(known))
-    return grid._replace(seeds=seeds, points=points,
-                         images=grid.images or own)
+    return grid._replace(seeds=seeds, points=points, first=first, last=last,
+                         images=grid.images or run.declared()[
+                             "profiles"][grid.profile]["images"])
 
 
 def _number(value: Any) -> Any:
@@ -95,15 +97,16 @@ def chains(grid: Grid) -> dict[tuple[str, int], list[Node]]:
     start = [(artifacts.manifest(base, name) or {}).get("sha256")
              for name, spec in artifacts.ARTIFACTS.items()
              if spec.writer < grid.first]
+    states = {notebook: runner.state_now(
+        run.notebook_path(notebook), grid.profile, grid.images)
+        for notebook in runner.choose(grid.first, grid.last)}
     result = {}
     for seed in grid.seeds:
         for point, change in grid.points.items():
             parent, chain, wanted = "", [], {**change, "SEED": seed}
-            for notebook in runner.choose(grid.first, grid.last):
-                source = run.notebook_path(notebook)
+            for notebook, state in states.items():
                 known = run.knob_table(notebook)
                 knobs = {k: v for k, v in wanted.items() if k in known}
-                state = runner.state_now(source, grid.profile, grid.images)
                 key = artifacts.digest([parent or start, state, knobs])
                 chain.append(Node(key[:16], parent, notebook, grid.profile,
                                   grid.images, knobs))
@@ -115,7 +118,6 @@ def chains(grid: Grid) -> dict[tuple[str, int], list[Node]]:
 # --- one run ----------------------------------------------------------------
 
 def home(key: str = "") -> Path:
-    """Where runs of sweeps lie: a runs folder for each."""
     return run.runs_folder() / "sweeps" / key
 
 
@@ -123,8 +125,7 @@ def run_node(node: Node) -> float:
     """Run a notebook in its folder, unless that is done; returns seconds. The
     folder begins with hard links to its parent's artifacts."""
     name, note = run.run_name(node.profile, node.images), home(node.key)
-    number = int, float
-    if done := artifacts.read_json(note / "done.json", seconds=number):
+    if done := artifacts.read_json(note / "done.json", seconds=float):
         return done["seconds"]
     base = home(node.parent) if node.parent else run.runs_folder()
     folder, began = note / name, time.perf_counter()
@@ -148,7 +149,7 @@ def run_node(node: Node) -> float:
 def _link(old: str, new: str) -> None:
     try:
         os.link(old, new)
-    except OSError:  # another disk
+    except OSError:  # a disk without links
         shutil.copy2(old, new)
 
 
@@ -186,7 +187,6 @@ def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
 
 
 def _in_order(nodes: dict[str, Node]) -> Iterator[tuple[str, Any]]:
-    """Key and seconds of each run, or what went wrong."""
     ended = {""}
     for key, node in nodes.items():
         if node.parent in ended:
@@ -226,15 +226,15 @@ def _on_ray(nodes: dict[str, Node],
 
 
 def connect(address: str) -> tuple[Any, float]:
-    """Ray, on a cluster ("local": a new one of this machine), and the GPUs
-    that a task takes. Its usage report stays off."""
+    """Ray on a cluster, and the GPUs of a task; its usage report is off."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
 
         if not ray.is_initialized():
-            ray.init(address, log_to_driver=False, **(
-                LOCAL if address == "local" else {}))
+            new: Any = {"include_dashboard": False}
+            ray.init(address, log_to_driver=False,
+                     **(new if address == "local" else {}))
     except Exception as error:
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise problem("no cluster", address=address, why=why) from error
@@ -277,7 +277,7 @@ def rows(path: str | Path) -> pd.DataFrame:
 
 
 def commit() -> str:
-    """The clone's commit, with "-dirty" where files differ from it."""
+    """The clone's, with "-dirty" where files differ from it."""
     with suppress(OSError):
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude", "*"],

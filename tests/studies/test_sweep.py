@@ -75,7 +75,7 @@ def test_a_run_that_fails_is_named_and_the_others_end(grid):
     ("points: {a: {RANKS: 4}}", "RANKS"), ("", "no grid"),
     ("points: {a: 3}", "no grid"), ("point: {}", "no grid"),
     ("points: [", "no grid"), ("{points: {}, seeds: [a]}", "no grid"),
-    ("{points: {}, profile: lap}", "lap"),
+    ("{points: {}, profile: lap}", "lap"), ("{points: {}, first: 01}", "02"),
     ("{points: {a: {GUIDANCE: 1}}, last: '04'}", "GUIDANCE")])
 def test_a_broken_grid_is_named(tmp_path, content, words):
     (tmp_path / "g.yaml").write_text("points: {a: {LEARNING_RATE: 2e-6}}")
