@@ -82,6 +82,9 @@ ALT = {
     "grounding gap on real X-rays: constants at gap 0 are as high as any, "
     "consensus goes from there to the right and down, this run lies below "
     "it, and writers with true labels are far to the right.",
+    "growth": "Two plots on logarithmic axes, for 4,000, 40,000 and 400,000 "
+    "studies: the seconds of six stages rise in straight lines, as the "
+    "number of studies does; the peak memory stays below 2 GB.",
     "preview/phantoms": "Drawn chest X-rays of four invented patients, "
     "frontal above lateral: normal, large heart, effusion at the patient's "
     "right, consolidation in the left upper lobe.",
@@ -363,7 +366,7 @@ def draw_frontier(table: pd.DataFrame, where: str = "") -> plt.Figure:
     quoted = audit.quoted_rows().query("protocol == 'r2gen'")
     best = quoted[["BLEU-4", "METEOR"]].max()
     kinds = {"constant": "s", "consensus": "o", "neighbour": "^",
-             "template": "D", "this run": "*"}
+             "template": "D", "this run": "*", "scores and names": "v"}
     figure, axes = plt.subplots(1, 3, figsize=(9.6, 4.4), layout="constrained")
     for axis, metric in zip(axes, ("BLEU-4", "METEOR", "CIDEr")):
         for i, (kind, shape) in enumerate(kinds.items()):
@@ -379,8 +382,8 @@ def draw_frontier(table: pd.DataFrame, where: str = "") -> plt.Figure:
                                       (rows[true], "white", "_")):
                 axis.plot(part["gap"], part[metric], shape, mfc=fill,
                           label=label, **style)
-            if kind == "consensus":
-                axis.plot(rows["gap"], rows[metric], "C1", lw=1, zorder=1)
+            if kind in ("consensus", "scores and names"):
+                axis.plot(rows["gap"], rows[metric], f"C{i}", lw=1, zorder=1)
                 for end, place, ha in ((0, (-7, -7), "right"),
                                        (-1, (7, 2), "left")):
                     row = rows.iloc[end]
@@ -396,6 +399,29 @@ def draw_frontier(table: pd.DataFrame, where: str = "") -> plt.Figure:
     figure.suptitle(f"Words and findings{where}", x=0.01, ha="left")
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=4, fontsize=8,
                   columnspacing=1, loc="outside lower left")
+    return figure
+
+
+def draw_growth(table: pd.DataFrame) -> plt.Figure:
+    """Seconds and memory of what every study passes through, against their
+    number (``figures/data/growth.csv``)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2),
+                                         layout="constrained")
+    sns.lineplot(table, x="studies", y="seconds", hue="stage", style="stage",
+                 markers=True, dashes=False, ax=left)
+    sizes = np.sort(table["studies"].unique())
+    left.plot(sizes, sizes / 1000, "k:", lw=0.8, label="linear")
+    left.set(xscale="log", yscale="log", title="Time")
+    left.get_legend().remove()
+    peak = table.groupby("studies")["peak_gb"].max()
+    right.plot(peak, "ks-")
+    right.axhline(4, color="0.5", ls=":")
+    right.set(xscale="log", xlabel="studies", ylabel="GB, peak of all",
+              ylim=(0, 4.4), title="Memory (limit: 4 GB)")
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, ncols=4,
+                  loc="outside lower left")
+    figure.suptitle("Ten times the studies, ten times the time", x=0.01,
+                    ha="left")
     return figure
 
 
@@ -424,9 +450,9 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
         write_whole(file, lambda part: table.to_csv(part, index=False))
     run = runs_folder() / "cpu"
     backbone, lines = run / "backbone", []
-    classes, collapse, frontier = (
+    classes, collapse, frontier, growth = (
         pd.read_csv(FOLDER / "data" / f"{name}.csv")
-        for name in ("prevalence", "collapse", "frontier"))
+        for name in ("prevalence", "collapse", "frontier", "growth"))
     jobs = {
         "figure-1": (draw_framework, "drawn phantoms"),
         "figure-2": (partial(draw_classes, classes), "data/prevalence.csv"),
@@ -434,6 +460,7 @@ def redraw(folder: Path = FOLDER, count: bool = False) -> list[str]:
                      "data/collapse.csv"),
         "frontier": (partial(draw_frontier, frontier, ", real X-rays"),
                      "data/frontier.csv"),
+        "growth": (partial(draw_growth, growth), "data/growth.csv"),
         "preview/phantoms": (draw_phantoms, "invented patients, drawn"),
         "preview/figure-3": (partial(draw_phantom_heatmap, backbone),
                              "drawn, network of cpu"),

@@ -73,20 +73,18 @@ def _bleu_4(reports: Sequence[tuple[str, ...]]) -> np.ndarray:
     return np.exp(logs)
 
 
-def consensus(train_vectors: np.ndarray, train_texts: Sequence[str],
-              test_vectors: np.ndarray, tau: float,
+def consensus(closeness: np.ndarray, train_texts: Sequence[str],
               utility: np.ndarray) -> list[str]:
     """For each test study the training report of highest expected utility
-    (`utilities` of `train_texts`), if training reports are weighted by
-    exp(-distance / tau).
+    (`utilities` of `train_texts`), if training reports have the weights
+    exp(`closeness`), (test, train): e.g. -distance / tau.
 
-    Vectors are (n, k) without NaN, distances euclidean. A large `tau` gives
-    everyone the `medoid`, a small one the nearest neighbour's report.
+    A large tau gives everyone the `medoid`, a small one the report of the
+    nearest neighbour.
     """
-    from scipy.spatial.distance import cdist
     from scipy.special import softmax
 
-    weights = softmax(-cdist(test_vectors, train_vectors) / tau, axis=1)
+    weights = softmax(closeness, axis=1)
     best = (weights @ utility.T).round(12).argmax(axis=1)
     return [train_texts[i] for i in best]
 

@@ -40,7 +40,8 @@ COMMAND = (
     "java -Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US -Xmx2G "
     "-XX:+UseSerialGC -jar {jar} - - -stdio -l en -norm -a {table}"
 ).split()
-TIMEOUT = 600  #: seconds of up to 10,000 pairs; then Java is ended
+PIECE = 10_000  #: pairs that the jar sums up at a time
+TIMEOUT = 600  #: seconds of a piece; then Java is ended
 #: Words of a text that the jar sees: thousands of repeated ones take all
 #: memory. The longest IU X-ray report has 169.
 MAX_WORDS = 1000
@@ -200,24 +201,30 @@ def run_meteor(references: Sequence[str], generated: Sequence[str]
              for pair in zip(references, generated, strict=True)]
     process = _process(words_of(text for pair in pairs for text in pair))
     watchdog = threading.Timer(
-        TIMEOUT * (1 + len(pairs) // 10_000), process.kill)
+        TIMEOUT * (1 + len(pairs) // PIECE), process.kill)
     watchdog.start()
     try:
-        lines = []
+        lines, segments = [], []
         for pair in pairs:
             print("SCORE", *pair, sep=" ||| ", file=process.stdin)
             lines.append(process.stdout.readline().strip())
             if len(lines[-1].split()) != 23:
                 raise EOFError(f"METEOR answered {lines[-1]!r}")
-        print("EVAL", *lines, sep=" ||| ", file=process.stdin)
-        *segments, corpus = (
-            float(process.stdout.readline()) for _ in (*lines, "all"))
+        for first in range(0, len(lines), PIECE):
+            piece = lines[first : first + PIECE]
+            print("EVAL", *piece, sep=" ||| ", file=process.stdin)
+            *each, corpus = (
+                float(process.stdout.readline()) for _ in (*piece, "all"))
+            segments += each
     except BaseException:
         stop_meteor()  # out of step with its protocol: start afresh
         raise
     finally:
         watchdog.cancel()
-    return corpus, segments, _summable(lines)
+    statistics = _summable(lines)
+    if len(lines) > PIECE:
+        corpus = float(meteor_from_statistics(statistics.sum(axis=0)))
+    return corpus, segments, statistics
 
 
 def _summable(lines: list[str]) -> np.ndarray:

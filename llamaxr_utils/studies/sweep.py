@@ -9,7 +9,6 @@ was killed goes on. In order, or on a Ray cluster with one disk for all.
 
 import io
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -261,8 +260,7 @@ def _record(grid: Grid, point: str, seed: int, chain: Sequence[Node]) -> None:
 
 
 def _row_file(grid: Grid, point: str, seed: int) -> Path:
-    words = re.findall(r"\w+", f"{point} {seed}")
-    return home(grid.name) / f"{'-'.join(words)}.json"
+    return home(grid.name) / f"{artifacts.digest([point, seed])[:16]}.json"
 
 
 def rows(path: str | Path) -> pd.DataFrame:

@@ -48,7 +48,7 @@ def test_utility_by_bleu_is_nltks():
 def test_consensus_lies_between_the_neighbour_and_the_constant():
     train, utility = np.arange(6.0)[:, None], baselines.utilities(TEXTS)
     near, crowd, everyone = (
-        baselines.consensus(train, TEXTS, train, tau, utility)
+        baselines.consensus(-abs(train - train.T) / tau, TEXTS, utility)
         for tau in (0.01, 4, np.inf))
     assert near == TEXTS
     assert set(everyone) == {baselines.medoid(TEXTS)}

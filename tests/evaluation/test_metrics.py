@@ -121,7 +121,7 @@ EMPTY = list(ODD)[:5]
 
 @pytest.mark.parametrize(
     "protocol", ["llamaxr", pytest.param("r2gen", marks=needs_java)])
-def test_odd_candidates(protocol, capfd):
+def test_odd_candidates(protocol, capfd, monkeypatch):
     # The numbers differ, or all of CIDEr's weights would be 0.
     references = [f"the lungs are clear {i}" for i in range(len(ODD) + 1)]
     candidates = [*ODD.values(), references[-1]]
@@ -148,6 +148,10 @@ def test_odd_candidates(protocol, capfd):
     # The perfect pair adds no chunk: the jar's sum is not the plain one.
     np.testing.assert_allclose(again, [*each, scores["METEOR"]], atol=1e-9)
     assert statistics[-1, 20] == 0
+    monkeypatch.setattr(meteor, "PIECE", 5)
+    pieces = score_reports(references, candidates, protocol, vocabulary=())
+    assert pieces["METEOR"] == pytest.approx(scores["METEOR"], abs=1e-12)
+    np.testing.assert_array_equal(pieces["per_report"]["METEOR"], each)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
