@@ -1,8 +1,7 @@
 """Reports written without looking at the image, or hardly.
 
-A trained model is worth its cost only above these: one constant report, a
-random one, the report of the most similar study, one sentence a condition.
-They return texts; `metrics` scores them as it scores any other system.
+A trained model is worth its cost only above these. They return texts, which
+`metrics` scores as those of any other system.
 """
 
 from collections import Counter
@@ -76,12 +75,9 @@ def _bleu_4(reports: Sequence[tuple[str, ...]]) -> np.ndarray:
 def consensus(closeness: np.ndarray, train_texts: Sequence[str],
               utility: np.ndarray) -> list[str]:
     """For each test study the training report of highest expected utility
-    (`utilities` of `train_texts`), if training reports have the weights
-    exp(`closeness`), (test, train): e.g. -distance / tau.
-
-    A large tau gives everyone the `medoid`, a small one the report of the
-    nearest neighbour.
-    """
+    (`utilities` of `train_texts`), if these have the weights exp(`closeness`),
+    (test, train): e.g. -distance / tau. A large tau gives everyone the
+    `medoid`, a small one the nearest neighbour's report."""
     from scipy.special import softmax
 
     weights = softmax(closeness, axis=1)
