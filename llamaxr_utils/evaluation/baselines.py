@@ -1,8 +1,7 @@
 """Reports written without looking at the image, or hardly.
 
 A trained model is worth its cost only above these. They return texts, which
-`metrics` scores as those of any other system.
-"""
+`metrics` scores as those of any other system."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from ..datasets.reports import DATA
+from ..datasets.reports import DATA, load_studies
 from .metrics import clean_r2gen
 
 #: One sentence a condition, in our own words, and "none", a normal report.
@@ -26,14 +25,22 @@ def medoid(train_texts: Sequence[str], utility: str = "ROUGE-L") -> str:
     return train_texts[int(mean.round(12).argmax())]
 
 
+def constants() -> dict[str, str]:
+    """``constant by METEOR`` and the like -> the report that, written for all
+    of R2Gen's training list, has the highest figure of a metric; by `r2gen`,
+    and by `llamaxr` where it chooses another (``data/constants.csv``)."""
+    table = pd.read_csv(DATA / "constants.csv", index_col="study_id")
+    findings = load_studies().set_index("study_id")["findings"]
+    return dict(zip("constant by " + table["metric"], findings[table.index]))
+
+
 def utilities(texts: Sequence[str], utility: str = "ROUGE-L") -> np.ndarray:
     """What each text is worth if each is the truth: (candidate, reference).
 
     Exact, of R2Gen's cleaned words: F1 of the longest common subsequence
     (``ROUGE-L``), or sentence BLEU-4 whose orders above the first count one
     match and one n-gram more (``BLEU-4``; Lin and Och 2004,
-    https://aclanthology.org/C04-1072).
-    """
+    https://aclanthology.org/C04-1072)."""
     words = [tuple(clean_r2gen(text).split()) for text in texts]
     unique = list(dict.fromkeys(words))
     place = {report: i for i, report in enumerate(unique)}
@@ -99,8 +106,7 @@ def nearest_neighbour(train_vectors: np.ndarray, train_texts: Sequence[str],
 
     Vectors are (n, k) without NaN: the 36 scores, or true labels (then a
     *ceiling*: it has read the answer). `metric` is of scipy's `cdist`. Of
-    equally near studies (labels tie often) their `medoid` is taken.
-    """
+    equally near studies (labels tie often) their `medoid` is taken."""
     from scipy.spatial.distance import cdist
 
     @cache  # ties come in the same groups

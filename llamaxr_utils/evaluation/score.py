@@ -291,8 +291,7 @@ def _baselines(ids: pd.Series, split: str, notes: list[str],
         notes.append("No baselines: they are for studies of R2Gen's lists; "
                      f"{known} of these are in its training list.")
         return {}
-    return {f"constant by {name}": baselines.medoid(texts, utility=name)
-            for name in ("BLEU-4", "ROUGE-L")} | {
+    return baselines.constants() | {
         "random report": baselines.random_reports(texts, len(ids), seed)}
 
 

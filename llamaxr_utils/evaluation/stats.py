@@ -2,8 +2,7 @@
 
 A study is what is drawn again: corpus metrics are computed anew from the
 summed statistics of the drawn studies, never averaged. This speaks of which
-studies happened to be in the test set, not of training runs or prompts.
-"""
+studies happened to be in the test set, not of training runs or prompts."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -73,10 +72,9 @@ def paired_randomisation(a: Any, b: Any, function: Function | None = None,
     """Approximate randomisation test of two systems on the same studies.
 
     Every shuffle swaps the two systems' outputs of a study with probability
-    one half; ``p`` is (1 + shuffles with at least the ``difference`` a - b)
-    / (1 + shuffles), two-sided (Noreen 1989; Riezler and Maxwell 2005,
-    W05-0908), NaN where the metric is.
-    """
+    one half; ``p`` is (1 + shuffles with at least the ``difference`` a - b) /
+    (1 + shuffles), two-sided (Noreen 1989; Riezler and Maxwell 2005,
+    W05-0908), NaN where the metric is."""
     rows_a, rows_b, value = _rows(a), _rows(b), function or _mean(a)
     if rows_a.shape != rows_b.shape:
         raise ValueError("both systems must be scored on the same studies")

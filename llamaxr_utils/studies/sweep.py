@@ -2,10 +2,9 @@
 
 A grid (YAML) names points: a point is a chain of notebooks with some knobs
 changed. Chains that begin alike share those runs, so that one adapter is
-trained once and decoded in many ways. Every run has a folder of its own,
-named by all that it hangs on: what is finished is never made twice, and what
-was killed goes on. In order, or on a Ray cluster with one disk for all.
-"""
+trained once and decoded in many ways. Every run has a folder of its own, named
+by all that it hangs on: what is finished is never made twice, and what was
+killed goes on. In order, or on a Ray cluster with one disk for all."""
 
 import io
 import os
@@ -161,8 +160,7 @@ def sweep(path: str | Path, address: str = "") -> pd.DataFrame:
     `address` "": one run after another, here. "local": a Ray cluster of this
     machine, a process a CPU core, or a GPU where there are any; "auto" or an
     address: a cluster that is there, whose machines see this environment,
-    clone, runs and data under the same paths.
-    """
+    clone, runs and data under the same paths."""
     grid = read_grid(path)
     before = [n for n in run.NOTEBOOKS if n < grid.first]
     if run.IN_COURSE not in os.environ:

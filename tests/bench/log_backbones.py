@@ -19,7 +19,7 @@ FOLDS, LEAST, SEED = 5, 50, 3407
 NAME = "densenet-small@iu-train"
 
 
-def main() -> None:
+if __name__ == "__main__":
     studies = reports.load_studies()
     indexed = studies[studies["status"].ne("not indexed")]
     image_ids = reports.load_image_ids()
@@ -34,7 +34,6 @@ def main() -> None:
     grey, views = images.read_views(views, size)
     assert not views.attrs["unreadable"]
     truth = labels.loc[views["study_id"], list(NATIVE_ORDER)].to_numpy()
-
     scores = np.zeros(truth.shape)
     for k in range(FOLDS):
         model = backbones.build(NAME, SEED)
@@ -46,7 +45,3 @@ def main() -> None:
     auc = features.auc_table(table, labels, least=LEAST)
     auc.insert(0, "backbone", NAME)
     logs.write(logs.DATA / "backbone-auc.csv", auc, "%.4f")
-
-
-if __name__ == "__main__":
-    main()

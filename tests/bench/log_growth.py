@@ -1,6 +1,5 @@
-"""Writes figures/data/growth.csv: seconds and peak memory of what every study
-passes through, for 4,000, 40,000 and 400,000 synthetic studies (reports and
-headings of the collection, random scores), each size in its own process:
+"""Writes figures/data/growth.csv: seconds and peak memory of what all studies
+pass through, synthetic ones (the collection's texts, random scores):
 
     .venv/bin/python tests/bench/log_growth.py
 """
@@ -24,8 +23,8 @@ SIZES, FILE = (4_000, 40_000, 400_000), logs.DATA / "growth.csv"
 
 
 def measure(n: int) -> None:
-    rng, known = np.random.default_rng(n), reports.load_studies()
-    known = known[known["findings"] != ""]
+    rng = np.random.default_rng(n)
+    known = reports.load_studies().query("findings != ''")
     studies = known.iloc[rng.integers(0, len(known), n)].reset_index(drop=True)
     truth = list(studies["findings"])
     texts = [truth[i] for i in rng.permutation(n)]
@@ -49,10 +48,10 @@ def measure(n: int) -> None:
     for name, work in stages.items():
         began = time.perf_counter()
         work()
-        row = {"stage": name, "studies": n,
-               "seconds": round(time.perf_counter() - began, 2),
-               "peak_gb": machine.peak_memory_gb()}
-        logs.write(FILE, pd.concat([logs.read(FILE), pd.DataFrame([row])]))
+        spent = round(time.perf_counter() - began, 2)
+        row = pd.DataFrame([{"stage": name, "studies": n, "seconds": spent,
+                             "peak_gb": machine.peak_memory_gb()}])
+        logs.write(FILE, pd.concat([logs.read(FILE), row]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """Writes figures/data/real-runs.csv, finished runs on real X-rays in numbers,
-and figures/data/frontier.csv, of the last of them.
-
-Needs notebooks 06 and 09 of each run; trains and scores nothing itself. Rows
-of other runs stay.
+and figures/data/frontier.csv, of the last of them. Rows of other runs stay.
 
     make course IMAGES=real && make study IMAGES=real
     .venv/bin/python tests/bench/log_real_runs.py cpu-real
