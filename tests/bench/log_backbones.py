@@ -32,7 +32,6 @@ if __name__ == "__main__":
     fold = views["study_id"].map(dict(zip(ids, place))).to_numpy()
     size = backbones.architecture(NAME).resolution
     grey, views = images.read_views(views, size)
-    assert not views.attrs["unreadable"]
     truth = labels.loc[views["study_id"], list(NATIVE_ORDER)].to_numpy()
     scores = np.zeros(truth.shape)
     for k in range(FOLDS):

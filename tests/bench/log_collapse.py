@@ -1,7 +1,5 @@
-"""Writes figures/data/collapse.csv, the lesson of notebook 04: one LoRA over
-bases that read different text, figures/collapse.yaml. Of each base alone and
-after fine-tuning validation loss, findings F1 and grounding gap on all test
-studies, greedy. About 20 minutes a base on two cores:
+"""Writes figures/data/collapse.csv, the lesson of notebook 04: each base of
+figures/collapse.yaml alone and with its LoRA, on all test studies, greedy:
 
     .venv/bin/python tests/bench/log_collapse.py
 """
@@ -42,8 +40,7 @@ def both(folder) -> list[dict]:
 
 
 if __name__ == "__main__":
-    grid = sys.argv[1] if len(sys.argv) > 1 else GRID
-    runs = sweep.sweep(grid)
+    runs = sweep.sweep(*sys.argv[1:] or [GRID])
     rows = [{"base pre-trained on": row.point, "seed": row.seed} | line
             for row in runs.itertuples()
             for line in both(sweep.home(row.node) / row.run)]

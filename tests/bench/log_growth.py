@@ -49,9 +49,9 @@ def measure(n: int) -> None:
         began = time.perf_counter()
         work()
         spent = round(time.perf_counter() - began, 2)
-        row = pd.DataFrame([{"stage": name, "studies": n, "seconds": spent,
-                             "peak_gb": machine.peak_memory_gb()}])
-        logs.write(FILE, pd.concat([logs.read(FILE), row]))
+        row = {"stage": name, "studies": n, "seconds": spent,
+               "peak_gb": machine.peak_memory_gb()}
+        logs.write(FILE, pd.concat([logs.read(FILE), pd.DataFrame([row])]))
 
 
 if __name__ == "__main__":

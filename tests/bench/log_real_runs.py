@@ -13,20 +13,19 @@ import pandas as pd
 
 from llamaxr_utils.course import artifacts, run
 
-COLUMNS = ["run", "base", "system", "protocol", "split", "n", "metric",
-           "value", "low", "high", "difference", "p_holm"]
+COLUMNS = ("run base system protocol split n metric value low high "
+           "difference p_holm").split()
 
 
 def grounding(tables: Path) -> pd.DataFrame:
     """Findings F1 under own and another study's scores, and the gap."""
     table = pd.read_csv(tables / "grounding-gap.csv")
-    own, other, gap = (
+    own, gap, other = (
         table[["system"]].assign(metric=metric, value=table[column])
-        for metric, column in (("findings F1", "findings F1"),
-                               ("findings F1, swapped", "swapped"),
-                               ("gap", "gap")))
-    gap = gap.assign(low=table["gap from"], high=table["gap to"])
-    return pd.concat([own, other, gap])
+        for metric, column in {"findings F1": "findings F1", "gap": "gap",
+                               "findings F1, swapped": "swapped"}.items())
+    return pd.concat([own, other, gap.assign(
+        low=table["gap from"], high=table["gap to"])])
 
 
 def rows(name: str) -> pd.DataFrame:

@@ -28,7 +28,7 @@ def test_the_same_bytes_twice_and_no_date(tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMAXR_RUNS", str(tmp_path / "none"))
     draw.redraw(tmp_path)
     first = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    assert len(first) == 9
+    assert len(first) == 11
     draw.keep(draw.draw_framework(), tmp_path / "figure-1",
               draw.ALT["figure-1"], "drawn phantoms")
     assert first == {p: p.read_bytes() for p in first}
