@@ -3,7 +3,7 @@ list that, written for all training studies, has the highest corpus figure:
 
     .venv/bin/python tests/bench/log_constants.py
 
-A shortlist is scored on every fifth study, its best on all 2,069; with Java.
+A shortlist (long ones, too) is scored on a fifth, its best on all; by Java.
 """
 
 import logs
@@ -32,13 +32,12 @@ def figures(train: pd.DataFrame, places: list[int], step: int = 1):
 
 
 if __name__ == "__main__":
-    train = reports.load_studies().query(
-        "split_r2gen == 'train'").reset_index(drop=True)
-    texts, short = list(train["findings"]), {}
+    train = reports.load_studies().query("split_r2gen == 'train'")
+    train, short = train.reset_index(drop=True), {}
+    texts = list(train["findings"])
     words = np.array([len(text.split()) for text in texts])
     for utility in ("BLEU-4", "ROUGE-L"):
         mean = baselines.utilities(texts, utility).mean(axis=1)
-        # METEOR counts recall most: so the best of the long ones, too.
         for worth in (mean, np.where(words > np.median(words), mean, 0)):
             short |= {texts[i]: int(i) for i in worth.argsort()[-SHORT:]}
     some, groups = figures(train, list(short.values()), step=5)

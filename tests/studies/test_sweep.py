@@ -66,8 +66,8 @@ def test_a_run_that_fails_is_named_and_the_others_end(grid):
     mark = '"source": ['
     last = text.rindex(mark) + len(mark)
     source.write_text(text[:last] + bad + text[last:])
-    grid.write_text(grid.read_text().replace(
-        '"crop": {"RESIZE": "crop"}, ', ""))
+    crop = '"crop": {"RESIZE": "crop"}, '
+    grid.write_text(grid.read_text().replace(crop, ""))
     with pytest.raises(CourseError, match="(?s)1 of 3 runs failed.*ink"):
         sweep.sweep(grid)
     assert list(sweep.rows(grid)["point"]) == ["plain", "same"]
@@ -172,10 +172,11 @@ def test_the_interval_over_seeds_is_students():
     assert means.loc["a", "gap_to"] == pytest.approx(0.2 + half)
 
 
-def test_the_log_of_designs_is_of_one_commit_and_one_loss_an_adapter():
-    log = pd.read_csv(plots.figures_data("designs.csv"), dtype=str)
+@pytest.mark.parametrize("name", ["designs", "designs-real"])
+def test_a_log_of_designs_is_of_one_commit_and_one_loss_an_adapter(name):
+    log = pd.read_csv(plots.figures_data(f"{name}.csv"), dtype=str)
     assert log["commit"].nunique() == 1 and log["commit"][0].isalnum()
     assert (log.groupby("adapter")["val_loss"].nunique() == 1).all()
-    grid = sweep.read_grid(run.project_folder() / "figures" / "designs.yaml")
+    grid = sweep.read_grid(run.project_folder() / f"figures/{name}.yaml")
     assert log.groupby("point").size().to_dict() == dict.fromkeys(
         grid.points, 3)
