@@ -43,11 +43,11 @@ def set_style() -> None:
         "svg.hashsalt": "llamaxr"})
 
 
-def canvas(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
-    """An empty figure and its axes."""
+def canvas(width=WIDTH, height=HEIGHT, *grid: int, **shared: Any) -> Any:
+    """An empty figure and its axes: one, or a `grid` of rows and columns."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height))
+    return plt.subplots(*grid, figsize=(width, height), **shared)
 
 
 def picture(figure: Any, suffix: str, alt: str, dpi: int = 150) -> bytes:

@@ -221,10 +221,10 @@ def run_meteor(references: Sequence[str], generated: Sequence[str]
         raise
     finally:
         watchdog.cancel()
-    statistics = _summable(lines)
+    sums = _summable(lines)
     if len(lines) > PIECE:
-        corpus = float(meteor_from_statistics(statistics.sum(axis=0)))
-    return corpus, segments, statistics
+        corpus = float(meteor_from_statistics(sums.sum(axis=0)))
+    return corpus, segments, sums
 
 
 def _summable(lines: list[str]) -> np.ndarray:
