@@ -133,8 +133,10 @@ def cells(number):
 
 
 def run_cells(*names, **space):
-    """What these cells of a notebook define on data of the test."""
-    code = "\n".join(cells(name[:2])[name] for name in names)
+    """What these cells of a notebook, and their second halves ("-b"), define
+    on data of the test."""
+    code = "\n".join(source for name in names for id_, source in cells(
+        name[:2]).items() if id_.removesuffix("-b") == name)
     exec(code, space)  # noqa: S102
     return space
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import publish
 import pytest
 from conftest import FIXTURES, TABLES
@@ -77,6 +78,8 @@ def test_an_address_is_written_everywhere_and_taken_out_again(tmp_path):
 @PAGES
 def test_cells_are_short_plain_python(path):
     code = [c for c in runner.read(path).cells if c.cell_type == "code"]
+    lines = [len(re.findall(r"(?m)^ *\S", cell.source)) for cell in code]
+    assert np.median(lines) <= 6 and np.percentile(lines, 90) < 15.5
     for position, cell in enumerate(code):
         tree = ast.parse(cell.source)
         if position:  # the setup cell is Colab's

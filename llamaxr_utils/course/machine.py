@@ -97,16 +97,6 @@ def has_fast_bfloat16() -> bool:
     return dtype == "bfloat16" if device == "cuda" else in_cpu
 
 
-def pick_optimizer(wanted: str) -> tuple[str, str]:
-    """An optimizer of transformers that works here, and a sentence: where
-    there is no 8-bit AdamW (Apple's GPUs), torch's takes its place."""
-    device = pick_device()[0]
-    eight = importlib.util.find_spec("bitsandbytes") and device != "mps"
-    if "8bit" in wanted and not eight:
-        return "adamw_torch", f"torch's AdamW: none of 8 bit on {device}"
-    return wanted, f"{wanted}, as asked"
-
-
 # --- before torch is imported -----------------------------------------------
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):

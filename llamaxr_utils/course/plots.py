@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from .artifacts import write_whole
 from .run import Run, project_folder
 
 WIDTH, HEIGHT = 7.2, 3.6  # inches
 PALETTE = "colorblind"
+ALT = yaml.safe_load(
+    (Path(__file__).parents[1] / "data" / "alt.yaml").read_text("utf-8"))
 
 
 def figures_data(name: str) -> Path:
@@ -89,17 +92,19 @@ def _uri(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str,
-                item: str = "", of_images: bool = True) -> None:
+def save_figure(nb: Run, figure: Any, name: str = "", *, alt: str = "",
+                item: str = "", of_images: bool = True, **facts: str) -> None:
     """Stamp, save (PNG and SVG), show with alt text, and close.
 
     `item` is the paper item that it rebuilds, and its file name where `name`
-    is empty. Where no image of the run is behind a plot (`of_images` false),
-    neither its title nor its stamp names the run's images.
+    is empty. The alt text stands in ``data/alt.yaml``, with `facts` filled
+    in, if not given. Where no image of the run is behind a plot (`of_images`
+    false), neither its title nor its stamp names the run's images.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
 
+    alt = alt or ALT[name or item].format_map(facts)
     if of_images and figure.get_suptitle():
         text = figure.get_suptitle() + nb.title_note
         figure.suptitle(text, x=0.01, ha="left")

@@ -91,6 +91,11 @@ def labels(headings: Iterable[str]) -> dict[str, int]:
     return {name: int(name in present) for name in CONDITIONS}
 
 
+def label_table(studies: pd.DataFrame) -> pd.DataFrame:
+    """`labels` of a table of studies, a row a ``study_id``."""
+    return pd.DataFrame(map(labels, studies["mesh"]), studies["study_id"])
+
+
 def status(headings: Iterable[str]) -> str:
     """"normal" (that heading alone), "not indexed" (``No Indexing`` alone, or
     no heading), else "abnormal", also where none of the 18 is named."""
@@ -106,5 +111,4 @@ def followed_study(studies: pd.DataFrame) -> str:
     test = studies[studies["split"].eq("test") & studies["n_images"].ge(2)]
     if test["study_id"].eq(FOLLOWED).any():
         return FOLLOWED
-    counts = test["mesh"].map(lambda headings: sum(labels(headings).values()))
-    return str(test.loc[counts.idxmax(), "study_id"])
+    return str(label_table(test).sum(axis=1).idxmax())

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..course.errors import refuse_unknown
 from ..datasets import conditions, mesh
 from ..datasets.conditions import CONDITION_FINDINGS, CONDITIONS
 from ..llm.prompts import Scores
@@ -90,12 +89,3 @@ def true_scores(truth: Mapping[str, int]) -> Scores:
     """True labels (`mesh.labels`) as scores: 1.0 or 0.0, in both views."""
     values = [[float(truth[name]) for name in CONDITIONS]] * 2
     return pd.DataFrame(values, conditions.VIEWS, CONDITIONS)
-
-
-def named_scores(source: str, headings: Sequence[str], report: str) -> Scores:
-    """`true_scores` of what the MeSH headings say (``labels``) or of what
-    the report itself states (``stated``)."""
-    refuse_unknown("TRAIN_ON", source, ("scores", "labels", "stated"))
-    labels = (mesh.labels(headings) if source == "labels"
-              else stated_labels(headings, report))
-    return true_scores(labels)

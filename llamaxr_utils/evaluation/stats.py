@@ -57,15 +57,6 @@ def resamples(n: int, n_samples: int, seed: int) -> Iterator[np.ndarray]:
         yield rng.multinomial(n, np.full(n, 1 / n), block).astype(float)
 
 
-def paired_interval(a: Any, b: Any, function: Function | None = None,
-                    **options: int) -> dict[str, Any]:
-    """`bootstrap_interval` of a - b, on the same studies."""
-    value, both = function or _mean(a), np.hstack([_rows(a), _rows(b)])
-    m = both.shape[1] // 2
-    return bootstrap_interval(
-        both, lambda s: value(s[..., :m]) - value(s[..., m:]), **options)
-
-
 def paired_randomisation(a: Any, b: Any, function: Function | None = None,
                          n_samples: int = 2000,
                          seed: int = 3407) -> dict[str, Any]:

@@ -5,10 +5,8 @@ The numbers come from ``data/published_results.csv`` (`quoted_rows`) and
 ``published_designs.csv``; a `verdict` on one is one of four words.
 """
 
-import numpy as np
 import pandas as pd
 
-from ..datasets.conditions import CONDITIONS, NATIVE_ORDER
 from ..datasets.reports import DATA, normalise
 from ..evaluation.metrics import METRICS, score_reports
 from ..evaluation.score import quoted_rows
@@ -42,18 +40,6 @@ def table_4(studies: pd.DataFrame) -> float:
     reference, printed = studies["findings"][has_it].mode()[0], data("table_4")
     again = score_reports([reference] * len(printed), list(printed["text"]))
     return (again["per_report"][MOVED] - printed[MOVED]).abs().max(axis=None)
-
-
-def better_order() -> str:
-    """Whose order Figure 4's scores fit better, as independent normals."""
-    spread = data("score_spread").set_index("condition")
-    values = data("figure_4_scores")[["first", "second"]].to_numpy(float).T
-    fits = []
-    for order in (NATIVE_ORDER, CONDITIONS):
-        mean, std = spread.loc[list(order), ["mean", "std"]].to_numpy().T
-        fits.append(-(((values - mean) / std)**2 / 2 + np.log(std)).sum())
-    name = ("the alphabet's", "torchxrayvision's")[int(fits[0] > fits[1])]
-    return f"{name} (log likelihood {max(fits):.0f}, not {min(fits):.0f})"
 
 
 def traced(studies: pd.DataFrame) -> list[str]:

@@ -25,8 +25,7 @@ if __name__ == "__main__":
     image_ids = reports.load_image_ids()
     views = images.xray_views(
         image_ids[image_ids["study_id"].isin(indexed["study_id"])])
-    labels = pd.DataFrame(
-        [mesh.labels(m) for m in indexed["mesh"]], index=indexed["study_id"])
+    labels = mesh.label_table(indexed)
     ids = views["study_id"].unique()
     place = np.random.default_rng(SEED).permutation(len(ids)) % FOLDS
     fold = views["study_id"].map(dict(zip(ids, place))).to_numpy()

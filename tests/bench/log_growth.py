@@ -36,8 +36,7 @@ def measure(n: int) -> None:
     half = pd.Series(0.5, CONDITIONS)
     stages = {
         "labels and operating points": lambda: prompts.operating_points(
-            scores, pd.DataFrame([mesh.labels(m) for m in studies["mesh"]],
-                                 index=ids), 1.0),
+            scores, mesh.label_table(studies).set_axis(ids), 1.0),
         "prompts": lambda: [prompts.build_prompt(pd.DataFrame(
             one, list(VIEWS), CONDITIONS), "names", half) for one in values],
         "BLEU, ROUGE-L, CIDEr": lambda: metrics.score_reports(

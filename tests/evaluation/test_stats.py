@@ -75,7 +75,7 @@ def test_every_metric_of_a_protocol_gets_its_interval(protocol):
     assert (result["value"] < result["high"]).all()
 
 
-def test_equal_systems_a_clear_difference_and_its_interval():
+def test_equal_systems_and_a_clear_difference():
     a = RNG.normal(size=400)
     result = stats.paired_randomisation(a, a)
     assert (result["difference"], result["p"]) == (0.0, 1.0)
@@ -84,9 +84,6 @@ def test_equal_systems_a_clear_difference_and_its_interval():
     assert result["p"] == pytest.approx(1 / 1000)
     with pytest.raises(ValueError, match="same studies"):
         stats.paired_randomisation([0.1, 0.2], [0.1])
-    b = a + RNG.normal(0.1, 0.05, size=400)  # alike, b a little better
-    result = stats.paired_interval(a, b)
-    assert result["high"] < 0 < result["high"] - result["low"] < 0.02
 
 
 def test_systems_are_compared_by_corpus_metrics():

@@ -119,11 +119,6 @@ def test_what_is_missing_is_found_by_trying(monkeypatch):
     monkeypatch.setattr("bitsandbytes.matmul_4bit", no_kernel)
     assert finetune.no_4bit("cpu", "float32") == (
         "NotImplementedError: no kernel for this")
-    # bitsandbytes on Apple's GPUs: 4 bit, but no 8-bit AdamW.
-    assert machine.pick_optimizer("adamw_8bit")[0] == "adamw_8bit"
-    monkeypatch.setattr(machine, "pick_device", lambda: ("mps", "", ""))
-    name, why = machine.pick_optimizer("adamw_8bit")
-    assert name == "adamw_torch" and "none of 8 bit on mps" in why
 
 
 def test_without_a_kernel_lora_goes_on_a_base_that_stays_as_it_is(

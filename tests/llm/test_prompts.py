@@ -11,7 +11,6 @@ from conftest import run_cells
 
 from llamaxr_utils.course.errors import CourseError
 from llamaxr_utils.datasets.conditions import CONDITIONS, NATIVE_ORDER, VIEWS
-from llamaxr_utils.evaluation import clinical
 from llamaxr_utils.llm import prompts
 
 #: Of Figure 4 as it was typed from the paper, template and instruction.
@@ -146,7 +145,7 @@ def test_training_prompts_name_what_was_asked_for(train_on, named):
     })
     both = pd.MultiIndex.from_product([studies["study_id"], VIEWS])
     scores = pd.DataFrame(0.5, both, CONDITIONS)
-    space = run_cells("03-22f", pd=pd, clinical=clinical)
+    space = run_cells("03-02", "03-22f")
     given = space["training_scores"](train_on, studies, scores)
     lateral = given.loc["CXR1", "lateral"]
     assert {*lateral.index[lateral == 1]} == named
