@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from multiprocessing import TimeoutError as NoAnswer
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -39,13 +41,16 @@ def download(url: str, folder: Path, sha256: str = "",
 
     place, _, name = url.rpartition("/")
     ends = time.monotonic() + DEADLINE
+    # As it is: requests would unpack a .tgz on the way.
+    ask = partial(requests.get, url, stream=True, timeout=SILENCE,
+                  headers={"Accept-Encoding": "identity"})
 
     def get(_url: str, file: str, _pooch: Any) -> None:
-        # As it is: requests would unpack a .tgz on the way.
-        asked = {"Accept-Encoding": "identity"}
-        with (requests.get(url, headers=asked, stream=True, timeout=SILENCE)
-              as answer, open(file, "wb") as copy, tqdm(
-                  unit="B", unit_scale=True, disable=None) as bar):
+        # In a thread: a server may send its headers byte by byte, for ever.
+        with ThreadPool(1) as thread:
+            answer = thread.apply_async(ask).get(2 * SILENCE)
+        with (answer, open(file, "wb") as copy,
+              tqdm(unit="B", unit_scale=True, disable=None) as bar):
             answer.raise_for_status()
             while part := answer.raw.read1(1 << 20):  # what is there, now
                 bar.update(copy.write(part))
@@ -58,7 +63,7 @@ def download(url: str, folder: Path, sha256: str = "",
         with artifacts.disk_errors(folder / name):
             saved = pooch.retrieve(url, known, name, folder, downloader=get)
             return Path(saved)
-    except (requests.RequestException, HTTPError) as error:
+    except (requests.RequestException, HTTPError, NoAnswer) as error:
         why = (f"There is no connection to {place}, it broke off or has no "
                f"end ({type(error).__name__}). A proxy? Set HTTPS_PROXY.")
         if (answer := getattr(error, "response", None)) is not None:
@@ -176,9 +181,6 @@ class Published(NamedTuple):
     licence: str
 
 
-#: The bytes of cvt2distilgpt2 (Nicolson et al. 2023) were not at hand: the
-#: hash is that of the same 590 pairs in the same order, in the file's format.
-#: Its length, beginning and end are those of a public copy of the file.
 _TABLE = pd.read_csv(DATA / "published_files.csv", keep_default_na=False)
 FILES = {name: Published(*row) for name, *row in _TABLE.to_numpy()}
 #: Predictions of other systems.

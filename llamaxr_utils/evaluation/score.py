@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import yaml
 from pandas.io.common import get_handle
 from tqdm.auto import tqdm
@@ -189,7 +190,9 @@ def _table(path: Path) -> pd.DataFrame:
     """The cells of a CSV or a JSON, which may be packed, as they are."""
     if not path.is_file():
         raise OSError("it is no file")
-    with get_handle(path, "r", encoding="utf-8-sig", compression="infer") as h:
+    # pandas would take a .zst that was cut for a whole one.
+    part = pa.input_stream(path) if path.suffix == ".zst" else path
+    with get_handle(part, "r", encoding="utf-8-sig", compression="infer") as h:
         text = h.handle.read(LARGEST)
     if len(text) == LARGEST:
         raise ValueError(f"it has {LARGEST:,} characters or more")

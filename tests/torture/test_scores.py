@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import zipped
 
@@ -19,6 +20,7 @@ from llamaxr_utils.evaluation import metrics, score, stats
 
 TEXT = "id,generated\nCXR1,The lungs are clear.\nCXR2,Heart size is normal.\n"
 GOOD, ODD = TEXT.encode(), "\x1b[31m\u202e\u2066\x07"
+ZST = pa.compress(GOOD, "zstd", asbytes=True)
 PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
         ".zip": lambda body: zipped(("a.csv", body))}
 HURT = [lambda body: body[:-9], lambda body: body[:40], lambda body: b"",
@@ -54,7 +56,8 @@ BAD = {f"{i}.csv{end}": hurt(pack(GOOD)) for i, hurt in enumerate(HURT)
     f"{i}.json": body.encode() for i, body in enumerate(CASES)} | {
     "bomb.csv.gz": gzip.compress(bytes(score.LARGEST + 9), 1),
     "two.csv.zip": zipped(("a", GOOD), ("b", GOOD)), "no.csv.zip": zipped(),
-    "a.csv.zst": GOOD, ODD + ".csv": b"a,b\n", "a\n  Do:   rm": b"x\n"}
+    "a.csv.zst": GOOD, "b.csv.zst": ZST[:-9], ODD + ".csv": b"a,b\n",
+    "a\n  Do:   rm": b"x\n"}
 #: Name of a file -> content that says what `GOOD` says.
 ALIKE = {f"a.csv{end}": pack(GOOD) for end, pack in PACK.items()} | {
     f"{i}.csv": text.encode() for i, text in enumerate((
@@ -63,6 +66,7 @@ ALIKE = {f"a.csv{end}": pack(GOOD) for end, pack in PACK.items()} | {
         TEXT.replace("id,generated", "\ufeff\ufeffStudy ID,PREDICTION"),
         TEXT.replace(".\n", ".,\n").replace("generated", "generated,"),
         TEXT.replace("CXR1", '"CXR1"')))} | {
+    "a.csv.zst": ZST} | {
     f"a.json{end}": pack(b"""{"CXR1": {"prediction": "The lungs are clear."},
         "CXR2": {"prediction": "Heart size is normal.", "id": 5,
         "reference": null}}""") for end, pack in (PACK | {"": bytes}).items()}
