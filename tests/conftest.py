@@ -126,15 +126,13 @@ def model(pictures):
 
 def cells(number):
     """Name -> source of every cell of a notebook."""
-    folder = Path(__file__).parents[1] / "notebooks"
-    (path,) = folder.glob(f"{number}_*.ipynb")
+    (path,) = Path(__file__).parents[1].glob(f"notebooks/{number}_*.ipynb")
     listed = json.loads(path.read_text("utf-8"))["cells"]
     return {cell["id"]: "".join(cell["source"]) for cell in listed}
 
 
 def run_cells(*names, **space):
-    """What these cells of a notebook, and their second halves ("-b"), define
-    on data of the test."""
+    """What these cells, and their second halves ("-b"), define."""
     code = "\n".join(source for name in names for id_, source in cells(
         name[:2]).items() if id_.removesuffix("-b") == name)
     exec(code, space)  # noqa: S102

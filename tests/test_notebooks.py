@@ -23,8 +23,7 @@ from llamaxr_utils.course import artifacts, run, runner
 ROOT = Path(__file__).parents[1]
 GUARD = str(FIXTURES / "offline")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-#: Seconds that the smoke run of all eleven may take, on a busy core.
-SMOKE_LIMIT = 1200
+SMOKE_LIMIT = 1200  #: seconds of the smoke run, on a busy core
 PAGES = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 PARAMETERS = """\
 PROFILE = "cpu"  # t4 on a free Colab GPU, a100 on an A100

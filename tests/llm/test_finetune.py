@@ -229,8 +229,7 @@ def test_the_adapter_has_a_model_card(base, folders, rows, trained):
         {"best_val_loss": 2.5})
     run_cells("04-02", "04-30", nb=nb, model=fresh(base)[0], result=result,
               base_name="random-llama", leak=cell["leak"],
-              stated=pd.DataFrame({"setting": ["rate"],
-                                          "this run": ["2e-4"]}))
+              stated=pd.DataFrame({"setting": ["rate"], "this run": ["2e-4"]}))
     card = (folders / "smoke" / "adapter" / "README.md").read_text("utf-8")
     for words in (run.WARNING, "CC BY-NC-ND 4.0", "phantom images",
                   "\n- rate: 2e-4\n", "\n- best_val_loss: 2.5\n",

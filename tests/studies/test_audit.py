@@ -100,8 +100,8 @@ def test_a_factor_is_one_score_over_the_other():
 
 
 def test_figure_4_fits_the_order_in_which_it_stands():
-    order = run_cells("08-02", "08-order")["better_order"]
-    assert order().startswith("torchxrayvision's")
+    order = run_cells("08-02", "08-order")["better_order"]()
+    assert order.startswith("torchxrayvision's")
 
 
 def test_the_papers_examples_and_the_scores_of_its_table_4(studies):

@@ -13,10 +13,10 @@ from llamaxr_utils.datasets import downloads
 from llamaxr_utils.datasets.conditions import NATIVE_ORDER
 from llamaxr_utils.vision import backbones
 
-SMALL = "densenet-small@phantom"
+SMALL, EYE = "densenet-small@phantom", "efficientnet-lite0@phantom"
 
 
-def test_the_full_name_and_the_names_of_the_outputs():
+def test_the_full_name_and_the_names_of_the_outputs(monkeypatch):
     model = backbones.build(f"{backbones.RELEASED}@random")
     assert model.pathologies == list(NATIVE_ORDER)
     released = 6_966_034  # parameters of torchxrayvision's weight file
@@ -24,6 +24,9 @@ def test_the_full_name_and_the_names_of_the_outputs():
     with pytest.raises(CourseError, match="There is no backbone") as caught:
         backbones.build("resnet50@phantom")
     assert backbones.RELEASED in caught.value.why
+    monkeypatch.setattr(backbones, "IMAGENET", "0")
+    with pytest.raises(ValueError, match="another file"):
+        backbones.build(EYE)
 
 
 def test_training_separates_what_can_be_separated(model, pictures):
@@ -38,9 +41,10 @@ def test_training_separates_what_can_be_separated(model, pictures):
     assert backbones.predict(model, grey[:0]).shape == (0, 18)
 
 
-def test_the_same_seed_trains_the_same(pictures):
+@pytest.mark.parametrize("name", [SMALL, EYE])
+def test_the_same_seed_trains_the_same(pictures, name):
     part = [values[:16] for values in pictures]
-    first, again = (backbones.train(backbones.build(SMALL), *part, 1, 8)
+    first, again = (backbones.train(backbones.build(name), *part, 1, 8)
                     for _ in range(2))
     assert first == again
 
@@ -77,10 +81,10 @@ def test_operating_points_with_ties_and_small_probabilities():
 def test_a_saved_network_gives_the_same_scores(model, pictures, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    for network in (model, backbones.build(SMALL)):  # with points, without
+    for network in (model, *map(backbones.build, (SMALL, EYE))):
         backbones.save(network, tmp_path)
         again = backbones.load(tmp_path)
-        assert again.full_name == SMALL
+        assert again.full_name == network.full_name
         scores = backbones.predict(network, pictures[0])
         assert np.array_equal(backbones.predict(again, pictures[0]), scores)
     names = {file.name for file in tmp_path.iterdir()}
