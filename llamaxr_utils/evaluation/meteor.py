@@ -152,8 +152,8 @@ def paraphrases(words: frozenset[str]) -> tuple[Path, frozenset[str]]:
                     foreign[found.indices], split.offsets[:-1])
                 # An entry is three lines: a probability, two phrases.
                 keep = ~lost.reshape(-1, 3)[:, 1:].any(axis=1).repeat(3)
-                kept.writelines(f"{line}\n".encode() for line in block.filter(
-                    pa.array(keep)).to_pylist())
+                entries = block.filter(pa.array(keep)).to_pylist()
+                kept.write("\n".join([*entries, ""]).encode())
 
     artifacts.write_whole(table, write)
     artifacts.write_whole(table.with_suffix(".lacks"), lambda path:
