@@ -80,9 +80,9 @@ ALT = {
     "grounding gap rise; over the one that read bare reports both stay low.",
     "frontier": "Three scatter plots, BLEU-4, METEOR and CIDEr against the "
     "grounding gap on real X-rays: constants at gap 0 are as high as any, "
-    "consensus goes from there to the right and down, scores and names lies "
-    "a little further right, this run below both, and writers with true "
-    "labels are far to the right.",
+    "consensus goes from there to the right and down, scores and names and "
+    "this run lie a little further right, the template low below them, and "
+    "writers with true labels are far to the right.",
     "growth": "Two plots on logarithmic axes, for 4,000, 40,000 and 400,000 "
     "studies: the seconds of six stages rise in straight lines, as the "
     "number of studies does; the peak memory stays below 2 GB.",
