@@ -1,8 +1,7 @@
 """Before a run: does this machine have what a profile asks for?
 
 ``python -m llamaxr_utils check --profile a100`` prints a line a fact:
-``[ OK ]``, ``[NOTE]``, or ``[FAIL]`` with what to do. Nothing is installed
-or changed.
+``[ OK ]``, ``[NOTE]``, or ``[FAIL]`` with what to do. It changes nothing.
 """
 
 import os

@@ -2,8 +2,7 @@
 
 A *writer* is any function from the scores of some studies to their reports:
 this run's model, a template, a system of your own. The tests move what it is
-given. They do not say whether the scores are right, nor whether a report
-reads well.
+given. Whether scores are right, or reports read well, they do not say.
 """
 
 from collections.abc import Callable, Mapping, Sequence

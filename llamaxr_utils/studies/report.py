@@ -91,6 +91,8 @@ def write_draft(paths: Mapping[str, str | Path | None], profile: str = "cpu",
     for name in ("generations", "image_scores", "adapter", "prompts"):
         if record := artifacts.manifest(folder, name):
             knobs |= record["parameters"]
+    if knobs.get("DRAFT"):  # its prompts hold texts of the training studies
+        raise problem("draft prompts")
     network = backbones.load(artifacts.load(folder, "backbone"))
     side = network.resolution
     grey = {view: read_grey(path, side, knobs["RESIZE"])

@@ -45,11 +45,8 @@ def poisoned_home(home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A project whose three notebooks have run, and what was printed.
-
-    It runs in the home of a user whose own kernel and settings are broken:
-    none of that may reach the course.
-    """
+    """A project whose three notebooks have run, and what was printed: in the
+    home of a user whose own kernel and settings are broken."""
     folder = tmp_path_factory.mktemp("base")
     shutil.copytree(FIXTURES / "course", folder / "notebooks")
     home = poisoned_home(tmp_path_factory.mktemp("home"))

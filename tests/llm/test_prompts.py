@@ -153,6 +153,16 @@ def test_training_prompts_name_what_was_asked_for(train_on, named):
     assert (scores == 0.5).all(axis=None)  # not changed
 
 
+def test_a_draft_is_a_neighbours_report_and_never_the_own():
+    studies = pd.DataFrame({
+        "study_id": list("abc"), "split": ["train", "train", "test"],
+        "findings": ["Large heart.", "Small effusion.", "Not to be read."]})
+    space = run_cells("03-02", "03-drafts", scores=pd.concat(
+        {"a": study(0.1), "b": study(0.9), "c": study(0.8)}))
+    assert space["drafts"](studies, 0.01) == [
+        "Small effusion.", "Large heart.", "Small effusion."]
+
+
 def test_scores_go_through_the_artifact_by_name():
     row = {"study_id": "CXR1", "view": "frontal", "backbone": "x"}
     row |= {name: place / 100 for place, name in enumerate(NATIVE_ORDER)}

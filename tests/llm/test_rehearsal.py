@@ -26,9 +26,7 @@ ROOT = Path(__file__).parents[2]
 CUDA = {"PYTHONPATH": os.pathsep.join([str(FIXTURES / "cuda"), str(ROOT)])}
 #: Profile -> the card, how many of the notebooks, and the precision where the
 #: profile's own has no CPU form (fp16 has none in torch's optimizers).
-PROFILES = {
-    "t4": ("T4", 1, {"PRECISION": "fp32"}), "a100": ("A100", 2, {}),
-}
+PROFILES = {"t4": ("T4", 1, {"PRECISION": "fp32"}), "a100": ("A100", 2, {})}
 SMALL = {
     # Four updates that move something: the paper's warm-up alone has 30.
     "04_finetune_qlora": {"EPOCHS": 4, "WARMUP_STEPS": 0,
@@ -55,12 +53,12 @@ def place(tmp_path_factory):
 
 
 def real_pairs():
-    """40 studies: 36 random scores, as the paper has them, and the report."""
+    """20 studies: 36 random scores, as the paper has them, and the report."""
     rng = np.random.default_rng(3407)
     table = reports.load_studies().query("split_r2gen != 'none'")
-    table = table.sample(40, random_state=3407)
+    table = table.sample(20, random_state=3407)
     scores = [pd.DataFrame(rng.random((2, 18)).round(4), VIEWS, CONDITIONS)
-              for _ in range(40)]
+              for _ in range(20)]
     return table.assign(
         split=table["split_r2gen"], completion=table["findings"],
         prompt=list(map(prompts.build_prompt, scores)), n_prompt_tokens=0)

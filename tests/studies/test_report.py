@@ -172,8 +172,11 @@ def test_what_cannot_be_read_is_refused(place, capsys):
 
     assert "runs could not be read" in refused(place / "runs")
     assert "same image" in refused(frontal, place / "copy.jpg")
+    facts = record.read_text()
+    record.write_text(facts.replace('"RANK"', '"DRAFT"'))
+    assert "without DRAFT" in refused(frontal)
     # A format that has no word for a missing view; a run out of date.
-    record.write_text(record.read_text().replace('"names"', '"paper"'))
+    record.write_text(facts.replace('"names"', '"paper"'))
     assert "No scores for the lateral view" in refused(frontal)
     record.with_suffix(".parquet").unlink()
     assert "03_build_prompts" in refused(frontal)
