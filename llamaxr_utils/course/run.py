@@ -1,8 +1,7 @@
 """`start()` and `finish()`: what every notebook does first and last.
 
-A `Run` knows the profile, the knobs, the folders and the artifacts of one
-notebook's run, and remembers what was read and written. Knobs are declared
-in ``profiles.yaml`` and nowhere else.
+A `Run` knows profile, knobs, folders and artifacts of one notebook's run, and
+what was read and written. Knobs are declared in ``profiles.yaml`` alone.
 """
 
 import os
@@ -189,6 +188,9 @@ class Run:
         """The value that a knob had when an artifact was written."""
         self.load(name)
         record = artifacts.manifest(self.folder, name) or {}
+        if knob not in record["parameters"]:
+            raise problem("older artifact", name=name, knob=knob,
+                          writer=record["writer"])
         return record["parameters"][knob]
 
     def file(self, kind: str, name: str) -> Path:

@@ -1,8 +1,7 @@
 """Score reports by their findings: found, missed, added, denied.
 
 Beside every table of word overlap stands one of these, from the labels of
-`findings`: whether two reports report the same findings. Where a finding
-is, how large, or whether the image shows it, is not known here.
+`findings`. Place and size of a finding, and the image, do not count.
 """
 
 from collections.abc import Mapping, Sequence

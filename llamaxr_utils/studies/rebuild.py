@@ -1,7 +1,7 @@
 """Every table and figure of the paper beside what the runs on disk give.
 
-Reads the registry (``figures/README.md``), the records of finished notebooks
-and their tables and figures; computes nothing anew but counts.
+From the registry (``figures/README.md``), the records of finished notebooks
+and their tables and figures; only counts are computed.
 """
 
 import re

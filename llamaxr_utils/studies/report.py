@@ -3,8 +3,7 @@ models of the run, and ``index.html``, its results.
 
 A draft goes image -> scores -> prompt -> report, as the notebooks of the run
 did it, with heatmaps and with caveats, which hold the text against the
-scores. It shows what a model of this kind does with a new image; it does not
-read X-rays. No page loads anything from the network.
+scores. It does not read X-rays. No page loads anything from the network.
 """
 
 import re
