@@ -203,8 +203,7 @@ def test_a_failing_cell_and_a_kernel_that_dies(project, capsys):
         runner.run_course("smoke", last="02")
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project,
-                                                            request):
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(project, request):
     set_cell(project, TINY[1], 5,
              source="open('here', 'w'); import time\ntime.sleep(60)")
     # A shell in the background (nohup, CI) hands on that SIGINT is ignored.

@@ -45,8 +45,7 @@ SHAPES = {
 WAYS = {
     "unsloth": ("unsloth", "a100"),
     "unsloth, profile paper": ("unsloth", "paper"),
-    "peft": ("peft", "a100"),
-    "bare loop": ("peft", "a100"),
+    "peft": ("peft", "a100"), "bare loop": ("peft", "a100"),
 }
 WARM_UP = 3  # steps that compile and allocate: not timed
 

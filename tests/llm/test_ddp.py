@@ -1,11 +1,15 @@
 """Several processes train as one does; one of them writes."""
 
 import os
+import socket
 import subprocess
 import sys
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pandas as pd
+import pytest
+from conftest import hand_over
 from test_models import PROMPTS, SENTENCES, tiny_base, tiny_tokenizer
 
 from llamaxr_utils.course import artifacts
@@ -41,25 +45,29 @@ def train(place):
                           place / "checkpoints", SETTINGS, patience=9)
 
 
-def launch_two(arguments, cwd):
-    """What `accelerate launch` printed for two CPU processes."""
-    # Its --cpu would start one process; without a GPU --multi_gpu uses gloo.
-    # Port 0 is one that is free.
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-         *("--num_processes 2 --num_machines 1 --main_process_port 0 "
-           "--mixed_precision no --dynamo_backend no").split(), *arguments],
-        capture_output=True, text=True, check=False, timeout=240, cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout[-999:] + done.stderr[-3000:]
-    return done.stdout
+def one_of_two(place, rank, port):
+    """`train` with the variables that `accelerate launch` sets."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+                       MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    result = train(place)
+    assert result.facts["processes"] == 2
+    return result.log
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_two_processes_have_the_losses_of_one(tmp_path):
     tiny_base(tmp_path / "base")
-    launch_two([__file__, str(tmp_path)], tmp_path)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        two, _ = pool.map(one_of_two, [tmp_path] * 2, (0, 1), [port] * 2)
     assert not (tmp_path / "checkpoints").exists()
-    two = pd.read_csv(tmp_path / "2-0.csv")
     one = train(tmp_path).log
     assert one[["step", "split"]].equals(two[["step", "split"]])
     assert one["loss"].iloc[0] - one["loss"].iloc[-1] > 0.3
@@ -68,7 +76,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
     """After what notebooks 01 and 03 leave."""
-    from conftest import hand_over  # not where this file is the script
     laptop = folders / "laptop"
     # A stand-in for the published base.
     tiny_base(tmp_path / "data" / "models" / "SmolLM2-135M")
@@ -77,9 +84,16 @@ def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
               tiny_tokenizer().save_pretrained, "smollm2-135m",
               SCORE_FORMAT="names")
     before = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}
-    printed = launch_two(["-m", "llamaxr_utils.llm.finetune",
-                          "--profile", "laptop"], tmp_path)
-    assert printed.count("[1/1] 04_finetune_qlora: ran") == 1
+    # Without a GPU --multi_gpu uses gloo. Port 0 is one that is free.
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+         *("--num_processes 2 --num_machines 1 --main_process_port 0 "
+           "--mixed_precision no --dynamo_backend no -m "
+           "llamaxr_utils.llm.finetune --profile laptop").split()],
+        capture_output=True, text=True, check=False, timeout=240,
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout[-999:] + done.stderr[-3000:]
+    assert done.stdout.count("[1/1] 04_finetune_qlora: ran") == 1
     for name in ("adapter", "training_log"):
         assert artifacts.stale_because(laptop, name) is None
     after = {p.name: artifacts.sha256(p) for p in laptop.iterdir()}
@@ -87,12 +101,3 @@ def test_notebook_04_on_two_processes_has_one_writer(folders, tmp_path):
     facts = pd.read_csv(laptop / "tables" / "training.csv", index_col="fact")
     assert facts.loc["processes", "this run"] == "2"
     assert facts.loc["steps", "this run"] == str(N_TRAIN // 8)
-
-
-if __name__ == "__main__":  # one of several processes
-    import torch
-
-    torch.set_num_threads(1)
-    result = train(Path(sys.argv[1]))
-    name = f"{result.facts['processes']}-{os.environ['RANK']}.csv"
-    result.log.to_csv(Path(sys.argv[1]) / name, index=False)

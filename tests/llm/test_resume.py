@@ -183,7 +183,7 @@ def test_after_sigkill_the_same_call_ends_with_the_same_loss(
     base, pairs, tmp_path, unharmed, capsys, step, place
 ):
     folder = tmp_path / "checkpoints"
-    child = get_context("spawn").Process(
+    child = get_context("fork").Process(
         target=die, args=(base, folder, step, place), daemon=True)
     child.start()
     child.join(300)

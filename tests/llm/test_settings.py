@@ -34,8 +34,7 @@ SECTION_3_5 = {
     "optim": "adamw_8bit",
     "fp16": True,  # "Mixed precision training (fp16)"
     "bf16": False,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 30,
+    "lr_scheduler_type": "linear", "warmup_steps": 30,
     "weight_decay": 0.01,
     "eval_strategy": "steps",  # "at regular intervals"
     "save_strategy": "steps"}  # "periodically saved"

@@ -76,8 +76,7 @@ def test_a_killed_scoring_goes_on(
     for name, grey in zip(names, pictures[0]):
         Image.fromarray(grey).save(data / name)
     (data / "5.png").write_bytes(b"no image")
-    views = pd.DataFrame(
-        {"study_id": names, "view": "frontal", "path": names})
+    views = pd.DataFrame({"study_id": names, "view": "frontal", "path": names})
     whole = features.score_views(model, views, batch_size=4)
     monkeypatch.setattr(features, "SAVE_EVERY", 2)
     predict, seen = backbones.predict, []
