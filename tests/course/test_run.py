@@ -89,7 +89,8 @@ def test_finish_records_what_was_read_and_written(folders, capsys):
     assert nb.made_with("prompts", "images") == "phantom"
     with pytest.raises(CourseError, match="does not say its NEWER"):
         nb.made_with("prompts", "NEWER")
-    assert "Next: 04_finetune_qlora" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Next: 04_finetune_qlora" in out and "not for diagnosis" in out
     assert "phantom images · seed 42" in nb.stamp
 
 

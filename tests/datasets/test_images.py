@@ -153,11 +153,9 @@ def test_the_range_is_torchxrayvisions():
 
 
 @pytest.mark.parametrize("mistake", [
-    lambda grey: grey / 255,
-    lambda grey: grey / 127.5 - 1,
+    lambda grey: grey / 255, lambda grey: grey / 127.5 - 1,
     lambda grey: (grey / 255 - 0.449) / 0.226,  # ImageNet's
-    lambda grey: grey.astype(float),
-    lambda grey: grey * 257.0,
+    lambda grey: grey.astype(float), lambda grey: grey * 257.0,
     lambda grey: images.to_model_range(grey) * 8.03 - 1024,  # twice
     lambda grey: np.where(grey > 9, np.nan, 0.0),
 ])

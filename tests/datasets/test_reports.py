@@ -103,8 +103,7 @@ ENTITY = '<!DOCTYPE a [<!ENTITY i SYSTEM "file:///etc/hostname">]>'
 @pytest.mark.parametrize(("content", "why"), [
     (tarred(("1.xml", xml(1)), ("2.xml", xml()[:300])), "unclosed"),
     (tarred(("1.xml", xml(1, "&i;", ENTITY))), "EntitiesForbidden"),
-    (tarred(), "number"),
-    (b"no archive", "ReadError"),
+    (tarred(), "number"), (b"no archive", "ReadError"),
     (WHOLE[: len(WHOLE) // 2], "EOFError"),
 ])
 def test_a_corrupt_archive_is_refused(tmp_path, content, why):

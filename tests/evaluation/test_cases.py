@@ -85,8 +85,7 @@ def write(path, rows=None, **changed):
     scores["Fracture"] = rows["score"].repeat(2).to_numpy()
     scores.loc[(slice(None), "lateral"), :] = float("nan")
     options = {
-        "scores": scores,
-        "points": dict.fromkeys(CONDITIONS, 0.5),
+        "scores": scores, "points": dict.fromkeys(CONDITIONS, 0.5),
         "views": pd.DataFrame(columns=["study_id", "view", "path"]),
         "heatmaps": path.parent / "heat", "title": "Cases", "stamp": "a stamp",
     }

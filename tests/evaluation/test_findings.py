@@ -98,10 +98,8 @@ def test_against_mesh_headings():
 
 
 REFERENCES = [
-    "Cardiomegaly. No effusion.",
-    "Lungs are clear. Heart size is normal.",
-    "Small left effusion. No pneumothorax.",
-    "No acute disease.",
+    "Cardiomegaly. No effusion.", "Lungs are clear. Heart size is normal.",
+    "Small left effusion. No pneumothorax.", "No acute disease.",
 ]
 GENERATED = [
     "Cardiomegaly. Left effusion.",  # found one, added one
@@ -116,8 +114,7 @@ GENERATED = [
     # and no condition is called scoliosis); denied: opacity and pneumothorax
     # shared, effusion (third) added, effusion and cardiomegaly lost
     (GENERATED, [2 / (2 + 1 + 1), 1 / 4, 1 / 4, 4 / (4 + 1 + 2)]),
-    (REFERENCES, [1, 0, 0, 1]),
-    ([None, "", "...", " "], [0, 0, 0.5, 0]),
+    (REFERENCES, [1, 0, 0, 1]), ([None, "", "...", " "], [0, 0, 0.5, 0]),
     # One normal report for all: no hallucination, all omitted.
     (["No acute disease."] * 4, [0, 0, 0.5, 0]),
 ])

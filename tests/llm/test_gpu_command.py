@@ -1,6 +1,7 @@
 """The GPU comparison of backends, on a tiny shape and a CPU."""
 
 import compare_backends
+import pandas as pd
 import pytest
 import torch
 
@@ -25,11 +26,19 @@ def test_the_papers_trainable_parameters():
     assert total - trainable == 8_030_261_248
 
 
-def test_two_ways_agree_on_a_tiny_shape(tmp_path):
-    """unsloth's are those of `test_backends` and `test_rehearsal`."""
-    compare_backends.write_base(tmp_path / "base", "tiny")
-    bare, peft = (compare_backends.train_one(way, str(tmp_path / "base"), 4)
-                  for way in ("bare loop", "peft"))
+def test_two_ways_run_and_agree_on_a_tiny_shape(tmp_path, monkeypatch):
+    """One by the command, one here; unsloth's are those of `test_backends`
+    and `test_rehearsal`."""
+    ways = {"bare loop": compare_backends.WAYS["bare loop"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(compare_backends, "WAYS", ways)
+        assert compare_backends.main([
+            "--shape", "tiny", "--steps", "4", "--base", str(tmp_path),
+            "--out", f"{tmp_path}/gpu.csv"]) == 0
+    (bare,) = pd.read_csv(tmp_path / "gpu.csv").to_dict("records")
+    (base,) = tmp_path.glob("*-bnb-4bit")
+    peft = compare_backends.train_one("peft", str(base), 4)
+    assert (bare["way"], peft["way"]) == ("bare loop", "peft")
     assert bare["first_loss"] == pytest.approx(peft["first_loss"], rel=0.01)
     for row in (bare, peft):
         assert row["last_loss"] < row["first_loss"] - 0.001

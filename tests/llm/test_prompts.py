@@ -138,8 +138,7 @@ def test_operating_points_reach_the_best_f_beta(seed, decimals, beta):
 def test_training_prompts_name_what_was_asked_for(train_on, named):
     """By notebook 03, of a study whose report and headings disagree."""
     studies = pd.DataFrame({
-        "study_id": ["CXR1", "CXR2"],
-        "split": ["train", "test"],
+        "study_id": ["CXR1", "CXR2"], "split": ["train", "test"],
         "mesh": [["Cardiomegaly/mild"], ["normal"]],
         "findings": ["There is a small left pleural effusion.", "Clear."],
     })

@@ -30,8 +30,7 @@ SECTION_3_5 = {
     "per_device_train_batch_size": 8,  # "the batch size was set to 8"
     "gradient_accumulation_steps": 4,  # "simulating a batch size of 32"
     "num_train_epochs": 3,  # "three complete epochs"
-    "learning_rate": 2e-6,
-    "optim": "adamw_8bit",
+    "learning_rate": 2e-6, "optim": "adamw_8bit",
     "fp16": True,  # "Mixed precision training (fp16)"
     "bf16": False,
     "lr_scheduler_type": "linear", "warmup_steps": 30,

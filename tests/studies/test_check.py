@@ -39,8 +39,7 @@ def test_a_gpu_and_what_was_measured(card):
 # A T4 has no bfloat16, an A100 has both; a CPU steps in no fp16.
 @pytest.mark.parametrize(("precision", "device", "best", "dtype"), [
     ("fp16", "cuda", "float16", "float16"),
-    ("bf16", "cuda", "float16", None),
-    ("fp16", "cuda", "bfloat16", "float16"),
+    ("bf16", "cuda", "float16", None), ("fp16", "cuda", "bfloat16", "float16"),
     ("bf16", "cuda", "bfloat16", "bfloat16"),
     ("fp32", "cuda", "bfloat16", "float32"),
     ("fp16", "cpu", "float32", None),
